@@ -1,0 +1,64 @@
+// Files as Tenon reads and writes them: mapped read-only, written whole or not at all.
+// Thread: any; two writers of one path need a FileLock.
+#pragma once
+
+#include <cstddef>
+#include <filesystem>
+#include <span>
+#include <string>
+#include <string_view>
+
+namespace tenon {
+
+// A whole file, mapped read-only. Movable; unmapped on destruction. An empty file maps to an empty span.
+class MappedFile {
+ public:
+  // Errors: not_found, environment (permission), usage (a directory).
+  explicit MappedFile(const std::filesystem::path& path);
+  MappedFile(MappedFile&& other) noexcept;
+  MappedFile& operator=(MappedFile&& other) noexcept;
+  ~MappedFile();
+
+  std::span<const std::byte> bytes() const { return bytes_; }
+  const std::filesystem::path& path() const { return path_; }
+
+ private:
+  std::filesystem::path path_;
+  std::span<const std::byte> bytes_;
+};
+
+// Writes beside the target, fsyncs, renames over it: readers see the old file or the new one, never half of it.
+// Dropped without commit(), it leaves nothing behind. Creates missing parent folders.
+class AtomicFile {
+ public:
+  explicit AtomicFile(std::filesystem::path target);
+  AtomicFile(const AtomicFile&) = delete;
+  ~AtomicFile();
+
+  // Errors: environment (no space, permission), with the path.
+  void write(std::span<const std::byte> bytes);
+  void write(std::string_view text);
+  void commit();
+
+ private:
+  std::filesystem::path target_, temporary_;
+  int fd_ = -1;
+};
+
+// One write of a whole small file, atomically.
+void write_file(const std::filesystem::path& path, std::string_view text);
+// Errors: not_found, environment, integrity (larger than limit_bytes).
+std::string read_file(const std::filesystem::path& path, std::size_t limit_bytes = std::size_t{64} << 20);
+
+// An exclusive advisory lock (flock) on a file, created if missing; waits for it; released on destruction.
+class FileLock {
+ public:
+  explicit FileLock(const std::filesystem::path& path);
+  FileLock(const FileLock&) = delete;
+  ~FileLock();
+
+ private:
+  int fd_ = -1;
+};
+
+} // namespace tenon
