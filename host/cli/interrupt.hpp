@@ -1,0 +1,14 @@
+// Ctrl-C. The first asks a command that polls interrupted() to stop tidily; the second, or the first in a command that
+// does not poll, ends the program at once with status 130. Files are written atomically, so that loses nothing.
+#pragma once
+
+namespace tenon {
+
+// Called once by main.
+void install_interrupt_handler();
+
+// True after the first Ctrl-C (or SIGTERM). Poll it in long loops, finish the step, save, then throw
+// Error{Code::interrupted, ...} saying how to go on. Thread: any.
+bool interrupted() noexcept;
+
+} // namespace tenon
