@@ -1,0 +1,1 @@
+// Nothing here: the target exists for its precompiled header, which kernels, host, plugins and tests reuse.
