@@ -5,9 +5,6 @@
 #include <fmt/format.h>
 
 #include <exception>
-
-// GCC 12 warns about its own <regex>, which valijson uses, under -fsanitize=undefined.
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #include <valijson/adapters/boost_json_adapter.hpp>
 #include <valijson/schema.hpp>
 #include <valijson/schema_parser.hpp>
