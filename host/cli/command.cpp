@@ -28,7 +28,7 @@ int usage_error(CLI::App& app, Context& context, const CLI::ParseError& error, c
 
 // A line that names no command, or a noun without its verb, asks what there is.
 int show_help(const CLI::App& app, Context& context) {
-  context.out.stream(app.help());
+  context.out.stream(app.help(app.get_parent() ? full_name(*app.get_parent()) : ""));
   return 0;
 }
 
