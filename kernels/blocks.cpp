@@ -24,7 +24,9 @@ constexpr std::array<Format, 6> formats{{
     {BlockType::Q4_1, "Q4_1", 32, 20},
 }};
 
-const Format& format(BlockType type) { return formats[static_cast<std::size_t>(type)]; }
+const Format& format(BlockType type) {
+  return formats[static_cast<std::size_t>(type)];
+}
 
 std::uint16_t half_at(const std::byte* bytes) {
   return static_cast<std::uint16_t>(std::to_integer<unsigned>(bytes[0]) | std::to_integer<unsigned>(bytes[1]) << 8);
@@ -55,9 +57,15 @@ void dequantise_q4_1(const std::byte* in, float* out) {
 
 } // namespace
 
-const char* block_name(BlockType type) { return format(type).name; }
-std::size_t block_elements(BlockType type) { return format(type).elements; }
-std::size_t block_bytes(BlockType type) { return format(type).bytes; }
+const char* block_name(BlockType type) {
+  return format(type).name;
+}
+std::size_t block_elements(BlockType type) {
+  return format(type).elements;
+}
+std::size_t block_bytes(BlockType type) {
+  return format(type).bytes;
+}
 
 std::optional<BlockType> block_type(std::string_view name) {
   for (const Format& f : formats) {
@@ -106,15 +114,17 @@ float f16_to_f32(std::uint16_t bits) {
   return std::bit_cast<float>(sign | std::bit_cast<std::uint32_t>(magnitude));
 }
 
-float bf16_to_f32(std::uint16_t bits) { return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16); }
+float bf16_to_f32(std::uint16_t bits) {
+  return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16);
+}
 
 std::uint16_t f32_to_f16(float value) {
   const std::uint32_t bits = std::bit_cast<std::uint32_t>(value);
   const auto sign = static_cast<std::uint16_t>(bits >> 16 & 0x8000);
   const std::uint32_t magnitude = bits & 0x7fffffffu;
-  if (magnitude > 0x7f800000u) return sign | 0x7e00; // NaN
-  if (magnitude >= 0x477ff000u) return sign | 0x7c00; // 65520 and above round to infinity
-  if (magnitude < 0x38800000u) {                      // below 2^-14: a denormal half counts units of 2^-24
+  if (magnitude > 0x7f800000u) return sign | 0x7e00;              // NaN
+  if (magnitude >= 0x477ff000u) return sign | 0x7c00;             // 65520 and above round to infinity
+  if (magnitude < 0x38800000u) {                                  // below 2^-14: a denormal half counts units of 2^-24
     const float shifted = std::bit_cast<float>(magnitude) + 0.5f; // one unit of 0.5f is 2^-24: the sum rounds to even
     return static_cast<std::uint16_t>(sign | (std::bit_cast<std::uint32_t>(shifted) - 0x3f000000u));
   }

@@ -20,13 +20,15 @@ enum class BlockType {
   Q8_0, // 32 weights: f16 d, 32 x int8 q;                 x = q d
   Q4_0, // 32 weights: f16 d, 16 bytes;                    x = (q - 8) d
   Q4_1, // 32 weights: f16 d, f16 m, 16 bytes;             x = q d + m
-};       // of the 16 bytes, byte j holds element j in its low half and element j+16 in its high half
+};      // of the 16 bytes, byte j holds element j in its low half and element j+16 in its high half
 
-const char* block_name(BlockType type);                             // "Q4_1"
-std::optional<BlockType> block_type(std::string_view name);         // nullopt for a name not listed above
-std::size_t block_elements(BlockType type);                         // 1 or 32
-std::size_t block_bytes(BlockType type);                            // 4, 2, 2, 34, 18, 20
-inline bool is_quantised(BlockType type) { return block_elements(type) > 1; }
+const char* block_name(BlockType type);                     // "Q4_1"
+std::optional<BlockType> block_type(std::string_view name); // nullopt for a name not listed above
+std::size_t block_elements(BlockType type);                 // 1 or 32
+std::size_t block_bytes(BlockType type);                    // 4, 2, 2, 34, 18, 20
+inline bool is_quantised(BlockType type) {
+  return block_elements(type) > 1;
+}
 
 // Bytes of a row of `columns` numbers; nullopt when they are no whole number of blocks, or the size overflows.
 std::optional<std::size_t> row_bytes(BlockType type, std::size_t columns);
@@ -35,8 +37,8 @@ std::optional<std::size_t> row_bytes(BlockType type, std::size_t columns);
 // Throws std::invalid_argument unless in is exactly the bytes of out.size() numbers.
 void dequantise(BlockType type, std::span<const std::byte> in, std::span<float> out);
 
-float f16_to_f32(std::uint16_t bits);  // exact, denormals, infinities and NaN included
-float bf16_to_f32(std::uint16_t bits); // exact
+float f16_to_f32(std::uint16_t bits);   // exact, denormals, infinities and NaN included
+float bf16_to_f32(std::uint16_t bits);  // exact
 std::uint16_t f32_to_f16(float value);  // nearest, ties to even; overflow gives infinity
 std::uint16_t f32_to_bf16(float value); // nearest, ties to even; NaN stays NaN
 

@@ -5,7 +5,7 @@
 // Thread: any number of readers.
 #pragma once
 
-#include "kernels/blocks.hpp"
+#include "host/formats/stored_tensor.hpp"
 #include "registry/base/files.hpp"
 
 #include <cstdint>
@@ -24,17 +24,12 @@ enum class GgufType : std::uint32_t { u8, i8, u16, i16, u32, i32, f32, boolean, 
 struct GgufValue {
   std::string_view key;
   GgufType type;
-  GgufType element;                  // of an array; otherwise equal to type
-  std::uint64_t count;               // elements of an array; otherwise 1
-  std::span<const std::byte> bytes;  // the value; of an array, its elements
+  GgufType element;                 // of an array; otherwise equal to type
+  std::uint64_t count;              // elements of an array; otherwise 1
+  std::span<const std::byte> bytes; // the value; of an array, its elements
 };
 
-struct GgufTensor {
-  std::string name;
-  nn::BlockType type;
-  std::vector<std::size_t> shape; // row-major, the reverse of the file's order: a matrix is (rows, columns)
-  std::span<const std::byte> bytes;
-};
+using GgufTensor = StoredTensor; // its shape is row-major, the reverse of the file's order: a matrix is (rows, columns)
 
 class GgufFile {
  public:

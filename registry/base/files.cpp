@@ -28,7 +28,8 @@ namespace {
     case ELOOP: throw Error(Code::usage, path.string(), message, "give the path of a file");
     case EACCES:
     case EPERM:
-    case EROFS: throw Error(Code::environment, path.string(), message, "give yourself permission or choose another place");
+    case EROFS:
+      throw Error(Code::environment, path.string(), message, "give yourself permission or choose another place");
     case ENOSPC:
     case EDQUOT: throw Error(Code::environment, path.string(), message, "free some space on this disk and try again");
     default: throw Error(Code::environment, path.string(), message);
@@ -130,7 +131,9 @@ void AtomicFile::write(std::span<const std::byte> bytes) {
   }
 }
 
-void AtomicFile::write(std::string_view text) { write(std::as_bytes(std::span(text))); }
+void AtomicFile::write(std::string_view text) {
+  write(std::as_bytes(std::span(text)));
+}
 
 void AtomicFile::commit() {
   if (fd_ < 0) throw Error(Code::bug, target_.string(), "committed twice");
@@ -173,6 +176,8 @@ FileLock::FileLock(const std::filesystem::path& path) {
   fd_ = fd.release();
 }
 
-FileLock::~FileLock() { ::close(fd_); } // closing releases the lock
+FileLock::~FileLock() {
+  ::close(fd_);
+} // closing releases the lock
 
 } // namespace tenon

@@ -142,7 +142,9 @@ std::string scalar_text(const json::value& value) {
   return value.is_double() ? number_text(value.get_double()) : json::serialize(value);
 }
 
-bool is_scalar(const json::value& value) { return !value.is_object() && !value.is_array(); }
+bool is_scalar(const json::value& value) {
+  return !value.is_object() && !value.is_array();
+}
 
 // A short array of scalars stays on one line: a shape is read at a glance.
 bool fits_one_line(const json::array& array) {
@@ -215,7 +217,8 @@ json::value parse_json(std::string_view text, std::string_view where) {
   if (problem.empty() && error) problem = error.message();
   if (problem.empty() && used < text.size()) problem = "text after the end of the value";
   if (!problem.empty()) {
-    throw Error(Code::integrity, std::string(where), fmt::format("is no valid JSON: {}, {}", place(text, used), problem));
+    throw Error(Code::integrity, std::string(where),
+                fmt::format("is no valid JSON: {}, {}", place(text, used), problem));
   }
   return parser.handler().stack.release();
 }

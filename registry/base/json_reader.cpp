@@ -32,7 +32,9 @@ void JsonReader::fail(const std::string& message, const std::string& remedy) con
   throw Error(Code::integrity, where_, (path_.empty() ? "/" : path_) + ": " + message, remedy);
 }
 
-bool JsonReader::has(std::string_view key) const { return object().contains(key); }
+bool JsonReader::has(std::string_view key) const {
+  return object().contains(key);
+}
 
 JsonReader JsonReader::at(std::string_view key) const {
   const json::value* member = object().if_contains(key);
@@ -45,7 +47,9 @@ JsonReader JsonReader::at(std::size_t index) const {
   return JsonReader(array()[index], where_, fmt::format("{}/{}", path_, index));
 }
 
-std::size_t JsonReader::size() const { return value_->is_array() ? array().size() : object().size(); }
+std::size_t JsonReader::size() const {
+  return value_->is_array() ? array().size() : object().size();
+}
 
 std::string JsonReader::string() const {
   if (!value_->is_string()) wrong_type(*this, "a string");
