@@ -1,7 +1,7 @@
 // Reads what the dynamic loader would read of a 64-bit little-endian ELF file, through the program headers (the loader
 // ignores section tables, and so may a hostile file). Every offset, count and size is checked against the file; nothing
 // is allocated that its bytes do not justify. No plugin code runs.
-// Thread: a value; any thread. It borrows the bytes it was made from.
+// Thread: a value; any thread. It, and all names it returns, borrow the bytes it was made from.
 #pragma once
 
 #include <cstddef>
@@ -24,10 +24,10 @@ class ElfFile {
 
   bool shared_object() const { return shared_object_; }
   const std::string& machine() const { return machine_; } // "x86_64", "aarch64", else "machine 243"
-  const std::vector<std::string>& needed() const { return needed_; }
-  const std::vector<std::string>& search_paths() const { return search_paths_; } // DT_RPATH and DT_RUNPATH
-  const std::vector<std::string>& exports() const { return exports_; }           // defined and visible to others
-  const std::vector<std::string>& imports() const { return imports_; }           // undefined here
+  const std::vector<std::string_view>& needed() const { return needed_; }
+  const std::vector<std::string_view>& search_paths() const { return search_paths_; } // DT_RPATH and DT_RUNPATH
+  const std::vector<std::string_view>& exports() const { return exports_; }           // defined and visible to others
+  const std::vector<std::string_view>& imports() const { return imports_; }           // undefined here
 
  private:
   struct Segment {
@@ -56,7 +56,7 @@ class ElfFile {
   std::string where_, machine_;
   bool shared_object_ = false;
   std::vector<Segment> segments_;
-  std::vector<std::string> needed_, search_paths_, exports_, imports_;
+  std::vector<std::string_view> needed_, search_paths_, exports_, imports_;
 };
 
 } // namespace tenon

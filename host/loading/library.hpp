@@ -37,6 +37,8 @@ struct PluginSource {
   const Entry* entry = nullptr; // borrowed; nullptr for a build tree (--dev) and the plugins that come with Tenon
 };
 
+struct Candidate; // rules.hpp
+
 class PluginLoader {
  public:
   // host_table is given to every plugin's init, and lives until the process ends.
@@ -55,7 +57,7 @@ class PluginLoader {
   const HostSide& host() const { return host_; }
 
  private:
-  const Plugin& open(const LibraryStore::Stored& stored, Facts facts) const;
+  const Plugin& open(const LibraryStore::Stored& stored, Candidate candidate) const;
 
   HostSide host_;
   LibraryStore store_;
