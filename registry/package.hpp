@@ -48,6 +48,9 @@ Draft draft_from_folder(const std::filesystem::path& folder);
 // "weights" for weights.safetensors, "calibration" for calibration/..., "" where the name alone says nothing.
 std::string role_of_path(std::string_view path);
 
+// A short lower-case word.
+bool is_role(std::string_view role);
+
 struct FileRecord {
   std::string path, role, digest;
   std::uint64_t size_bytes = 0;

@@ -19,6 +19,8 @@
 // Ids are never given a second meaning; a rule that goes leaves its number empty.
 #pragma once
 
+#include <string>
+
 namespace tenon::rules {
 
 inline constexpr const char* kRegistry = "TN-R1 registry";
@@ -35,5 +37,10 @@ inline constexpr const char* kBase = "TN-R11 base";
 inline constexpr const char* kContract = "TN-R12 contract";
 inline constexpr const char* kRequest = "TN-R13 request";
 inline constexpr const char* kLocked = "TN-R14 locked";
+
+// Who speaks when a file is malformed: "TN-R9 format: expert.json".
+inline std::string format(const std::string& where) {
+  return std::string(kFormat) + ": " + where;
+}
 
 } // namespace tenon::rules
