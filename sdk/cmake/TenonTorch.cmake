@@ -42,10 +42,11 @@ nvidia-cuda-cupti==13.0.85\nand give its folder: -DTENON_TORCH_ROOT=.../site-pac
   # GLOBAL: imported targets are otherwise seen only below the folder that makes them.
   add_library(tenon::c10 SHARED IMPORTED GLOBAL)
   set_target_properties(tenon::c10 PROPERTIES IMPORTED_LOCATION "${TENON_TORCH_ROOT}/lib/libc10.so")
+  # FMT_HEADER_ONLY: LibTorch's headers carry a fmt of their own without its library.
   add_library(tenon::torch_headers INTERFACE IMPORTED GLOBAL)
   target_include_directories(tenon::torch_headers SYSTEM INTERFACE
     "${TENON_TORCH_ROOT}/include" "${TENON_TORCH_ROOT}/include/torch/csrc/api/include")
-  target_compile_definitions(tenon::torch_headers INTERFACE _GLIBCXX_USE_CXX11_ABI=1)
+  target_compile_definitions(tenon::torch_headers INTERFACE _GLIBCXX_USE_CXX11_ABI=1 FMT_HEADER_ONLY)
   add_library(tenon::torch_cpu SHARED IMPORTED GLOBAL)
   set_target_properties(tenon::torch_cpu PROPERTIES IMPORTED_LOCATION "${TENON_TORCH_ROOT}/lib/libtorch_cpu.so")
   target_link_libraries(tenon::torch_cpu INTERFACE tenon::c10 tenon::torch_headers)
