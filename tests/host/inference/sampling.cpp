@@ -1,0 +1,108 @@
+#include "host/inference/sampling.hpp"
+
+#include "registry/base/error.hpp"
+
+#include <catch2/catch.hpp>
+#include <cmath>
+#include <limits>
+
+namespace tenon {
+namespace {
+
+const std::vector<float> kLogits = {0.0f, 2.0f, 1.0f, -1.0f, 1.0f};
+
+std::vector<std::int32_t> ids(const std::vector<Candidate>& all) {
+  std::vector<std::int32_t> out;
+  for (const Candidate& one : all) out.push_back(one.id);
+  return out;
+}
+
+Code code_of(std::vector<float> logits, SamplingOptions options) {
+  try {
+    (void)candidates(logits, options);
+  } catch (const Error& error) {
+    return error.code;
+  }
+  return Code::bug;
+}
+
+TEST_CASE("greedy takes the largest logit, and the lowest id among equals") {
+  CHECK(Sampler({}).sample(kLogits, 7) == 1);
+  CHECK(Sampler({}).sample(std::vector<float>{1, 3, 3, 3}, 0) == 1);
+  CHECK(Sampler({}).sample(std::vector<float>{-INFINITY, -5}, 0) == 1);
+}
+
+TEST_CASE("temperature divides the logits before anything is cut off") {
+  const auto all = candidates(kLogits, {2.0, 0, 1.0, 0});
+  REQUIRE(ids(all) == std::vector<std::int32_t>{1, 2, 4, 0, 3});
+  const double sum = std::exp(1.0) + 2 * std::exp(0.5) + 1 + std::exp(-0.5);
+  CHECK(all[0].probability == Approx(std::exp(1.0) / sum));
+  CHECK(all[4].probability == Approx(std::exp(-0.5) / sum));
+}
+
+TEST_CASE("top-k keeps k tokens, the lower id first among equals") {
+  CHECK(ids(candidates(kLogits, {1.0, 2, 1.0, 0})) == std::vector<std::int32_t>{1, 2});
+  CHECK(ids(candidates(kLogits, {1.0, 3, 1.0, 0})) == std::vector<std::int32_t>{1, 2, 4});
+  CHECK(candidates(kLogits, {1.0, 99, 1.0, 0}).size() == 5);
+}
+
+TEST_CASE("top-p keeps the fewest tokens that reach it, of what top-k left, and at least one") {
+  // Probabilities of all five: .534 .196 .196 .072 .027 (sum of e^2, 2e, 1, 1/e = 14.19).
+  CHECK(ids(candidates(kLogits, {1.0, 0, 0.5, 0})) == std::vector<std::int32_t>{1});
+  CHECK(ids(candidates(kLogits, {1.0, 0, 0.6, 0})) == std::vector<std::int32_t>{1, 2});
+  CHECK(ids(candidates(kLogits, {1.0, 0, 1e-9, 0})) == std::vector<std::int32_t>{1});
+  // After top-k of two, the first already holds .731 of what is left: the order of the two cuts is seen here.
+  CHECK(ids(candidates(kLogits, {1.0, 2, 0.7, 0})) == std::vector<std::int32_t>{1});
+  const auto left = candidates(kLogits, {1.0, 0, 0.6, 0});
+  CHECK(left[0].probability + left[1].probability == Approx(1.0));
+}
+
+TEST_CASE("draws follow the distribution") {
+  const SamplingOptions options{1.0, 0, 1.0, 11};
+  const Sampler sampler(options);
+  const int draws = 20000;
+  std::vector<int> counts(kLogits.size());
+  for (int i = 0; i < draws; ++i) ++counts[sampler.sample(kLogits, i)];
+  double chi2 = 0;
+  for (const Candidate& one : candidates(kLogits, options)) {
+    const double expected = one.probability * draws;
+    chi2 += (counts[one.id] - expected) * (counts[one.id] - expected) / expected;
+  }
+  CHECK(chi2 < 18.5); // 4 degrees of freedom, p = 0.001; the stream is fixed, so this never flickers
+}
+
+TEST_CASE("the same seed and index draw the same token, another seed another sequence") {
+  const Sampler one({1.0, 0, 1.0, 5}), again({1.0, 0, 1.0, 5}), other({1.0, 0, 1.0, 6});
+  int differ = 0;
+  for (int i = 0; i < 200; ++i) {
+    CHECK(one.sample(kLogits, i) == again.sample(kLogits, i));
+    differ += one.sample(kLogits, i) != other.sample(kLogits, i);
+  }
+  CHECK(differ > 50);
+}
+
+TEST_CASE("logits that are not finite are a numeric error, never a token") {
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  for (const double temperature : {0.0, 1.0}) {
+    CHECK(code_of({0, nan, 1}, {temperature}) == Code::numeric);
+    CHECK(code_of({0, INFINITY}, {temperature}) == Code::numeric);
+    CHECK(code_of({-INFINITY, -INFINITY}, {temperature}) == Code::numeric);
+    CHECK(code_of({}, {temperature}) == Code::usage);
+  }
+}
+
+TEST_CASE("a token of logit -infinity is never drawn") {
+  const Sampler sampler({5.0, 0, 1.0, 3});
+  for (int i = 0; i < 2000; ++i) CHECK(sampler.sample(std::vector<float>{-INFINITY, 0, -INFINITY, 0.5f}, i) % 2 == 1);
+}
+
+TEST_CASE("sampling options out of range are refused by name") {
+  CHECK_THROWS_WITH(Sampler({-1.0}), Catch::Contains("temperature"));
+  CHECK_THROWS_WITH(Sampler({NAN}), Catch::Contains("temperature"));
+  CHECK_THROWS_WITH(Sampler({1.0, -2}), Catch::Contains("top-k"));
+  CHECK_THROWS_WITH(Sampler({1.0, 0, 0.0}), Catch::Contains("top-p"));
+  CHECK_THROWS_WITH(Sampler({1.0, 0, 1.5}), Catch::Contains("top-p"));
+}
+
+} // namespace
+} // namespace tenon
