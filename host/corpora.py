@@ -25,6 +25,7 @@ import zlib
 from pathlib import Path
 
 DOCUMENT_BYTES = 16_000
+SETMM = "usr/share/metamath/databases/set.mm"
 
 
 # Readers: bytes of one file to clean text.
@@ -190,13 +191,13 @@ def digest(path):
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def fetch_packages(names, folder):
-    """Each package's .deb under folder, unpacked under folder/NAME. Returns {name: (version, sha256)}."""
+def fetch_packages(patterns, folder):
+    """For each {package: patterns}: what matches, under folder/PACKAGE. Returns {package: (version, sha256)}."""
     folder.mkdir(parents=True, exist_ok=True)
     found = {}
-    for name in names:
-        unpacked = folder / name
-        if not (folder / f"{name}.json").exists():
+    for name, wanted in sorted(patterns.items()):
+        unpacked, unpacking = folder / name, folder / f"{name}.new"
+        if not (folder / f"{name}.json").exists() or not all(matching(unpacked, pattern) for pattern in wanted):
             for stale in folder.glob(f"{name}_*.deb"):
                 stale.unlink()
             result = subprocess.run(["apt-get", "download", "-q", name], cwd=folder, capture_output=True, text=True)
@@ -204,8 +205,14 @@ def fetch_packages(names, folder):
             if result.returncode or len(debs) != 1:
                 sys.exit(f"corpora: cannot fetch the Debian package {name}:\n{result.stderr}"
                          "remedy: run `apt-get update` as root, then this again")
-            shutil.rmtree(unpacked, ignore_errors=True)
-            subprocess.run(["dpkg-deb", "-x", debs[0], unpacked], check=True)
+            for stale in (unpacked, unpacking):
+                shutil.rmtree(stale, ignore_errors=True)
+            subprocess.run(["dpkg-deb", "-x", debs[0], unpacking], check=True)
+            for path in {path for pattern in wanted for path in matching(unpacking, pattern)}:
+                kept = unpacked / path.relative_to(unpacking.resolve())
+                kept.parent.mkdir(parents=True, exist_ok=True)
+                path.rename(kept)
+            shutil.rmtree(unpacking)
             version = subprocess.check_output(["dpkg-deb", "-f", debs[0], "Version"], text=True).strip()
             (folder / f"{name}.json").write_text(json.dumps([version, digest(debs[0])]))
             debs[0].unlink()
@@ -219,7 +226,9 @@ def matching(root, pattern):
     patterns = [pattern]
     if group:
         patterns = [pattern[:group.start()] + choice + pattern[group.end():] for choice in group.group(1).split(",")]
-    found = {path for one in patterns for path in root.glob(one) if path.is_file() and not path.is_symlink()}
+    root = root.resolve()
+    # A file reached through a linked folder is the same file twice.
+    found = {path for one in patterns for path in root.glob(one) if path.is_file() and path.resolve() == path}
     return sorted(found, key=lambda path: path.as_posix())
 
 
@@ -284,7 +293,7 @@ def take(root, out, source):
             continue
         stem = re.sub(r"[^a-zA-Z0-9]+", "-", f"{package}-{path.name.removesuffix('.gz')}")[:80]
         size += write_documents(out / corpus / kind, f"{stem}-{len(used):02}", text)
-        used.append(path.relative_to(root / package).as_posix())
+        used.append(path.relative_to((root / package).resolve()).as_posix())
         if size >= wanted * 0.97:
             break
     return size, used
@@ -292,7 +301,7 @@ def take(root, out, source):
 
 def take_setmm(root, out, wanted=2_600_000):
     """Evenly spaced stretches of set.mm, cut where a comment opens: each a run of theorems with their proofs."""
-    text = (root / "metamath-databases/usr/share/metamath/databases/set.mm").read_text("utf-8", "replace")
+    text = (root / "metamath-databases" / SETMM).read_text("utf-8", "replace")
     start = text.index("$( Declare the primitive constant symbols")
     count = wanted // DOCUMENT_BYTES
     step = (len(text) - start) // count
@@ -305,7 +314,7 @@ def take_setmm(root, out, wanted=2_600_000):
         piece = text[begin:end if 0 <= end < begin + 2 * DOCUMENT_BYTES else begin + DOCUMENT_BYTES] + "\n"
         (folder / f"set-mm-{number:03}.txt").write_text(piece, encoding="utf-8")
         size += len(piece.encode())
-    return size, ["usr/share/metamath/databases/set.mm"]
+    return size, [SETMM]
 
 
 def take_services(wheel, out, wanted=3_000_000, from_each=20_000):
@@ -334,7 +343,10 @@ def main():
     sources, final = deps / "corpora-src", deps / "corpora"
     out = deps / "corpora.new"
     shutil.rmtree(out, ignore_errors=True)
-    packages = fetch_packages(sorted({source[2] for source in SOURCES} | {"metamath-databases"}), sources / "debian")
+    patterns = {"metamath-databases": [SETMM]}
+    for source in SOURCES:
+        patterns.setdefault(source[2], []).append(source[3])
+    packages = fetch_packages(patterns, sources / "debian")
     listed = []
 
     def note(corpus, kind, package, version, sha256, size, files):

@@ -73,7 +73,7 @@ fetch_wheel() {
   mkdir -p "$3"
   pip download -q --no-deps -d "$3" "$1" >&2
   local name="${1%%==*}" found
-  found="$(ls -t "$3"/"${name//-/_}"-"${1##*==}"-*.whl | head -n 1)"
+  found="$(echo "$3"/"${name//-/_}"-"${1##*==}"-*.whl)"
   if ! echo "$2  $found" | sha256sum --check --status; then
     rm -f "$found"
     say "setup: $1 is not the file it was: need sha256 $2"

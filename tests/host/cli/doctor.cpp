@@ -1,0 +1,70 @@
+#include "host/cli/doctor.hpp"
+
+#include <catch2/catch.hpp>
+#include <fstream>
+
+#include "tests/support/scratch.hpp"
+
+using namespace tenon;
+
+namespace {
+
+Surroundings sound(const std::filesystem::path& folder) {
+  return {folder,  folder / "registry", "2.11.0", "2.11.0", "/t/libtorch_cpu.so", {"/t/libgomp.so.1", "/t/libc10.so"},
+          {"avx2"}};
+}
+
+Health health_of(const std::string& id, const Surroundings& here) {
+  for (const DoctorRule& rule : doctor_rules()) {
+    if (rule.id == id) {
+      const Finding finding = rule.check(here);
+      CHECK((finding.health == Health::ok || !finding.remedy.empty()));
+      return finding.health;
+    }
+  }
+  FAIL("no rule " << id);
+  return Health::bad;
+}
+
+} // namespace
+
+TEST_CASE("doctor finds nothing wrong with a sound machine") {
+  const Scratch scratch;
+  for (const DoctorRule& rule : doctor_rules()) CHECK(rule.check(sound(scratch.path())).health != Health::bad);
+}
+
+TEST_CASE("doctor objects to another LibTorch than the one built for") {
+  const Scratch scratch;
+  Surroundings here = sound(scratch.path());
+  here.torch_loaded = "2.10.0";
+  CHECK(health_of("TN-D1", here) == Health::bad);
+}
+
+TEST_CASE("doctor objects to a home that is a file") {
+  const Scratch scratch;
+  std::ofstream(scratch.path() / "file") << "x";
+  Surroundings here = sound(scratch.path());
+  here.home = scratch.path() / "file";
+  CHECK(health_of("TN-D3", here) == Health::bad);
+}
+
+TEST_CASE("doctor accepts a home and a registry that are still to be made") {
+  const Scratch scratch;
+  const Surroundings here = sound(scratch.path() / "not" / "yet");
+  CHECK(health_of("TN-D3", here) != Health::bad);
+  CHECK(health_of("TN-D4", here) == Health::note);
+}
+
+TEST_CASE("doctor objects to a registry whose config.json is damaged") {
+  const Scratch scratch;
+  std::filesystem::create_directories(scratch.path() / "registry");
+  std::ofstream(scratch.path() / "registry" / "config.json") << "{\"schema\":1,\"schema\":2}";
+  CHECK(health_of("TN-D4", sound(scratch.path())) == Health::bad);
+}
+
+TEST_CASE("doctor objects to two OpenMP runtimes in one process") {
+  const Scratch scratch;
+  Surroundings here = sound(scratch.path());
+  here.mapped_libraries.push_back("/usr/lib/libgomp.so.1");
+  CHECK(health_of("TN-D5", here) == Health::bad);
+}
