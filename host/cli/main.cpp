@@ -5,6 +5,7 @@ namespace tenon {
 
 void add_doctor(CLI::App& app, Context& context);
 void add_completion(CLI::App& app, Context& context);
+void add_plugin(CLI::App& app, Context& context);
 
 } // namespace tenon
 
@@ -17,6 +18,7 @@ int main(int argc, char** argv) {
   for (const auto add : {
            add_doctor,
            add_completion,
+           add_plugin,
        }) {
     add(app, context);
   }

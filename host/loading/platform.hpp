@@ -21,6 +21,7 @@ struct HostSide {
 
 const Platform& host_platform();
 std::vector<std::string> host_cpu_features(); // "avx2", "fma", "avx512f", ...
+std::vector<std::string> host_operators();    // "tenon::linear_v1", ... in LibTorch's dispatcher
 HostSide host_side(std::vector<std::string> operators);
 
 // Where the plugins that come with Tenon lie: lib/tenon/plugins beside the program's bin/. May not exist.

@@ -1,0 +1,97 @@
+#include "host/cli/project_template.hpp"
+
+#include "registry/base/error.hpp"
+#include "registry/base/files.hpp"
+#include "registry/names.hpp"
+#include "tenon_project_template.hpp" // generated from sdk/template/
+
+#include <fmt/format.h>
+
+#include <cctype>
+
+namespace tenon {
+namespace {
+
+std::string identifier(std::string text) {
+  for (char& c : text) {
+    if (c == '.' || c == '-') c = '_';
+  }
+  return text;
+}
+
+std::string type_name(const std::string& stem) {
+  std::string out;
+  bool raise = true;
+  for (const char c : stem) {
+    if (c == '_' || c == '-') {
+      raise = true;
+      continue;
+    }
+    out += raise ? static_cast<char>(std::toupper(static_cast<unsigned char>(c))) : c;
+    raise = false;
+  }
+  return out;
+}
+
+std::string filled(std::string text, const std::map<std::string, std::string>& values) {
+  for (const auto& [placeholder, value] : values) {
+    for (std::size_t at = 0; (at = text.find(placeholder, at)) != std::string::npos; at += value.size()) {
+      text.replace(at, placeholder.size(), value);
+    }
+  }
+  return text;
+}
+
+} // namespace
+
+ProjectNames ProjectNames::from(const std::string& name, const std::string& vendor) {
+  const auto refuse = [&](const std::string& why) {
+    throw Error(Code::usage, "plugin new", why, "for example: tenon plugin new acme.memory");
+  };
+  const auto dot = name.find('.');
+  if (dot == std::string::npos && vendor.empty()) refuse(fmt::format("found \"{}\", need vendor.name", name));
+  if (dot != std::string::npos && !vendor.empty() && name.substr(0, dot) != vendor) {
+    refuse(fmt::format("found the vendor {} and the name {}, need them to agree", vendor, name));
+  }
+  ProjectNames out;
+  out.vendor = dot == std::string::npos ? vendor : name.substr(0, dot);
+  out.stem = dot == std::string::npos ? name : name.substr(dot + 1);
+  out.name = out.vendor + "." + out.stem;
+  const bool two_parts = out.stem.find('.') == std::string::npos && out.vendor.find('.') == std::string::npos;
+  const std::string problem = two_parts ? name_problem(out.name, Kind::plugin) : "a plugin's name has two parts";
+  // The stem becomes a C++ type, so it begins with a letter as the vendor does.
+  const bool letters = std::islower(static_cast<unsigned char>(out.vendor[0])) && std::islower(static_cast<unsigned char>(out.stem[0]));
+  if (!problem.empty() || !letters) refuse(fmt::format("found \"{}\": {}", out.name, problem.empty() ? "each part begins with a letter" : problem));
+  out.target = identifier(out.name);
+  out.type = type_name(out.stem);
+  return out;
+}
+
+std::map<std::string, std::string> project_files(const ProjectNames& names) {
+  const std::map<std::string, std::string> values = {{"@NAME@", names.name},
+                                                     {"@VENDOR@", names.vendor},
+                                                     {"@STEM@", identifier(names.stem)},
+                                                     {"@TARGET@", names.target},
+                                                     {"@CLASS@", names.type + "Expert"},
+                                                     {"@TENON_VERSION@", kProjectTemplateVersion}};
+  const std::map<std::string, std::string> places = {{"expert.cpp", identifier(names.stem) + ".cpp"},
+                                                     {"ci.yml", ".github/workflows/build.yml"},
+                                                     {"gitignore", ".gitignore"}};
+  std::map<std::string, std::string> out;
+  for (const auto& [file, text] : kProjectTemplate) {
+    const auto place = places.find(file);
+    out[place == places.end() ? file : place->second] = filled(text, values);
+  }
+  return out;
+}
+
+void write_project(const ProjectNames& names, const std::filesystem::path& folder) {
+  if (std::filesystem::exists(folder) &&
+      (!std::filesystem::is_directory(folder) || !std::filesystem::is_empty(folder))) {
+    throw Error(Code::usage, "plugin new", fmt::format("found {}, need a folder that is empty or not there yet", folder.string()),
+                "choose another folder: tenon plugin new " + names.name + " DIR");
+  }
+  for (const auto& [path, text] : project_files(names)) write_file(folder / path, text);
+}
+
+} // namespace tenon
