@@ -10,10 +10,9 @@ namespace {
 // Length of the white-space character (Unicode's property) at the start of the text, or 0.
 std::size_t space_at_start(std::string_view text) {
   static constexpr std::array<std::string_view, 25> kSpaces = {
-      "\t",           "\n",           "\v",           "\f",           "\r",           " ",            "\u0085",
-      "\u00a0",       "\u1680",       "\u2000",       "\u2001",       "\u2002",       "\u2003",       "\u2004",
-      "\u2005",       "\u2006",       "\u2007",       "\u2008",       "\u2009",       "\u200a",       "\u2028",
-      "\u2029",       "\u202f",       "\u205f",       "\u3000"};
+      "\t",     "\n",     "\v",     "\f",     "\r",     " ",      "\u0085", "\u00a0", "\u1680",
+      "\u2000", "\u2001", "\u2002", "\u2003", "\u2004", "\u2005", "\u2006", "\u2007", "\u2008",
+      "\u2009", "\u200a", "\u2028", "\u2029", "\u202f", "\u205f", "\u3000"};
   for (std::string_view space : kSpaces) {
     if (text.starts_with(space)) return space.size();
   }

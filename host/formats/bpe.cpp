@@ -31,9 +31,9 @@ Bpe::Bpe(std::span<const Merge> merges) : slots_(std::bit_ceil(merges.size() * 2
   for (const Merge& merge : merges) {
     Slot& slot = slot_for(pair_of(merge.left, merge.right));
     if (slot.pair != kEmpty) {
-      throw Error(Code::integrity, "tokenizer",
-                  "merge " + std::to_string(rank) + " repeats merge " + std::to_string(slot.rank) +
-                      ", need each pair once");
+      throw Error(
+          Code::integrity, "tokenizer",
+          "merge " + std::to_string(rank) + " repeats merge " + std::to_string(slot.rank) + ", need each pair once");
     }
     slot = {pair_of(merge.left, merge.right), rank++, merge.result};
   }

@@ -1,14 +1,14 @@
 // Text on disk becomes token shards: found, deduplicated, split, tokenised, cached.
 //
-// Inputs are files, directories (walked recursively in sorted order; hidden files, and files that are not text, are left
-// out) and JSONL files (*.jsonl, one JSON object a line, its text in one field). A file or a JSONL line is a record.
-// Records equal byte for byte count once.
+// Inputs are files, directories (walked recursively in sorted order; hidden files, and files that are not text, are
+// left out) and JSONL files (*.jsonl, one JSON object a line, its text in one field). A file or a JSONL line is a
+// record. Records equal byte for byte count once.
 //
 // Split: records, in the order of a seeded hash of their contents, go to the held-out side until it has its share, the
 // rest to training. Where there are too few records for that, or single ones are too large, records are first cut
-// into pieces of about four blocks, on line boundaries; pieces are then split like records. The hash depends on the text
-// and the seed alone: not on file names, not on the machine.
-// Thread: a function call is its own; two processes may prepare the same corpus (the cache is locked).
+// into pieces of about four blocks, on line boundaries; pieces are then split like records. The hash depends on the
+// text and the seed alone: not on file names, not on the machine. Thread: a function call is its own; two processes may
+// prepare the same corpus (the cache is locked).
 #pragma once
 
 #include "host/formats/shards.hpp"
@@ -28,7 +28,7 @@ struct CorpusOptions {
   std::int64_t sequence_length = 256;
   std::int64_t held_out_blocks = 60;      // at least; needs as many again to train on
   double held_out_share = 0.1;            // and about this share of the tokens
-  std::int64_t max_held_out_blocks = 512; // but no more than this (or held_out_blocks, if larger)
+  std::int64_t max_held_out_blocks = 120; // but no more than this (or held_out_blocks, if larger)
   std::int64_t max_tokens = 0;            // about so many training tokens, chosen by the hash; 0: all
   std::uint64_t seed = 0;
   std::string field = "text"; // of JSONL lines

@@ -43,6 +43,7 @@ class Shard {
 
  private:
   explicit Shard(const std::filesystem::path& path);
+  void check() const;
 
   std::shared_ptr<const MappedFile> file_; // copies share the mapping
   std::span<const std::int32_t> tokens_;

@@ -11,14 +11,30 @@ namespace {
 // White space as Unicode's property has it. PCRE2's own \s would add U+180E, which the reference does not.
 #define SPACES R"(\x09-\x0d\x20\x85\xa0\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000})"
 
-// The pattern of GPT-2; possessive where giving back could never help.
-constexpr const char* kGpt2 = R"('(?:s|t|re|ve|m|ll|d)| ?\p{L}++| ?\p{N}++| ?[^\p{L}\p{N})" SPACES
-                              R"(]++|[)" SPACES R"(]+(?![^)" SPACES R"(])|[)" SPACES R"(]++)";
+// Letters and numerals of Unicode 16, which the reference has: PCRE2 10.42 stands at Unicode 14, and ids must not
+// depend on which PCRE2 is installed. The lists are what came after 14.
+#define LETTERS                                                                                                         \
+  R"(\p{L}\x{1c89}\x{1c8a}\x{a7cb}-\x{a7cd}\x{a7da}-\x{a7dc}\x{105c0}-\x{105f3}\x{10d4a}-\x{10d65}\x{10d6f}-\x{10d85})" \
+  R"(\x{10ec2}-\x{10ec4}\x{1123f}\x{11240}\x{11380}-\x{11389}\x{1138b}\x{1138e}\x{11390}-\x{113b5}\x{113b7})"           \
+  R"(\x{113d1}\x{113d3}\x{11bc0}-\x{11be0}\x{11f02}\x{11f04}-\x{11f10}\x{11f12}-\x{11f33}\x{1342f})"                    \
+  R"(\x{13441}-\x{13446}\x{13460}-\x{143fa}\x{16100}-\x{1611d}\x{16d40}-\x{16d6c}\x{18cff}\x{1b132}\x{1b155})"          \
+  R"(\x{1df25}-\x{1df2a}\x{1e030}-\x{1e06d}\x{1e4d0}-\x{1e4eb}\x{1e5d0}-\x{1e5ed}\x{1e5f0}\x{2b739})"                   \
+  R"(\x{2ebf0}-\x{2ee5d}\x{31350}-\x{323af})"
+#define NUMERALS                                                                                            \
+  R"(\p{N}\x{10d40}-\x{10d49}\x{116d0}-\x{116e3}\x{11bf0}-\x{11bf9}\x{11f50}-\x{11f59}\x{16130}-\x{16139})" \
+  R"(\x{16d70}-\x{16d79}\x{1ccf0}-\x{1ccf9}\x{1d2c0}-\x{1d2d3}\x{1e4f0}-\x{1e4f9}\x{1e5f1}-\x{1e5fa})"
+
+#define CONTRACTION_OR_LETTERS "'(?:s|t|re|ve|m|ll|d)| ?[" LETTERS "]++"
+#define OTHERS " ?[^" LETTERS NUMERALS SPACES "]++"
+
+// GPT-2's pattern; possessive where giving back could never help.
+constexpr const char* kGpt2 =
+    CONTRACTION_OR_LETTERS "| ?[" NUMERALS "]++|" OTHERS "|[" SPACES "]+(?![^" SPACES "])|[" SPACES "]++";
 
 // Each numeral first stands alone, and what lies between is split as GPT-2 does; in one pattern: white space before a
 // numeral ends there, so its last character is not held back.
-constexpr const char* kSmollm = R"('(?:s|t|re|ve|m|ll|d)| ?\p{L}++|\p{N}| ?[^\p{L}\p{N})" SPACES
-                                R"(]++|[)" SPACES R"(]+(?![^\p{N})" SPACES R"(])|[)" SPACES R"(]++)";
+constexpr const char* kSmollm =
+    CONTRACTION_OR_LETTERS "|[" NUMERALS "]|" OTHERS "|[" SPACES "]+(?![^" NUMERALS SPACES "])|[" SPACES "]++";
 
 const char* pattern_of(std::string_view name) {
   if (name == "gpt2") return kGpt2;
@@ -46,8 +62,8 @@ struct Splitter::Pattern {
   explicit Pattern(const char* source) {
     int error = 0;
     PCRE2_SIZE at = 0;
-    code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(source), PCRE2_ZERO_TERMINATED, PCRE2_UTF | PCRE2_UCP, &error, &at,
-                         nullptr);
+    code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(source), PCRE2_ZERO_TERMINATED, PCRE2_UTF | PCRE2_UCP, &error,
+                         &at, nullptr);
     if (!code) throw Error(Code::bug, "splitter", "pattern: " + pcre_message(error) + " at " + std::to_string(at));
     // Only faster: where there is no compiler for this processor, matching interprets.
     pcre2_jit_compile(code, PCRE2_JIT_COMPLETE);

@@ -37,8 +37,8 @@ std::optional<std::int32_t> id_of(const GgufFile& file, std::string_view key, st
   if (!file.has(key)) return std::nullopt;
   const std::int64_t id = file.integer(key);
   if (id < 0 || static_cast<std::size_t>(id) >= tokens) {
-    damaged(file, std::string(key) + " is " + std::to_string(id) + ", need one of " + std::to_string(tokens) +
-                      " tokens");
+    damaged(file,
+            std::string(key) + " is " + std::to_string(id) + ", need one of " + std::to_string(tokens) + " tokens");
   }
   return static_cast<std::int32_t>(id);
 }
@@ -73,7 +73,8 @@ TokenizerData read_gguf_tokenizer(const GgufFile& file) {
   if (file.boolean("tokenizer.ggml.add_space_prefix", false)) {
     refuse(file, "tokenizer.ggml.add_space_prefix", "true", "false");
   }
-  if (file.boolean("tokenizer.ggml.add_eos_token", false)) refuse(file, "tokenizer.ggml.add_eos_token", "true", "false");
+  if (file.boolean("tokenizer.ggml.add_eos_token", false))
+    refuse(file, "tokenizer.ggml.add_eos_token", "true", "false");
   for (std::string_view token : file.strings("tokenizer.ggml.tokens")) data.tokens.emplace_back(token);
   for (std::string_view merge : file.strings("tokenizer.ggml.merges")) {
     const std::size_t space = merge.find(' ');

@@ -22,7 +22,9 @@ bool is_null(const JsonReader& reader, std::string_view key) {
               "this tokenizer would give other ids here than where the model was trained");
 }
 
-std::string type_of(const JsonReader& component) { return utf8_replaced(component.at("type").string()); }
+std::string type_of(const JsonReader& component) {
+  return utf8_replaced(component.at("type").string());
+}
 
 void refuse_unless_null(const JsonReader& root, const std::string& where, std::string_view key) {
   if (is_null(root, key)) return;
@@ -151,7 +153,8 @@ void read_post_processor(const JsonReader& root, const std::string& where, Token
     refuse(where, "a TemplateProcessing that does more than lead with one token", "one leading token, or none");
   }
   const std::string name = single.at(0).at("SpecialToken").at("id").string();
-  const auto token = std::find_if(data.added.begin(), data.added.end(), [&](const auto& t) { return t.content == name; });
+  const auto token =
+      std::find_if(data.added.begin(), data.added.end(), [&](const auto& t) { return t.content == name; });
   if (token == data.added.end()) single.fail("found \"" + utf8_replaced(name) + "\", need one of the added tokens");
   data.bos = token->id;
   data.add_bos = true;

@@ -35,8 +35,8 @@ struct Tokenizer::Impl {
   AddedTokens added;
   std::optional<Splitter> splitter; // with bpe
   std::optional<Bpe> bpe;
-  std::vector<std::string> token_texts; // id -> bytes
-  std::vector<bool> special;            // by id
+  std::vector<std::string> token_texts;                           // id -> bytes
+  std::vector<bool> special;                                      // by id
   std::unordered_map<std::string_view, std::int32_t> ids_by_text; // borrows from token_texts
   std::array<std::int32_t, 256> byte_ids;                         // -1: not in the vocabulary
   bool every_byte = true;

@@ -4,7 +4,7 @@ namespace tenon {
 namespace {
 
 struct Lead {
-  int continuation;       // bytes that follow
+  int continuation;        // bytes that follow
   unsigned char low, high; // range of the first of them
 };
 

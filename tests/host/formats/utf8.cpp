@@ -12,8 +12,8 @@ TEST_CASE("utf8 takes the longest valid prefix and no half character") {
 }
 
 TEST_CASE("utf8 refuses surrogates, overlong forms and what lies beyond U+10FFFF") {
-  for (const char* bad : {"\xED\xA0\x80", "\xC0\x80", "\xC1\xBF", "\xE0\x9F\xBF", "\xF0\x8F\xBF\xBF", "\xF4\x90\x80\x80",
-                          "\xF5\x80\x80\x80", "\x80", "\xFF"}) {
+  for (const char* bad : {"\xED\xA0\x80", "\xC0\x80", "\xC1\xBF", "\xE0\x9F\xBF", "\xF0\x8F\xBF\xBF",
+                          "\xF4\x90\x80\x80", "\xF5\x80\x80\x80", "\x80", "\xFF"}) {
     CAPTURE(utf8_replaced(bad));
     CHECK(utf8_valid_prefix(bad) == 0);
   }

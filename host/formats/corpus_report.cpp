@@ -1,0 +1,55 @@
+#include "host/formats/corpus_text.hpp"
+#include "registry/base/json.hpp"
+
+#include <fmt/format.h>
+#include <boost/json.hpp>
+
+namespace tenon {
+namespace {
+
+// One table, so that what is written is what is read.
+constexpr std::pair<const char*, std::int64_t CorpusReport::*> kCounts[] = {
+    {"files", &CorpusReport::files},
+    {"skipped_files", &CorpusReport::skipped_files},
+    {"records", &CorpusReport::records},
+    {"duplicates", &CorpusReport::duplicates},
+    {"text_bytes", &CorpusReport::text_bytes},
+    {"train_documents", &CorpusReport::train_documents},
+    {"held_out_documents", &CorpusReport::held_out_documents},
+    {"train_tokens", &CorpusReport::train_tokens},
+    {"held_out_tokens", &CorpusReport::held_out_tokens},
+    {"train_blocks", &CorpusReport::train_blocks},
+    {"held_out_blocks", &CorpusReport::held_out_blocks}};
+
+} // namespace
+
+json::object to_json(const CorpusReport& report) {
+  json::object object;
+  for (const auto& [name, member] : kCounts) object.emplace(name, report.*member);
+  object.emplace("cut", report.cut);
+  object.emplace("overlap_13gram", report.overlap_13gram);
+  object.emplace("from_cache", report.from_cache);
+  return object;
+}
+
+CorpusReport report_from_json(const JsonReader& reader) {
+  CorpusReport report;
+  for (const auto& [name, member] : kCounts) report.*member = reader.at(name).integer();
+  report.cut = reader.at("cut").boolean();
+  report.overlap_13gram = reader.at("overlap_13gram").number();
+  report.from_cache = reader.at("from_cache").boolean();
+  return report;
+}
+
+std::string describe(const CorpusReport& report) {
+  std::string line = fmt::format("{} records from {} files", report.records, report.files);
+  if (report.duplicates > 0) line += fmt::format(", {} duplicates left out", report.duplicates);
+  if (report.skipped_files > 0) line += fmt::format(", {} files that are not text left out", report.skipped_files);
+  if (report.cut) line += ", long records cut into pieces";
+  line += fmt::format("; {} tokens to train on", report.train_tokens);
+  if (report.held_out_tokens == 0) return line;
+  return line + fmt::format(", {} held out ({} blocks; {:.1f}% of their 13-grams are in the training text)",
+                            report.held_out_tokens, report.held_out_blocks, 100 * report.overlap_13gram);
+}
+
+} // namespace tenon
