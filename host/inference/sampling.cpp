@@ -37,13 +37,13 @@ std::size_t largest(std::span<const float> logits_V) {
   return best;
 }
 
-void normalize(std::vector<Candidate>& all) {
+void normalize(std::vector<Choice>& all) {
   double sum = 0;
-  for (const Candidate& one : all) sum += one.probability;
-  for (Candidate& one : all) one.probability /= sum;
+  for (const Choice& one : all) sum += one.probability;
+  for (Choice& one : all) one.probability /= sum;
 }
 
-void keep_top_p(std::vector<Candidate>& sorted, double top_p) {
+void keep_top_p(std::vector<Choice>& sorted, double top_p) {
   double reached = 0;
   std::size_t kept = 0;
   while (kept < sorted.size() && reached < top_p) reached += sorted[kept++].probability;
@@ -53,7 +53,7 @@ void keep_top_p(std::vector<Candidate>& sorted, double top_p) {
 
 } // namespace
 
-std::vector<Candidate> candidates(std::span<const float> logits_V, const SamplingOptions& options) {
+std::vector<Choice> choices(std::span<const float> logits_V, const SamplingOptions& options) {
   const std::size_t best = largest(logits_V);
   if (options.temperature == 0) return {{static_cast<std::int32_t>(best), 1.0}};
 
@@ -68,7 +68,7 @@ std::vector<Candidate> candidates(std::span<const float> logits_V, const Samplin
   }
   std::sort(order.begin(), order.end(), more_likely);
 
-  std::vector<Candidate> out;
+  std::vector<Choice> out;
   out.reserve(order.size());
   for (const std::int32_t id : order)
     out.push_back({id, std::exp((static_cast<double>(logits_V[id]) - logits_V[best]) / options.temperature)});
@@ -80,9 +80,9 @@ std::vector<Candidate> candidates(std::span<const float> logits_V, const Samplin
 Sampler::Sampler(const SamplingOptions& options) : options_(options), stream_(options.seed, "sample") { check_options(options); }
 
 std::int32_t Sampler::sample(std::span<const float> logits_V, std::uint64_t index) const {
-  const std::vector<Candidate> all = candidates(logits_V, options_);
+  const std::vector<Choice> all = choices(logits_V, options_);
   double left = stream_.uniform(index);
-  for (const Candidate& one : all) {
+  for (const Choice& one : all) {
     left -= one.probability;
     if (left < 0) return one.id;
   }

@@ -23,21 +23,21 @@ struct SamplingOptions {
   std::uint64_t seed = 0;
 };
 
-struct Candidate {
+struct Choice {
   std::int32_t id = 0;
   double probability = 0;
 };
 
 // What may be drawn, most likely first; probabilities sum to 1. Greedy: one candidate.
 // Errors: numeric (a logit is NaN or +infinity, or all are -infinity); usage (no logits).
-std::vector<Candidate> candidates(std::span<const float> logits_V, const SamplingOptions& options);
+std::vector<Choice> choices(std::span<const float> logits_V, const SamplingOptions& options);
 
 class Sampler {
  public:
   // Errors: usage, naming the option that is out of range.
   explicit Sampler(const SamplingOptions& options);
 
-  // The token number `index` of this generation. Errors: as candidates.
+  // The token number `index` of this generation. Errors: as choices.
   std::int32_t sample(std::span<const float> logits_V, std::uint64_t index) const;
   const SamplingOptions& options() const { return options_; }
 

@@ -11,15 +11,15 @@ namespace {
 
 const std::vector<float> kLogits = {0.0f, 2.0f, 1.0f, -1.0f, 1.0f};
 
-std::vector<std::int32_t> ids(const std::vector<Candidate>& all) {
+std::vector<std::int32_t> ids(const std::vector<Choice>& all) {
   std::vector<std::int32_t> out;
-  for (const Candidate& one : all) out.push_back(one.id);
+  for (const Choice& one : all) out.push_back(one.id);
   return out;
 }
 
 Code code_of(std::vector<float> logits, SamplingOptions options) {
   try {
-    (void)candidates(logits, options);
+    (void)choices(logits, options);
   } catch (const Error& error) {
     return error.code;
   }
@@ -33,7 +33,7 @@ TEST_CASE("greedy takes the largest logit, and the lowest id among equals") {
 }
 
 TEST_CASE("temperature divides the logits before anything is cut off") {
-  const auto all = candidates(kLogits, {2.0, 0, 1.0, 0});
+  const auto all = choices(kLogits, {2.0, 0, 1.0, 0});
   REQUIRE(ids(all) == std::vector<std::int32_t>{1, 2, 4, 0, 3});
   const double sum = std::exp(1.0) + 2 * std::exp(0.5) + 1 + std::exp(-0.5);
   CHECK(all[0].probability == Approx(std::exp(1.0) / sum));
@@ -41,19 +41,19 @@ TEST_CASE("temperature divides the logits before anything is cut off") {
 }
 
 TEST_CASE("top-k keeps k tokens, the lower id first among equals") {
-  CHECK(ids(candidates(kLogits, {1.0, 2, 1.0, 0})) == std::vector<std::int32_t>{1, 2});
-  CHECK(ids(candidates(kLogits, {1.0, 3, 1.0, 0})) == std::vector<std::int32_t>{1, 2, 4});
-  CHECK(candidates(kLogits, {1.0, 99, 1.0, 0}).size() == 5);
+  CHECK(ids(choices(kLogits, {1.0, 2, 1.0, 0})) == std::vector<std::int32_t>{1, 2});
+  CHECK(ids(choices(kLogits, {1.0, 3, 1.0, 0})) == std::vector<std::int32_t>{1, 2, 4});
+  CHECK(choices(kLogits, {1.0, 99, 1.0, 0}).size() == 5);
 }
 
 TEST_CASE("top-p keeps the fewest tokens that reach it, of what top-k left, and at least one") {
   // Probabilities of all five: .534 .196 .196 .072 .027 (sum of e^2, 2e, 1, 1/e = 14.19).
-  CHECK(ids(candidates(kLogits, {1.0, 0, 0.5, 0})) == std::vector<std::int32_t>{1});
-  CHECK(ids(candidates(kLogits, {1.0, 0, 0.6, 0})) == std::vector<std::int32_t>{1, 2});
-  CHECK(ids(candidates(kLogits, {1.0, 0, 1e-9, 0})) == std::vector<std::int32_t>{1});
+  CHECK(ids(choices(kLogits, {1.0, 0, 0.5, 0})) == std::vector<std::int32_t>{1});
+  CHECK(ids(choices(kLogits, {1.0, 0, 0.6, 0})) == std::vector<std::int32_t>{1, 2});
+  CHECK(ids(choices(kLogits, {1.0, 0, 1e-9, 0})) == std::vector<std::int32_t>{1});
   // After top-k of two, the first already holds .731 of what is left: the order of the two cuts is seen here.
-  CHECK(ids(candidates(kLogits, {1.0, 2, 0.7, 0})) == std::vector<std::int32_t>{1});
-  const auto left = candidates(kLogits, {1.0, 0, 0.6, 0});
+  CHECK(ids(choices(kLogits, {1.0, 2, 0.7, 0})) == std::vector<std::int32_t>{1});
+  const auto left = choices(kLogits, {1.0, 0, 0.6, 0});
   CHECK(left[0].probability + left[1].probability == Approx(1.0));
 }
 
@@ -64,7 +64,7 @@ TEST_CASE("draws follow the distribution") {
   std::vector<int> counts(kLogits.size());
   for (int i = 0; i < draws; ++i) ++counts[sampler.sample(kLogits, i)];
   double chi2 = 0;
-  for (const Candidate& one : candidates(kLogits, options)) {
+  for (const Choice& one : choices(kLogits, options)) {
     const double expected = one.probability * draws;
     chi2 += (counts[one.id] - expected) * (counts[one.id] - expected) / expected;
   }

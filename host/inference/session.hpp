@@ -1,0 +1,75 @@
+// A session: one sequence in a composition, read and continued.
+//
+// Tokens are appended first and run when logits are asked for: a prompt in chunks, with logits for its last position
+// only. What has been run is remembered, so that a conversation costs its new tokens alone.
+// A call that fails leaves the session at what had been run before.
+// Thread: one; two sessions over one composition take turns.
+#pragma once
+
+#include "host/composition/composition.hpp"
+
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <vector>
+
+namespace tenon {
+
+struct SessionOptions {
+  std::int64_t prefill_chunk = 512;
+  std::int64_t context = 0;                      // most tokens of a sequence; 0: what the model was made for
+  std::function<bool()> interrupted = {};        // asked between chunks
+};
+
+// Tokens and time, prompts (more than one token at once) and single steps apart.
+struct Speed {
+  std::int64_t prefill_tokens = 0, decode_tokens = 0;
+  double prefill_seconds = 0, decode_seconds = 0;
+  double prefill_rate() const { return prefill_seconds > 0 ? static_cast<double>(prefill_tokens) / prefill_seconds : 0; }
+  double decode_rate() const { return decode_seconds > 0 ? static_cast<double>(decode_tokens) / decode_seconds : 0; }
+};
+
+class Session {
+ public:
+  // Borrows the composition.
+  explicit Session(Composition& composition, SessionOptions options = {});
+
+  // Errors: usage (more than the context holds, both numbers named; an id outside the vocabulary). Runs nothing yet.
+  void append(std::span<const std::int32_t> tokens);
+  // Logits of the token after the last one, (V), borrowed until the next call. Requires: not empty.
+  // Errors: plugin (strict), interrupted.
+  std::span<const float> logits();
+
+  const std::vector<std::int32_t>& tokens() const { return tokens_; }
+  std::int64_t room() const { return context_ - static_cast<std::int64_t>(tokens_.size()); }
+  std::int64_t context() const { return context_; }
+
+  // An independent copy.
+  Session fork() const;
+  // Back to `length` tokens. Requires: no more than there are.
+  void truncate(std::size_t length);
+
+  // The strengths (E) at a position that has been run; a masked expert's share counts for the base.
+  std::vector<float> strengths(std::size_t position) const;
+  std::size_t positions_run() const { return static_cast<std::size_t>(sequence_.length()); }
+  const Speed& speed() const { return speed_; }
+  Composition& composition() const { return *composition_; }
+
+ private:
+  Session(const Session& other, Sequence sequence);
+  void run(std::span<const std::int32_t> tokens, bool last);
+
+  Composition* composition_;
+  SessionOptions options_;
+  std::int64_t context_;
+  Sequence sequence_;
+  std::vector<std::int32_t> tokens_; // the first positions_run() of them have been run
+  RowBuffer strengths_;              // of every position run
+  at::Tensor logits_V_;              // of the last position run; undefined when they are not known
+  Speed speed_;
+};
+
+// The longest sequence the model was made for.
+std::int64_t context_of(const Model& model);
+
+} // namespace tenon
