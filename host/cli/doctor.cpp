@@ -1,6 +1,9 @@
 #include "host/cli/doctor.hpp"
 
 #include "host/cli/command.hpp"
+#include "host/loading/platform.hpp"
+#include "host/loading/rules.hpp"
+#include "registry/base/files.hpp"
 
 #include <dlfcn.h>
 #include <fmt/format.h>
@@ -35,17 +38,23 @@ std::vector<std::string> mapped_libraries() {
   return {paths.begin(), paths.end()};
 }
 
-std::vector<std::string> cpu_features() {
-  std::vector<std::string> features;
-#if defined(__x86_64__)
-  // The builtin wants literals, hence no table.
-  if (__builtin_cpu_supports("avx2")) features.emplace_back("avx2");
-  if (__builtin_cpu_supports("fma")) features.emplace_back("fma");
-  if (__builtin_cpu_supports("avx512f")) features.emplace_back("avx512f");
-  if (__builtin_cpu_supports("avx512vnni")) features.emplace_back("avx512vnni");
-  if (__builtin_cpu_supports("avx512bf16")) features.emplace_back("avx512bf16");
-#endif
-  return features;
+// What the loading rules say of each plugin that comes with Tenon; nothing is opened.
+std::vector<InstalledPlugin> installed_plugins(const std::filesystem::path& folder) {
+  std::vector<InstalledPlugin> plugins;
+  if (!std::filesystem::is_directory(folder)) return plugins;
+  const HostSide host = host_side(host_operators());
+  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+    if (entry.path().extension() != ".so") continue;
+    const std::string name = entry.path().filename();
+    InstalledPlugin plugin{name, {}};
+    const MappedFile library(entry.path());
+    const Candidate candidate = library_candidate(library.bytes(), name, host);
+    for (const Judgement& judgement : judge(candidate)) {
+      if (judgement.refusal) plugin.refusals.push_back(judgement.refusal->rule + ": " + judgement.refusal->message);
+    }
+    plugins.push_back(std::move(plugin));
+  }
+  return plugins;
 }
 
 const char* health_name(Health health) {
@@ -102,11 +111,13 @@ Surroundings look_around(const std::filesystem::path& home, const std::filesyste
           loaded_torch_version(),
           library_holding(reinterpret_cast<const void*>(&aoti_torch_abi_version)),
           mapped_libraries(),
-          cpu_features()};
+          host_cpu_features(),
+          shipped_plugins(),
+          installed_plugins(shipped_plugins())};
 }
 
 void add_doctor(CLI::App& app, Context& context) {
-  CLI::App* command = app.add_subcommand("doctor", "Check this machine: LibTorch, CPU, folders, registry");
+  CLI::App* command = app.add_subcommand("doctor", "Check this machine: LibTorch, CPU, folders, registry, plugins");
   examples(*command, {"tenon doctor", "tenon doctor --json"});
   command->callback([&context] { run_doctor(context); });
 }

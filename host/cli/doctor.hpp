@@ -18,6 +18,11 @@ struct Finding {
   std::string remedy = {}; // what to do, if something is to be done
 };
 
+struct InstalledPlugin {
+  std::string file;
+  std::vector<std::string> refusals; // of the loading rules; empty where it would load
+};
+
 // What the rules look at; a test gives its own.
 struct Surroundings {
   std::filesystem::path home, registry;
@@ -26,6 +31,8 @@ struct Surroundings {
   std::string torch_path;                    // the library that is loaded
   std::vector<std::string> mapped_libraries; // paths, each once
   std::vector<std::string> cpu_features;     // "avx2", ...
+  std::filesystem::path plugin_folder;       // of the plugins that come with Tenon
+  std::vector<InstalledPlugin> plugins = {}; // those in it
 };
 
 struct DoctorRule {

@@ -1,7 +1,7 @@
 #include "host/cli/doctor.hpp"
 #include "host/cli/output.hpp"
 #include "registry/base/error.hpp"
-#include "registry/base/files.hpp"
+#include "registry/registry.hpp"
 
 #include <fmt/format.h>
 #include <unistd.h>
@@ -53,13 +53,29 @@ Finding home(const Surroundings& here) {
 Finding registry(const Surroundings& here) {
   if (!fs::exists(here.registry))
     return {Health::note, "none at " + here.registry.string(), "the first publish makes it"};
-  const fs::path config = here.registry / "config.json";
   try {
-    JsonReader(read_json(config), config.string()).object();
+    const Listing listing = Registry(here.registry).list();
+    if (listing.damaged.empty()) {
+      return {Health::ok, fmt::format("{}, {} packages", here.registry.string(), listing.packages.size())};
+    }
+    return {Health::bad, fmt::format("{} damaged, first: {}", listing.damaged.size(), listing.damaged.front().message),
+            listing.damaged.front().remedy};
   } catch (const Error& error) {
     return {Health::bad, error.message, error.remedy.empty() ? "give another --registry" : error.remedy};
   }
-  return {Health::ok, here.registry.string()};
+}
+
+Finding plugins(const Surroundings& here) {
+  std::vector<std::string> refused;
+  for (const InstalledPlugin& plugin : here.plugins) {
+    if (!plugin.refusals.empty()) refused.push_back(plugin.file + ": " + plugin.refusals.front());
+  }
+  if (!refused.empty()) {
+    return {Health::bad, joined(refused, "; "), "look closer with: tenon plugin check " + here.plugin_folder.string()};
+  }
+  const std::string found = fmt::format("{} in {}", here.plugins.size(), here.plugin_folder.string());
+  if (here.plugins.empty()) return {Health::note, found, "install Tenon whole: its own plugins lie beside the program"};
+  return {Health::ok, found};
 }
 
 // Two OpenMP runtimes in one process fight over the cores, or hang.
@@ -80,7 +96,7 @@ Finding openmp(const Surroundings& here) {
 const std::vector<DoctorRule>& doctor_rules() {
   static const std::vector<DoctorRule> rules = {
       {"TN-D1", "LibTorch", libtorch}, {"TN-D2", "CPU", cpu},       {"TN-D3", "home", home},
-      {"TN-D4", "registry", registry}, {"TN-D5", "OpenMP", openmp},
+      {"TN-D4", "registry", registry}, {"TN-D5", "OpenMP", openmp}, {"TN-D6", "plugins", plugins},
   };
   return rules;
 }

@@ -10,8 +10,9 @@ using namespace tenon;
 namespace {
 
 Surroundings sound(const std::filesystem::path& folder) {
-  return {folder,  folder / "registry", "2.11.0", "2.11.0", "/t/libtorch_cpu.so", {"/t/libgomp.so.1", "/t/libc10.so"},
-          {"avx2"}};
+  return {folder,   folder / "registry",  "2.11.0",
+          "2.11.0", "/t/libtorch_cpu.so", {"/t/libgomp.so.1", "/t/libc10.so"},
+          {"avx2"}, "/t/plugins",         {{"low_rank.so", {}}}};
 }
 
 Health health_of(const std::string& id, const Surroundings& here) {
@@ -67,4 +68,13 @@ TEST_CASE("doctor objects to two OpenMP runtimes in one process") {
   Surroundings here = sound(scratch.path());
   here.mapped_libraries.push_back("/usr/lib/libgomp.so.1");
   CHECK(health_of("TN-D5", here) == Health::bad);
+}
+
+TEST_CASE("doctor objects to an installed plugin that the loading rules refuse, and says why") {
+  const Scratch scratch;
+  Surroundings here = sound(scratch.path());
+  here.plugins.push_back({"other.so", {"TN-P2 platform: built for LibTorch 2.10.0"}});
+  const Finding finding = doctor_rules().back().check(here);
+  CHECK(finding.health == Health::bad);
+  CHECK(finding.found.find("TN-P2 platform") != std::string::npos);
 }
