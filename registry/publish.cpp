@@ -115,9 +115,11 @@ bool is_file(const fs::path& path) {
   return fs::is_regular_file(path, ignored);
 }
 
-bool holds_blob(const fs::path& registry, const std::string& digest) {
+// There already, and whole: a damaged blob is written anew.
+bool holds_blob(const fs::path& registry, const std::string& digest, std::uint64_t size_bytes) {
   const fs::path path = blob_path(registry, digest);
-  return is_file(path) && "sha256:" + sha256_file(path) == digest;
+  std::error_code ignored;
+  return is_file(path) && fs::file_size(path, ignored) == size_bytes && "sha256:" + sha256_file(path) == digest;
 }
 
 void protect(const fs::path& blob) {
@@ -134,7 +136,7 @@ FileRecord store(const fs::path& registry, const PackageFile& file, const Regist
   std::error_code problem;
   const FileRecord record{file.path, file.role, "sha256:" + sha256_file(file.source),
                           fs::file_size(file.source, problem)};
-  if (holds_blob(registry, record.digest)) return record;
+  if (holds_blob(registry, record.digest, record.size_bytes)) return record;
   AtomicFile target(blob_path(registry, record.digest));
   observe(observer, "blob opened");
   const std::string copied = copy_and_hash(file.source, target);
@@ -150,7 +152,7 @@ FileRecord store(const fs::path& registry, const PackageFile& file, const Regist
 
 void store_text(const fs::path& registry, const std::string& digest, const std::string& text,
                 const Registry::Observer& observer) {
-  if (holds_blob(registry, digest)) return;
+  if (holds_blob(registry, digest, text.size())) return;
   AtomicFile target(blob_path(registry, digest));
   target.write(text);
   observe(observer, "entry written");

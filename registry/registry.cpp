@@ -37,8 +37,11 @@ std::string read_config(const fs::path& path) {
 }
 
 bool is_registry(const fs::path& path) {
-  std::error_code ignored;
-  return fs::is_regular_file(path / "config.json", ignored) && fs::is_directory(path / "index", ignored) &&
+  std::error_code problem, ignored;
+  const auto status = fs::status(path / "config.json", problem);
+  if (problem == std::errc::permission_denied)
+    throw Error(Code::environment, path.string(), "cannot be read: " + problem.message(), "check its permissions");
+  return fs::is_regular_file(status) && fs::is_directory(path / "index", ignored) &&
          fs::is_directory(path / "blobs", ignored);
 }
 
@@ -245,26 +248,27 @@ Found Registry::locked(const std::string& name, const Version& version, const st
 
 std::vector<Refusal> Registry::verify(const Entry& entry) const {
   std::vector<Refusal> refusals;
-  const auto check = [&](const std::string& what, const std::string& digest, std::optional<std::uint64_t> size_bytes) {
+  const auto refuse = [&](const std::string& what, const fs::path& path, const std::string& expected,
+                          const std::string& found) {
+    refusals.push_back({Code::integrity, rules::kDigest,
+                        fmt::format("{} {}: {}: expected {}, found {}", entry.title(), what, path.filename().string(),
+                                    expected, found),
+                        "restore this blob from another copy of the registry, or publish the package again"});
+  };
+  const auto check = [&](const std::string& what, const std::string& digest, std::uint64_t size_bytes) {
     try {
       const fs::path path = blob(digest);
       std::error_code ignored;
       const std::uint64_t found_bytes = fs::file_size(path, ignored);
-      const std::string found = "sha256:" + sha256_file(path);
-      if (found == digest && found_bytes == size_bytes.value_or(found_bytes)) return;
-      const std::string sizes = size_bytes && found_bytes != *size_bytes
-                                    ? fmt::format(" ({} bytes, expected {})", found_bytes, *size_bytes)
-                                    : "";
-      refusals.push_back({Code::integrity, rules::kDigest,
-                          fmt::format("{} {}: {}: expected {}, found {}{}", entry.title(), what,
-                                      path.filename().string(), digest, found, sizes),
-                          "restore this blob from another copy of the registry, or publish the package again"});
+      if (found_bytes != size_bytes)
+        return refuse(what, path, fmt::format("{} bytes", size_bytes), fmt::format("{} bytes", found_bytes));
+      if (const std::string found = "sha256:" + sha256_file(path); found != digest) refuse(what, path, digest, found);
     } catch (const Error& problem) {
       refusals.push_back(
           {problem.code, problem.unit, entry.title() + " " + what + ": " + problem.message, problem.remedy});
     }
   };
-  if (!entry.digest.empty()) check("entry", entry.digest, std::nullopt);
+  if (!entry.digest.empty()) check("entry", entry.digest, entry.bytes().size());
   for (const FileRecord& file : entry.files) check(file.path, file.digest, file.size_bytes);
   return refusals;
 }
