@@ -1,0 +1,151 @@
+#include "host/evaluation/arms.hpp"
+
+#include "host/execution/gather.hpp"
+#include "host/model/random.hpp"
+
+#include <ATen/ATen.h>
+
+namespace tenon {
+namespace {
+
+// The same numbers for every row, the base alone at position 0.
+at::Tensor constant(const Batch& batch, const std::vector<float>& row_E) {
+  at::Tensor w_NE = at::tensor(row_E).repeat({batch.size(), 1});
+  for (const BatchRows& rows : batch.rows) {
+    if (rows.position != 0 || rows.length == 0) continue;
+    w_NE[rows.offset].zero_();
+    w_NE[rows.offset][0].fill_(1.0);
+  }
+  return w_NE;
+}
+
+std::vector<float> only(std::size_t experts, std::size_t slot) {
+  std::vector<float> row(experts, 0.0f);
+  row[slot] = 1.0f;
+  return row;
+}
+
+std::vector<Row> rows_of(const Composition& composition) {
+  std::vector<Row> rows;
+  for (std::size_t slot = 1; slot < composition.packages().size(); ++slot) rows.push_back(*composition.packages()[slot].row);
+  return rows;
+}
+
+at::Tensor routed(const Composition& composition, const std::vector<Row>& rows, const at::Tensor& h_NC, const Batch& batch) {
+  const Router& router = composition.router();
+  return Router(router.normalization(), rows, router.routing(), router.prior()).strengths(h_NC, batch);
+}
+
+// A random direction of the row's own norm; the bias stays.
+Row random_row(const Row& row, const std::string& expert, std::uint64_t seed) {
+  at::Tensor r_C = at::empty_like(row.r_C, at::MemoryFormat::Contiguous);
+  RandomStream(seed, "random-row/" + expert).normal({r_C.data_ptr<float>(), static_cast<std::size_t>(r_C.numel())});
+  return {r_C * (row.r_C.norm() / r_C.norm()), row.b};
+}
+
+at::Tensor with_random_rows(const Composition& composition, const at::Tensor& h_NC, const Batch& batch, std::uint64_t seed) {
+  std::vector<Row> rows = rows_of(composition);
+  for (std::size_t i = 0; i < rows.size(); ++i)
+    rows[i] = random_row(rows[i], composition.packages()[i + 1].entry.name, seed);
+  return routed(composition, rows, h_NC, batch);
+}
+
+// The router without one expert; its column is there, and zero.
+at::Tensor without(const Composition& composition, std::size_t slot, const at::Tensor& h_NC, const Batch& batch) {
+  std::vector<Row> rows = rows_of(composition);
+  rows.erase(rows.begin() + static_cast<std::ptrdiff_t>(slot) - 1);
+  const at::Tensor w = routed(composition, rows, h_NC, batch);
+  const auto at = static_cast<std::int64_t>(slot);
+  return at::cat({w.narrow(1, 0, at), at::zeros({w.size(0), 1}), w.narrow(1, at, w.size(1) - at)}, 1);
+}
+
+void check_finite(const at::Tensor& y_NC, const LoadedExpert& expert) {
+  if (!y_NC.isfinite().all().item<bool>())
+    throw Error(Code::plugin, expert.title(), "forward returned values that are not finite");
+}
+
+} // namespace
+
+std::vector<Arm> make_arms(const Composition& composition, const at::Tensor& h_NC, const Batch& batch, const ArmOptions& options) {
+  const std::size_t experts = composition.packages().size();
+  const auto name = [&](std::size_t slot) { return composition.packages()[slot].entry.name; };
+  std::vector<Arm> arms = {{"base", {constant(batch, only(experts, 0))}},
+                           {"composed", {composition.router().strengths(h_NC, batch)}}};
+  if (experts == 1) return arms;
+  for (std::size_t slot = 1; slot < experts; ++slot) arms.push_back({"alone:" + name(slot), {constant(batch, only(experts, slot))}});
+  arms.push_back({"uniform", {constant(batch, std::vector<float>(experts, 1.0f / static_cast<float>(experts)))}});
+  if (options.random_rows > 0) {
+    arms.push_back({"random", {}});
+    for (std::int64_t i = 0; i < options.random_rows; ++i)
+      arms.back().strengths_NE.push_back(with_random_rows(composition, h_NC, batch, options.seed + static_cast<std::uint64_t>(i)));
+  }
+  for (std::size_t slot = 1; options.removals && slot < experts; ++slot)
+    arms.push_back({"without:" + name(slot), {without(composition, slot, h_NC, batch)}});
+  return arms;
+}
+
+std::vector<at::Tensor> dense_outputs(Experts& experts, const at::Tensor& h_NC, const Batch& batch) {
+  at::NoGradGuard no_grad;
+  const auto spans = batch.spans([](Sequence& sequence) -> ModuleState& { return sequence.experts[0]; });
+  std::vector<at::Tensor> outputs = {experts[0].forward(h_NC, {}, spans)};
+  check_finite(outputs[0], experts[0]);
+  for (std::size_t slot = 1; slot < experts.size(); ++slot) {
+    outputs.push_back(outputs[0]);
+    if (experts.masked(slot)) continue;
+    try {
+      const at::Tensor y_NC = experts[slot].forward(h_NC, outputs[0], spans);
+      check_finite(y_NC, experts[slot]);
+      outputs[slot] = y_NC;
+    } catch (const Error& error) {
+      experts.fault(slot, error);
+    }
+  }
+  return outputs;
+}
+
+at::Tensor mix(const at::Tensor& w_NE, const std::vector<at::Tensor>& outputs_NC) {
+  at::Tensor m_NC = at::zeros_like(outputs_NC[0]);
+  for (std::size_t slot = 0; slot < outputs_NC.size(); ++slot) {
+    const Chosen chosen = choose(w_NE, slot);
+    if (chosen.empty()) continue;
+    const at::Tensor y_KC = outputs_NC[slot].index_select(0, chosen.rows_K);
+    m_NC.index_add_(0, chosen.rows_K, y_KC * chosen.strengths_K.unsqueeze(1));
+    const at::Tensor whole_K = chosen.strengths_K.eq(1.0f).nonzero().squeeze(1);
+    if (whole_K.numel() > 0) m_NC.index_copy_(0, chosen.rows_K.index_select(0, whole_K), y_KC.index_select(0, whole_K));
+  }
+  return m_NC;
+}
+
+Work sparse_work(const at::Tensor& w_NE, const Experts& experts, const Batch& batch) {
+  Work work;
+  work.dense_rows = w_NE.numel();
+  for (const BatchRows& rows : batch.rows) {
+    std::int64_t base_until = 0;
+    for (std::size_t slot = experts.size(); slot-- > 0;) {
+      const at::Tensor chosen = w_NE.narrow(0, rows.offset, rows.length).select(1, static_cast<std::int64_t>(slot)).nonzero();
+      const std::int64_t count = chosen.size(0), until = count ? chosen[count - 1][0].item<std::int64_t>() + 1 : 0;
+      if (slot == 0 || experts[slot].uses_base_output()) base_until = std::max(base_until, until);
+      if (slot != 0) work.run_rows += experts[slot].context().kind == ExpertContext::Kind::token ? count : until;
+    }
+    work.run_rows += base_until;
+  }
+  return work;
+}
+
+at::Tensor next_token_nll(const Head& head, const at::Tensor& m_NC, const Batch& batch, std::int64_t chunk) {
+  at::NoGradGuard no_grad;
+  const std::int64_t length = batch.rows.at(0).length, count = static_cast<std::int64_t>(batch.rows.size());
+  const auto but_last = [&](const at::Tensor& x) { return x.unflatten(0, {count, length}).narrow(1, 0, length - 1).flatten(0, 1); };
+  const at::Tensor features = but_last(head.features(m_NC, batch));
+  const at::Tensor targets = batch.tokens_N.view({count, length}).narrow(1, 1, length - 1).flatten();
+  at::Tensor nll = at::empty({targets.size(0)}, at::kDouble);
+  for (std::int64_t first = 0; first < targets.size(0); first += chunk) {
+    const std::int64_t rows = std::min(chunk, targets.size(0) - first);
+    const at::Tensor logits = head.logits(features.narrow(0, first, rows));
+    const at::Tensor hit = logits.gather(1, targets.narrow(0, first, rows).unsqueeze(1)).squeeze(1);
+    nll.narrow(0, first, rows).copy_(logits.logsumexp(1) - hit);
+  }
+  return nll.view({count, length - 1});
+}
+
+} // namespace tenon

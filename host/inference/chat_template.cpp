@@ -1,0 +1,145 @@
+#include "host/inference/chat_template.hpp"
+
+#include "registry/base/error.hpp"
+
+namespace tenon {
+namespace {
+
+std::string family_list() {
+  std::string text;
+  for (const auto& [name, looks] : ChatTemplate::families()) text += (text.empty() ? "" : ", ") + name;
+  return text;
+}
+
+[[noreturn]] void refuse(const std::string& found) {
+  throw Error(Code::incompatible, "chat", found + "; known families: " + family_list(),
+              "name one with --template NAME (plain fits any model), or use: tenon run");
+}
+
+// The system message that a ChatML template writes where there is none: the literal text between
+// "<|im_start|>system\n" and "<|im_end|>", if no expression stands in between.
+std::optional<std::string> chatml_default_system(const std::string& source) {
+  for (const std::string newline : {"\n", "\\n"}) {
+    const std::string open = "<|im_start|>system" + newline;
+    for (std::size_t at = source.find(open); at != std::string::npos; at = source.find(open, at + 1)) {
+      const std::size_t begin = at + open.size(), end = source.find("<|im_end|>", begin);
+      if (end == std::string::npos) break;
+      const std::string text = source.substr(begin, end - begin);
+      if (!text.empty() && text.find_first_of("'\"{}") == std::string::npos) return text;
+    }
+  }
+  return std::nullopt;
+}
+
+std::string trimmed(const std::string& text) {
+  const char* space = " \t\r\n";
+  const std::size_t begin = text.find_first_not_of(space);
+  return begin == std::string::npos ? "" : text.substr(begin, text.find_last_not_of(space) - begin + 1);
+}
+
+std::string plain_name(const std::string& role) {
+  return role == "user" ? "User" : role == "assistant" ? "Assistant" : "System";
+}
+
+} // namespace
+
+std::vector<std::pair<std::string, std::string>> ChatTemplate::families() {
+  return {{"chatml", "<|im_start|>role ... <|im_end|>"},
+          {"llama3", "<|start_header_id|>role<|end_header_id|> ... <|eot_id|>"},
+          {"plain", "User: ... Assistant: ..."}};
+}
+
+ChatTemplate ChatTemplate::named(std::string_view family) {
+  for (const auto& [name, looks] : families())
+    if (name == family) return ChatTemplate(name);
+  throw Error(Code::usage, "chat", "found template \"" + std::string(family) + "\", there are: " + family_list());
+}
+
+ChatTemplate ChatTemplate::of(const Tokenizer& tokenizer) {
+  const std::string& source = tokenizer.chat_template();
+  if (source.empty()) refuse("this model has no chat template");
+  if (source.find("<|im_start|>") != std::string::npos) {
+    ChatTemplate made = named("chatml");
+    made.default_system_ = chatml_default_system(source);
+    return made;
+  }
+  if (source.find("<|start_header_id|>") != std::string::npos && source.find("<|eot_id|>") != std::string::npos)
+    return named("llama3");
+  refuse("this model's chat template is of no family we know (it begins \"" + source.substr(0, 60) + "\")");
+}
+
+void ChatTemplate::write(std::vector<Part>& parts, const ChatMessage& message) const {
+  if (family_ == "chatml") {
+    parts.push_back({true, "<|im_start|>"});
+    parts.push_back({false, message.role + "\n" + message.content});
+    parts.push_back({true, "<|im_end|>"});
+    parts.push_back({false, "\n"});
+  } else if (family_ == "llama3") {
+    parts.push_back({true, "<|start_header_id|>"});
+    parts.push_back({false, message.role});
+    parts.push_back({true, "<|end_header_id|>"});
+    parts.push_back({false, "\n\n" + trimmed(message.content)});
+    parts.push_back({true, "<|eot_id|>"});
+  } else {
+    parts.push_back({false, plain_name(message.role) + ": " + trimmed(message.content) + "\n\n"});
+  }
+}
+
+void ChatTemplate::open_answer(std::vector<Part>& parts) const {
+  if (family_ == "chatml") {
+    parts.push_back({true, "<|im_start|>"});
+    parts.push_back({false, "assistant\n"});
+  } else if (family_ == "llama3") {
+    parts.push_back({true, "<|start_header_id|>"});
+    parts.push_back({false, "assistant"});
+    parts.push_back({true, "<|end_header_id|>"});
+    parts.push_back({false, "\n\n"});
+  } else {
+    parts.push_back({false, "Assistant:"});
+  }
+}
+
+std::vector<std::int32_t> ChatTemplate::encode(const Tokenizer& tokenizer, const std::vector<ChatMessage>& messages,
+                                               bool answer) const {
+  std::vector<Part> parts;
+  if (family_ == "llama3") parts.push_back({true, "<|begin_of_text|>"});
+  if (default_system_ && (messages.empty() || messages.front().role != "system"))
+    write(parts, {"system", *default_system_});
+  for (const ChatMessage& message : messages) write(parts, message);
+  if (answer) open_answer(parts);
+
+  // Text between two control tokens is encoded as one piece, as it would be in the whole.
+  std::vector<std::int32_t> ids;
+  std::string text;
+  const auto flush = [&] {
+    const std::vector<std::int32_t> more = tokenizer.encode(text);
+    ids.insert(ids.end(), more.begin(), more.end());
+    text.clear();
+  };
+  for (const Part& part : parts) {
+    if (!part.control) {
+      text += part.text;
+      continue;
+    }
+    flush();
+    const auto id = tokenizer.find(part.text);
+    if (!id) refuse("the tokenizer has no token " + part.text + ", which the family " + family_ + " needs");
+    ids.push_back(*id);
+  }
+  flush();
+  return ids;
+}
+
+std::vector<std::int32_t> ChatTemplate::stop_ids(const Tokenizer& tokenizer) const {
+  std::vector<std::int32_t> ids;
+  if (tokenizer.eos()) ids.push_back(*tokenizer.eos());
+  for (const char* token : {"<|im_end|>", "<|eot_id|>", "<|endoftext|>", "<|end_of_text|>"})
+    if (const auto id = tokenizer.find(token)) ids.push_back(*id);
+  return ids;
+}
+
+std::vector<std::string> ChatTemplate::stops() const {
+  return family_ == "plain" ? std::vector<std::string>{"\nUser:", "\nSystem:"} : std::vector<std::string>{};
+}
+
+} // namespace tenon

@@ -1,0 +1,59 @@
+// A conversation as tokens, the way a model was taught.
+//
+// Templates are written in Jinja; we run none of it. We know families by their marks and write them ourselves; a
+// template of no known family is refused, with the families there are. What people say is never read as control: the
+// text "<|im_end|>" in a message is ten ordinary characters, not the end of the message.
+// Thread: immutable; any.
+#pragma once
+
+#include "host/formats/tokenizer.hpp"
+
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace tenon {
+
+struct ChatMessage {
+  std::string role; // "system", "user", "assistant"
+  std::string content;
+  bool operator==(const ChatMessage&) const = default;
+};
+
+class ChatTemplate {
+ public:
+  // "chatml", "llama3", "plain", each with one line on what it looks like.
+  static std::vector<std::pair<std::string, std::string>> families();
+  // A family by name. Errors: usage, with the list.
+  static ChatTemplate named(std::string_view family);
+  // The family of the model's own template, with its default system message. Errors: incompatible, with the list, where
+  // there is no template or its family is not known.
+  static ChatTemplate of(const Tokenizer& tokenizer);
+
+  const std::string& family() const { return family_; }
+  // What the template itself puts first where a conversation has no system message.
+  const std::optional<std::string>& default_system() const { return default_system_; }
+
+  // The ids of the conversation; answer: followed by what makes the model answer.
+  // Errors: incompatible, if the tokenizer lacks one of the family's control tokens.
+  std::vector<std::int32_t> encode(const Tokenizer& tokenizer, const std::vector<ChatMessage>& messages, bool answer) const;
+  // Tokens and strings that end an answer.
+  std::vector<std::int32_t> stop_ids(const Tokenizer& tokenizer) const;
+  std::vector<std::string> stops() const;
+
+ private:
+  // A control token, or text.
+  struct Part {
+    bool control;
+    std::string text;
+  };
+  explicit ChatTemplate(std::string family) : family_(std::move(family)) {}
+  void write(std::vector<Part>& parts, const ChatMessage& message) const;
+  void open_answer(std::vector<Part>& parts) const;
+
+  std::string family_;
+  std::optional<std::string> default_system_;
+};
+
+} // namespace tenon
