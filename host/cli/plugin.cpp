@@ -26,9 +26,10 @@ void plugin_new(const NewSettings& settings, Context& context) {
     return;
   }
   context.out.line(fmt::format("wrote {} in {}", names.name, folder.string()));
-  context.out.next(fmt::format("cd {} && cmake -S . -B build -DCMAKE_PREFIX_PATH=PREFIX -DTENON_TORCH_ROOT=TORCH && "
-                               "cmake --build build && tenon plugin check build/{}.so",
-                               folder.string(), names.target));
+  context.out.next(
+      fmt::format("cd {} && cmake -S . -B build -DCMAKE_PREFIX_PATH=PREFIX -DTENON_TORCH_ROOT=TORCH && "
+                  "cmake --build build && tenon plugin check build/{}.so",
+                  folder.string(), names.target));
 }
 
 // Judges the bytes; and opens the library only where nothing speaks against it.
@@ -59,7 +60,9 @@ const char* verdict_name(Verdict verdict) {
 }
 
 json::object judgement_json(const Judgement& one) {
-  json::object out{{"rule", one.rule->id}, {"step", one.rule->step}, {"checks", one.rule->checks},
+  json::object out{{"rule", one.rule->id},
+                   {"step", one.rule->step},
+                   {"checks", one.rule->checks},
                    {"verdict", verdict_name(one.verdict)}};
   if (one.refusal) {
     out["message"] = one.refusal->message;

@@ -1,9 +1,9 @@
 #include "host/cli/project_template.hpp"
 
+#include "generated/tenon_project_template.hpp" // generated from sdk/template/
 #include "registry/base/error.hpp"
 #include "registry/base/files.hpp"
 #include "registry/names.hpp"
-#include "tenon_project_template.hpp" // generated from sdk/template/
 
 #include <fmt/format.h>
 
@@ -60,20 +60,19 @@ ProjectNames ProjectNames::from(const std::string& name, const std::string& vend
   const bool two_parts = out.stem.find('.') == std::string::npos && out.vendor.find('.') == std::string::npos;
   const std::string problem = two_parts ? name_problem(out.name, Kind::plugin) : "a plugin's name has two parts";
   // The stem becomes a C++ type, so it begins with a letter as the vendor does.
-  const bool letters = std::islower(static_cast<unsigned char>(out.vendor[0])) && std::islower(static_cast<unsigned char>(out.stem[0]));
-  if (!problem.empty() || !letters) refuse(fmt::format("found \"{}\": {}", out.name, problem.empty() ? "each part begins with a letter" : problem));
+  const bool letters =
+      std::islower(static_cast<unsigned char>(out.vendor[0])) && std::islower(static_cast<unsigned char>(out.stem[0]));
+  if (!problem.empty() || !letters)
+    refuse(fmt::format("found \"{}\": {}", out.name, problem.empty() ? "each part begins with a letter" : problem));
   out.target = identifier(out.name);
   out.type = type_name(out.stem);
   return out;
 }
 
 std::map<std::string, std::string> project_files(const ProjectNames& names) {
-  const std::map<std::string, std::string> values = {{"@NAME@", names.name},
-                                                     {"@VENDOR@", names.vendor},
-                                                     {"@STEM@", identifier(names.stem)},
-                                                     {"@TARGET@", names.target},
-                                                     {"@CLASS@", names.type + "Expert"},
-                                                     {"@TENON_VERSION@", kProjectTemplateVersion}};
+  const std::map<std::string, std::string> values = {
+      {"@NAME@", names.name},     {"@VENDOR@", names.vendor},         {"@STEM@", identifier(names.stem)},
+      {"@TARGET@", names.target}, {"@CLASS@", names.type + "Expert"}, {"@TENON_VERSION@", kProjectTemplateVersion}};
   const std::map<std::string, std::string> places = {{"expert.cpp", identifier(names.stem) + ".cpp"},
                                                      {"ci.yml", ".github/workflows/build.yml"},
                                                      {"gitignore", ".gitignore"}};
@@ -88,7 +87,8 @@ std::map<std::string, std::string> project_files(const ProjectNames& names) {
 void write_project(const ProjectNames& names, const std::filesystem::path& folder) {
   if (std::filesystem::exists(folder) &&
       (!std::filesystem::is_directory(folder) || !std::filesystem::is_empty(folder))) {
-    throw Error(Code::usage, "plugin new", fmt::format("found {}, need a folder that is empty or not there yet", folder.string()),
+    throw Error(Code::usage, "plugin new",
+                fmt::format("found {}, need a folder that is empty or not there yet", folder.string()),
                 "choose another folder: tenon plugin new " + names.name + " DIR");
   }
   for (const auto& [path, text] : project_files(names)) write_file(folder / path, text);

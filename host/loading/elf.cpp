@@ -68,7 +68,8 @@ ElfFile ElfFile::parse(std::span<const std::byte> bytes, std::string where) {
   const auto is_dynamic = [](const Segment& segment) { return segment.type == PT_DYNAMIC; };
   const auto dynamic = std::find_if(file.segments_.begin(), file.segments_.end(), is_dynamic);
   if (dynamic == file.segments_.end()) return file;
-  if (std::count_if(dynamic, file.segments_.end(), is_dynamic) > 1) file.fail(0, "found two dynamic segments, need one");
+  if (std::count_if(dynamic, file.segments_.end(), is_dynamic) > 1)
+    file.fail(0, "found two dynamic segments, need one");
   file.read_dynamic(*dynamic);
   return file;
 }

@@ -135,7 +135,8 @@ ArchitectureFacts architecture_of(const JsonReader& reader) {
 void check_sense(const Facts& facts, const JsonReader& reader) {
   const std::string prefix = facts.vendor + ".";
   if (facts.name.compare(0, prefix.size(), prefix) != 0) {
-    reader.at("name").fail(fmt::format("found \"{}\", need a name that begins with the vendor: \"{}...\"", facts.name, prefix));
+    reader.at("name").fail(
+        fmt::format("found \"{}\", need a name that begins with the vendor: \"{}...\"", facts.name, prefix));
   }
   for (std::size_t i = 0; i < facts.architectures.size(); ++i) {
     const ArchitectureFacts& one = facts.architectures[i];
@@ -159,7 +160,9 @@ std::string Platform::text() const {
   return fmt::format("{} {} libtorch-{} cuda-{} {}", compiler, stdlib, libtorch, cuda, cpu);
 }
 
-std::string AbiVersion::text() const { return fmt::format("{}.{}", major, minor); }
+std::string AbiVersion::text() const {
+  return fmt::format("{}.{}", major, minor);
+}
 
 ExpertContext ExpertContext::parse(std::string_view text) {
   if (text == "token") return {Kind::token, 1};
@@ -172,7 +175,8 @@ ExpertContext ExpertContext::parse(std::string_view text) {
     if (error == std::errc() && end == last && window > 0) return {Kind::window, window};
   }
   throw Error(Code::integrity, "facts",
-              fmt::format("found the context \"{}\", need token, window(n), causal or recurrent", text), std::string(kRemedy));
+              fmt::format("found the context \"{}\", need token, window(n), causal or recurrent", text),
+              std::string(kRemedy));
 }
 
 std::string ExpertContext::text() const {
@@ -212,7 +216,8 @@ json::object ArchitectureFacts::complete(const json::object& given) const {
 
 Facts Facts::parse(std::string_view text, const std::string& where) {
   if (text.size() > kFactsLimitBytes) {
-    throw Error(Code::integrity, where, fmt::format("found {} bytes of facts, need at most {}", text.size(), kFactsLimitBytes),
+    throw Error(Code::integrity, where,
+                fmt::format("found {} bytes of facts, need at most {}", text.size(), kFactsLimitBytes),
                 std::string(kRemedy));
   }
   const json::value value = parse_json(text, where);

@@ -1,5 +1,6 @@
-// What a plugin says about itself, as data: the author's plugin.json plus what tenon_add_plugin() knows of the build. The
-// same bytes stand in the library as an ELF note and in the package; no plugin code runs to read them.
+// What a plugin says about itself, as data: the author's plugin.json plus what tenon_add_plugin() knows of the build.
+// The same bytes stand in the library as an ELF note and in the package; no plugin code runs to read them.
+//
 // Thread: values; any thread.
 #pragma once
 
@@ -59,12 +60,12 @@ struct ArchitectureFacts {
   std::string name, summary;
   json::object config; // JSON Schema with defaults
   ExpertContext context;
-  std::vector<std::string> uses;         // "base.output"
+  std::vector<std::string> uses; // "base.output"
   Widths widths;
-  std::vector<std::string> devices;      // "cpu"
-  std::vector<std::string> precisions;   // "float32", "bfloat16"
-  std::vector<std::string> operators;    // "tenon::linear_v1"
-  std::vector<std::string> cpu_features; // "avx2"
+  std::vector<std::string> devices;       // "cpu"
+  std::vector<std::string> precisions;    // "float32", "bfloat16"
+  std::vector<std::string> operators;     // "tenon::linear_v1"
+  std::vector<std::string> cpu_features;  // "avx2"
   std::int64_t working_bytes_per_row = 0; // scratch memory forward needs, as far as the author knows
 
   bool uses_base_output() const;

@@ -32,7 +32,8 @@ Opened& opened() {
 // The throwing overload, so that the loader's own words reach the message.
 boost::dll::shared_library open_resident(const std::filesystem::path& path) {
   using boost::dll::load_mode::type;
-  const auto mode = static_cast<type>(boost::dll::load_mode::rtld_now | boost::dll::load_mode::rtld_local | RTLD_NODELETE);
+  const auto mode =
+      static_cast<type>(boost::dll::load_mode::rtld_now | boost::dll::load_mode::rtld_local | RTLD_NODELETE);
   return boost::dll::shared_library(path, mode);
 }
 

@@ -24,7 +24,7 @@ namespace tenon {
 // Immortal.
 struct Plugin {
   Facts facts;
-  std::string digest; // of the library
+  std::string digest;         // of the library
   std::filesystem::path path; // the private copy
   const tenon_plugin* table = nullptr;
 

@@ -1,5 +1,6 @@
-// The one table of rules for loading a plugin and an expert, and its runners. load stops a package at its first refusal;
-// `tenon plugin check` and `tenon doctor` list them all. A rule is a pure function of a Candidate; none opens a library.
+// The one table of rules for loading a plugin and an expert, and its runners. load stops a package at its first
+// refusal; `tenon plugin check` and `tenon doctor` list them all. A rule is a pure function of a Candidate; none opens
+// a library.
 //
 //   id                  step  refuses                                                                   exit
 //   TN-P1  package       1    an entry that disagrees with its own manifest, or is no plugin's             5

@@ -9,17 +9,21 @@
 
 #include <algorithm>
 
-
 namespace tenon {
 namespace {
 
-std::string expert_title(const Candidate& c) { return c.expert->name + " " + c.expert->version.text(); }
+std::string expert_title(const Candidate& c) {
+  return c.expert->name + " " + c.expert->version.text();
+}
 
-Refusal refusal(Code code, const char* rule, const Candidate& c, const std::string& message, const std::string& remedy) {
+Refusal refusal(Code code, const char* rule, const Candidate& c, const std::string& message,
+                const std::string& remedy) {
   return {code, rule, expert_title(c) + ": " + message, remedy};
 }
 
-const ArchitectureFacts& architecture(const Candidate& c) { return *c.facts->architecture(c.expert->architecture); }
+const ArchitectureFacts& architecture(const Candidate& c) {
+  return *c.facts->architecture(c.expert->architecture);
+}
 
 std::string names(const Facts& facts) {
   std::vector<std::string> out;
@@ -39,7 +43,9 @@ bool contains(const std::vector<std::string>& list, const std::string& wanted) {
   return std::find(list.begin(), list.end(), wanted) != list.end();
 }
 
-std::string shape_text(const std::vector<std::int64_t>& shape) { return fmt::format("({})", fmt::join(shape, ", ")); }
+std::string shape_text(const std::vector<std::int64_t>& shape) {
+  return fmt::format("({})", fmt::join(shape, ", "));
+}
 
 // A weight's source: its own file, or the base.
 std::string base_tensor(const WeightRecord& record) {
@@ -48,7 +54,8 @@ std::string base_tensor(const WeightRecord& record) {
 
 // In what way a stored weight is not what the architecture asks for; empty where it is.
 std::string difference(const WeightRecord& has, const WeightRecord& needs) {
-  if (has.shape != needs.shape) return fmt::format("found shape {}, need {}", shape_text(has.shape), shape_text(needs.shape));
+  if (has.shape != needs.shape)
+    return fmt::format("found shape {}, need {}", shape_text(has.shape), shape_text(needs.shape));
   if (has.dtype != needs.dtype) return fmt::format("found dtype {}, need {}", has.dtype, needs.dtype);
   if (base_tensor(has) != base_tensor(needs)) {
     const auto own = [](const std::string& base) { return base.empty() ? std::string("its own values") : base; };
@@ -70,14 +77,15 @@ std::optional<Refusal> judge_architecture(const Candidate& c) {
   constexpr const char* kRule = "TN-P13 architecture";
   const ArchitectureFacts* found = c.facts->architecture(c.expert->architecture);
   if (!found) {
-    return refusal(Code::incompatible, kRule, c,
-                   fmt::format("needs the architecture {}, {} has {}", c.expert->architecture, c.facts->title(), names(*c.facts)),
-                   "take a plugin version that has it");
+    return refusal(
+        Code::incompatible, kRule, c,
+        fmt::format("needs the architecture {}, {} has {}", c.expert->architecture, c.facts->title(), names(*c.facts)),
+        "take a plugin version that has it");
   }
   if (c.expert->context != found->context.text()) {
     return refusal(Code::incompatible, kRule, c,
-                   fmt::format("was made with context {}, {} of {} has {}", c.expert->context, found->name, c.facts->title(),
-                               found->context.text()),
+                   fmt::format("was made with context {}, {} of {} has {}", c.expert->context, found->name,
+                               c.facts->title(), found->context.text()),
                    "take the plugin version it was trained with, or train it again");
   }
   for (const std::string& use : found->uses) {
@@ -94,12 +102,19 @@ std::optional<Refusal> judge_config(const Candidate& c) {
   const auto problems = schema.problems(schema.with_defaults(c.expert->config));
   if (problems.empty()) return std::nullopt;
   return refusal(Code::incompatible, "TN-P14 config", c,
-                 fmt::format("config of {}: {}", architecture(c).name, fmt::join(problems, "; ")), "correct the fields named");
+                 fmt::format("config of {}: {}", architecture(c).name, fmt::join(problems, "; ")),
+                 "correct the fields named");
 }
 
-std::optional<Refusal> judge_model(const Candidate& c) { return contract_refusal(c, rules::kModel); }
-std::optional<Refusal> judge_base(const Candidate& c) { return contract_refusal(c, rules::kBase); }
-std::optional<Refusal> judge_contract(const Candidate& c) { return contract_refusal(c, rules::kContract); }
+std::optional<Refusal> judge_model(const Candidate& c) {
+  return contract_refusal(c, rules::kModel);
+}
+std::optional<Refusal> judge_base(const Candidate& c) {
+  return contract_refusal(c, rules::kBase);
+}
+std::optional<Refusal> judge_contract(const Candidate& c) {
+  return contract_refusal(c, rules::kContract);
+}
 
 std::optional<Refusal> judge_width(const Candidate& c) {
   const std::int64_t width = c.model->contract.width;
@@ -121,8 +136,8 @@ std::optional<Refusal> judge_precision(const Candidate& c) {
 std::optional<Refusal> judge_device(const Candidate& c) {
   if (contains(architecture(c).devices, c.device)) return std::nullopt;
   return refusal(Code::incompatible, "TN-P17 device", c,
-                 fmt::format("{} runs on {}, asked for {}", architecture(c).name, fmt::join(architecture(c).devices, ", "),
-                             c.device),
+                 fmt::format("{} runs on {}, asked for {}", architecture(c).name,
+                             fmt::join(architecture(c).devices, ", "), c.device),
                  "ask for one of its devices");
 }
 

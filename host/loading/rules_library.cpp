@@ -12,23 +12,26 @@ namespace {
 
 constexpr const char* kBuild = "build it with tenon_add_plugin()";
 
-Refusal refusal(Code code, const char* rule, const Candidate& c, const std::string& message, const std::string& remedy) {
+Refusal refusal(Code code, const char* rule, const Candidate& c, const std::string& message,
+                const std::string& remedy) {
   return {code, rule, c.title + ": " + message, remedy};
 }
 
 // What a plugin may need of the system beside what the host has: the C and C++ run-time libraries.
 bool allowed_library(std::string_view name) {
-  constexpr std::array kAllowed = {"libstdc++.so.6", "libm.so.6", "libgcc_s.so.1", "libc.so.6", "libpthread.so.0",
-                                   "libdl.so.2", "librt.so.1"};
+  constexpr std::array kAllowed = {"libstdc++.so.6",  "libm.so.6",  "libgcc_s.so.1", "libc.so.6",
+                                   "libpthread.so.0", "libdl.so.2", "librt.so.1"};
   return std::find(kAllowed.begin(), kAllowed.end(), name) != kAllowed.end() || name.starts_with("ld-linux");
 }
 
 std::string why_not(std::string_view library) {
   for (const char* openmp : {"libgomp", "libomp", "libiomp"}) {
-    if (library.starts_with(openmp)) return "a second OpenMP fights with the host's over threads; use the host's parallel_for";
+    if (library.starts_with(openmp))
+      return "a second OpenMP fights with the host's over threads; use the host's parallel_for";
   }
   for (const char* torch : {"libtorch", "libc10"}) {
-    if (library.starts_with(torch)) return "the host has LibTorch already; compile against its headers and link none of it";
+    if (library.starts_with(torch))
+      return "the host has LibTorch already; compile against its headers and link none of it";
   }
   return "link it statically, or do without";
 }
@@ -36,9 +39,14 @@ std::string why_not(std::string_view library) {
 // Mangled parts of what registers operators, kernels or classes in LibTorch. A second registration of a name aborts the
 // process inside dlopen, before anybody can catch it.
 bool registers(std::string_view symbol) {
-  constexpr std::array kParts = {"5torch7Library", "17RegisterOperators", "10Dispatcher11registerDef",
-                                 "10Dispatcher12registerImpl", "10Dispatcher12registerName", "10Dispatcher15registerLibrary",
-                                 "10Dispatcher16registerFallback", "5torch19registerCustomClass",
+  constexpr std::array kParts = {"5torch7Library",
+                                 "17RegisterOperators",
+                                 "10Dispatcher11registerDef",
+                                 "10Dispatcher12registerImpl",
+                                 "10Dispatcher12registerName",
+                                 "10Dispatcher15registerLibrary",
+                                 "10Dispatcher16registerFallback",
+                                 "5torch19registerCustomClass",
                                  "5torch3jit16registerOperator"};
   return std::any_of(kParts.begin(), kParts.end(), [&](const char* part) { return symbol.find(part) != symbol.npos; });
 }
@@ -68,7 +76,8 @@ std::optional<Refusal> judge_package(const Candidate& c) {
   const auto refuse = [&](const std::string& message) {
     return Refusal{Code::integrity, kRule, entry.title() + ": " + message, kRemedy};
   };
-  if (entry.kind != Kind::plugin) return refuse(fmt::format("found a package of kind {}, need a plugin", kind_name(entry.kind)));
+  if (entry.kind != Kind::plugin)
+    return refuse(fmt::format("found a package of kind {}, need a plugin", kind_name(entry.kind)));
   if (entry.files_with_role("library").size() != 1) {
     return refuse(fmt::format("found {} libraries in the package, need one", entry.files_with_role("library").size()));
   }
@@ -94,7 +103,8 @@ std::optional<Refusal> judge_package(const Candidate& c) {
 std::optional<Refusal> judge_digest(const Candidate& c) {
   const std::string& promised = c.entry->file_with_role("library").digest;
   if (promised == c.digest) return std::nullopt;
-  return refusal(Code::integrity, "TN-P4 digest", c, fmt::format("found a library {}, its entry says {}", c.digest, promised),
+  return refusal(Code::integrity, "TN-P4 digest", c,
+                 fmt::format("found a library {}, its entry says {}", c.digest, promised),
                  "get the package again: tenon verify " + c.entry->name);
 }
 
@@ -119,7 +129,8 @@ std::optional<Refusal> judge_agreement(const Candidate& c) {
   const std::string inside = canonical_json(c.facts->json), outside = canonical_json(c.entry->manifest);
   if (inside == outside) return std::nullopt;
   return refusal(Code::integrity, "TN-P21 agreement", c,
-                 fmt::format("found facts of {} in the library, and others ({}) in its package", c.facts->title(), c.entry->title()),
+                 fmt::format("found facts of {} in the library, and others ({}) in its package", c.facts->title(),
+                             c.entry->title()),
                  "publish the plugin again");
 }
 
@@ -131,10 +142,12 @@ std::optional<Refusal> judge_exports(const Candidate& c) {
                    "put TENON_PLUGIN(...) into one of its sources");
   }
   if (exports.size() == 1) return std::nullopt;
-  const auto other = std::find_if(exports.begin(), exports.end(), [](auto name) { return name != "tenon_plugin_entry"; });
-  return refusal(Code::integrity, kRule, c,
-                 fmt::format("found {} exported symbols ({} among them), need tenon_plugin_entry alone", exports.size(), *other),
-                 kBuild);
+  const auto other =
+      std::find_if(exports.begin(), exports.end(), [](auto name) { return name != "tenon_plugin_entry"; });
+  return refusal(
+      Code::integrity, kRule, c,
+      fmt::format("found {} exported symbols ({} among them), need tenon_plugin_entry alone", exports.size(), *other),
+      kBuild);
 }
 
 std::optional<Refusal> judge_needed(const Candidate& c) {
@@ -149,18 +162,20 @@ std::optional<Refusal> judge_needed(const Candidate& c) {
 
 std::optional<Refusal> judge_paths(const Candidate& c) {
   if (c.elf->search_paths().empty()) return std::nullopt;
-  return refusal(Code::integrity, "TN-P9 paths", c,
-                 fmt::format("found the built-in search path {}, need none: it could bring in other libraries than the host's",
-                             c.elf->search_paths().front()),
-                 kBuild);
+  return refusal(
+      Code::integrity, "TN-P9 paths", c,
+      fmt::format("found the built-in search path {}, need none: it could bring in other libraries than the host's",
+                  c.elf->search_paths().front()),
+      kBuild);
 }
 
 std::optional<Refusal> judge_registers(const Candidate& c) {
   for (const std::string_view symbol : c.elf->imports()) {
     if (!registers(symbol)) continue;
-    return refusal(Code::integrity, "TN-P10 registers", c,
-                   fmt::format("found an import of {}, need no registration with LibTorch: a second one aborts the host", symbol),
-                   "call the functions directly; the host's own operators are in <tenon/operators.hpp>");
+    return refusal(
+        Code::integrity, "TN-P10 registers", c,
+        fmt::format("found an import of {}, need no registration with LibTorch: a second one aborts the host", symbol),
+        "call the functions directly; the host's own operators are in <tenon/operators.hpp>");
   }
   return std::nullopt;
 }
@@ -186,7 +201,8 @@ std::optional<Refusal> judge_abi(const Candidate& c) {
   }
   if (facts.abi_needs <= host) return std::nullopt;
   return refusal(Code::incompatible, kRule, c,
-                 fmt::format("needs boundary {} at least, host has {}", facts.abi_needs.text(), host.text()), "update Tenon");
+                 fmt::format("needs boundary {} at least, host has {}", facts.abi_needs.text(), host.text()),
+                 "update Tenon");
 }
 
 std::optional<Refusal> judge_platform(const Candidate& c) {
@@ -231,20 +247,22 @@ std::optional<Refusal> judge_descriptor(const Candidate& c) {
   }
   const AbiVersion built{table.abi_major, table.abi_minor}, needs{table.needs_abi_major, table.needs_abi_minor};
   if (built != c.facts->abi_built || needs != c.facts->abi_needs) {
-    return refuse(fmt::format("found a table built for {} needing {}, its facts say {} and {}", built.text(), needs.text(),
-                              c.facts->abi_built.text(), c.facts->abi_needs.text()));
+    return refuse(fmt::format("found a table built for {} needing {}, its facts say {} and {}", built.text(),
+                              needs.text(), c.facts->abi_built.text(), c.facts->abi_needs.text()));
   }
   if (!table.init || !table.extension) return refuse("found a table without init or extension, need both");
   const auto* experts = static_cast<const tenon_expert_table*>(table.extension(c.facts->tier.c_str()));
   if (!experts) return refuse(fmt::format("found no {}, its facts say it has that tier", c.facts->tier));
   if (experts->struct_size < sizeof(tenon_expert_table)) {
-    return refuse(fmt::format("found an expert table of {} bytes, need {}", experts->struct_size, sizeof(tenon_expert_table)));
+    return refuse(
+        fmt::format("found an expert table of {} bytes, need {}", experts->struct_size, sizeof(tenon_expert_table)));
   }
   const bool complete = experts->create && experts->destroy && experts->parameters && experts->state_layout &&
                         experts->initialize && experts->bind && experts->prepare && experts->forward;
   if (!complete) return refuse("found an expert table with empty functions, need all of them");
   const bool portable = c.facts->tier == "tenon.portable/1";
-  if (portable && (!experts->vjp || !experts->release_tape)) return refuse("found no vjp, need it in the portable tier");
+  if (portable && (!experts->vjp || !experts->release_tape))
+    return refuse("found no vjp, need it in the portable tier");
   return std::nullopt;
 }
 

@@ -25,8 +25,9 @@ constexpr const char* kIncoming = "incoming-";
   const std::string message = fmt::format("{} {}: {}", doing, path.string(), std::strerror(error));
   if (error == ENOENT) throw Error(Code::not_found, "store", message, "check the path");
   throw Error(Code::environment, "store", message,
-              error == ENOSPC || error == EDQUOT ? "make room there, or set TENON_HOME to another disk"
-                                                 : "check the permissions there, or set TENON_HOME to a folder of your own");
+              error == ENOSPC || error == EDQUOT
+                  ? "make room there, or set TENON_HOME to another disk"
+                  : "check the permissions there, or set TENON_HOME to a folder of your own");
 }
 
 // A file descriptor, and the temporary file behind it if one is named.
@@ -125,7 +126,8 @@ LibraryStore::Stored LibraryStore::admit(const std::filesystem::path& library, c
 }
 
 LibraryStore::Stored LibraryStore::copy_in(const std::filesystem::path& library, const std::string& expected) const {
-  for (const auto& left : std::filesystem::directory_iterator(folder_)) { // by a process that was killed; we hold the lock
+  for (const auto& left :
+       std::filesystem::directory_iterator(folder_)) { // by a process that was killed; we hold the lock
     if (left.path().filename().string().starts_with(kIncoming)) std::filesystem::remove(left.path());
   }
   Handle from, to;

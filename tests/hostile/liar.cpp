@@ -23,7 +23,9 @@ struct ThrowsInForward : Liar {
 
 struct NotFinite : Liar {
   using Liar::Liar;
-  tenon::Tensor forward(const tenon::Input& in) override { return in.h_NC * weight * std::numeric_limits<float>::quiet_NaN(); }
+  tenon::Tensor forward(const tenon::Input& in) override {
+    return in.h_NC * weight * std::numeric_limits<float>::quiet_NaN();
+  }
 };
 
 struct WrongShape : Liar {
@@ -47,5 +49,4 @@ TENON_PLUGIN(tenon::architecture<ThrowsInCreate>("hostile.throws_in_create"),
              tenon::architecture<ThrowsInForward>("hostile.throws_in_forward"),
              tenon::architecture<NotFinite>("hostile.not_finite"),
              tenon::architecture<WrongShape>("hostile.wrong_shape"),
-             tenon::architecture<WrongType>("hostile.wrong_type"),
-             tenon::architecture<NoTensor>("hostile.no_tensor"));
+             tenon::architecture<WrongType>("hostile.wrong_type"), tenon::architecture<NoTensor>("hostile.no_tensor"));

@@ -1,5 +1,5 @@
-// No test code: compiling it is the check. What stands here is frozen; tables grow only at their end, and then lines are
-// added here, never changed.
+// No test code: compiling it is the check. What stands here is frozen; tables grow only at their end, and then lines
+// are added here, never changed.
 #include <tenon/plugin.h>
 
 #include <cstddef>

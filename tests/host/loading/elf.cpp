@@ -6,8 +6,8 @@
 #include "tests/registry/fixtures.hpp"
 #include "tests/support/mutate.hpp"
 
-#include <catch2/catch.hpp>
 #include <elf.h>
+#include <catch2/catch.hpp>
 
 #include <algorithm>
 #include <cstring>
@@ -18,9 +18,13 @@ using Catch::Matchers::Contains;
 
 namespace {
 
-MappedFile library(const std::string& name) { return MappedFile(std::filesystem::path(TENON_HOSTILE) / (name + ".so")); }
+MappedFile library(const std::string& name) {
+  return MappedFile(std::filesystem::path(TENON_HOSTILE) / (name + ".so"));
+}
 
-std::vector<std::byte> copy_of(const MappedFile& file) { return {file.bytes().begin(), file.bytes().end()}; }
+std::vector<std::byte> copy_of(const MappedFile& file) {
+  return {file.bytes().begin(), file.bytes().end()};
+}
 
 bool has(const std::vector<std::string_view>& list, std::string_view wanted) {
   return std::find(list.begin(), list.end(), wanted) != list.end();
@@ -156,8 +160,9 @@ TEST_CASE("elf survives hostile values in the fields that lead to others") {
   std::memcpy(&table, valid.data() + dynamic + offsetof(Elf64_Phdr, p_offset), sizeof table);
   std::memcpy(&size, valid.data() + dynamic + offsetof(Elf64_Phdr, p_filesz), sizeof size);
   for (std::size_t at = table; at < table + size; at += 8) {
-    for (const std::uint64_t value : {std::uint64_t{0}, std::uint64_t{1}, std::uint64_t{4}, std::uint64_t{5}, std::uint64_t{6},
-                                      std::uint64_t{0x6ffffef5}, std::uint64_t{0xfffffff8}, ~std::uint64_t{0}, ~std::uint64_t{7}}) {
+    for (const std::uint64_t value :
+         {std::uint64_t{0}, std::uint64_t{1}, std::uint64_t{4}, std::uint64_t{5}, std::uint64_t{6},
+          std::uint64_t{0x6ffffef5}, std::uint64_t{0xfffffff8}, ~std::uint64_t{0}, ~std::uint64_t{7}}) {
       std::vector<std::byte> bytes = valid;
       poke(bytes, at, value);
       read_everything(bytes);

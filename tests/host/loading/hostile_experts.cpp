@@ -20,7 +20,8 @@ struct Liars {
     ExpertSpec spec;
     spec.title = "liar 1.0.0";
     spec.architecture = architecture;
-    spec.values = json::object{{"config", json::object{}}, {"model", {{"width", 4}, {"first", 1}, {"last", 2}, {"dtype", "float32"}}}};
+    spec.values = json::object{{"config", json::object{}},
+                               {"model", {{"width", 4}, {"first", 1}, {"last", 2}, {"dtype", "float32"}}}};
     spec.h_mean_C = at::zeros({4});
     spec.h_deviation_C = at::ones({4});
     spec.context = ExpertContext::parse("token");

@@ -4,9 +4,9 @@
 #include "host/loading/rules.hpp"
 #include "tests/registry/fixtures.hpp"
 
-#include <catch2/catch.hpp>
 #include <dlfcn.h>
 #include <link.h>
+#include <catch2/catch.hpp>
 
 using namespace tenon;
 using namespace tenon::fixtures;
@@ -69,7 +69,8 @@ TEST_CASE("an opened plugin is never unloaded, whoever lets go of it") {
 
 TEST_CASE("a refused plugin is never mapped into the process") {
   Loading loading;
-  for (const char* name : {"no_note", "second_export", "links_openmp", "search_path", "registers", "other_libtorch", "next_major"}) {
+  for (const char* name :
+       {"no_note", "second_export", "links_openmp", "search_path", "registers", "other_libtorch", "next_major"}) {
     CHECK_THROWS_AS(loading.load(name), Error);
   }
   std::size_t stored = 0;
@@ -87,13 +88,15 @@ TEST_CASE("what the dynamic loader refuses is said in its words") {
 
 TEST_CASE("a plugin whose table says something else than its facts is refused") {
   const Loading loading;
-  loading.check_refused("facts_lie", "TN-P19 descriptor", Code::plugin, "built for 1.3 needing 1.0, its facts say 1.0 and 1.0");
+  loading.check_refused("facts_lie", "TN-P19 descriptor", Code::plugin,
+                        "built for 1.3 needing 1.0, its facts say 1.0 and 1.0");
   loading.check_refused("no_tier", "TN-P19 descriptor", Code::plugin, "found no tenon.native/1");
   loading.check_refused("empty_function", "TN-P19 descriptor", Code::plugin, "empty functions");
 }
 
 TEST_CASE("a plugin whose init fails is refused with its own words, and exit status 7") {
-  Loading().check_refused("init_fails", "plugin", Code::plugin, "hostile.plain 1.2.0: init failed with status 5: no licence found");
+  Loading().check_refused("init_fails", "plugin", Code::plugin,
+                          "hostile.plain 1.2.0: init failed with status 5: no licence found");
   CHECK(exit_status(Code::plugin) == 7);
 }
 

@@ -79,8 +79,9 @@ TEST_CASE("platform refuses a plugin built for another LibTorch, naming both and
   const auto refusal = refusal_of("other_libtorch");
   REQUIRE(refusal);
   CHECK(refusal->to_error().what() ==
-        std::string("[TN-P2 platform] hostile.plain 1.2.0: built for LibTorch 2.10.0, host has 2.11.0; build it again with "
-                    "this Tenon's SDK and LibTorch 2.11.0, or ask hostile for such a build"));
+        std::string(
+            "[TN-P2 platform] hostile.plain 1.2.0: built for LibTorch 2.10.0, host has 2.11.0; build it again with "
+            "this Tenon's SDK and LibTorch 2.11.0, or ask hostile for such a build"));
   CHECK(exit_status(refusal->code) == 4);
 }
 
@@ -102,7 +103,8 @@ TEST_CASE("a portable plugin needs no LibTorch or compiler of its host") {
 
 TEST_CASE("abi refuses what needs a newer boundary or another major, both ways, and takes what was only built newer") {
   check_refused("next_major", "TN-P3 abi", Code::incompatible, "built for boundary 2.0, host has 1.2", "update Tenon");
-  check_refused("next_minor", "TN-P3 abi", Code::incompatible, "needs boundary 1.7 at least, host has 1.2", "update Tenon");
+  check_refused("next_minor", "TN-P3 abi", Code::incompatible, "needs boundary 1.7 at least, host has 1.2",
+                "update Tenon");
   HostSide newer = host();
   newer.abi = {2, 0};
   const auto refusal = refusal_of("honest", newer);
@@ -152,7 +154,9 @@ TEST_CASE("operators and CPU features that are missing are named") {
   CHECK_THAT(cpu->message, Contains("features amx, this machine has avx2, fma"));
 }
 
-TEST_CASE("an expert that fits is refused by no rule") { CHECK(Pair().refusal().rule == "none"); }
+TEST_CASE("an expert that fits is refused by no rule") {
+  CHECK(Pair().refusal().rule == "none");
+}
 
 TEST_CASE("an expert is refused by what does not fit, both sides named") {
   Pair pair;

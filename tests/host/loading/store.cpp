@@ -4,8 +4,8 @@
 #include "tests/registry/child.hpp"
 #include "tests/registry/fixtures.hpp"
 
-#include <catch2/catch.hpp>
 #include <sys/resource.h>
+#include <catch2/catch.hpp>
 
 #include <csignal>
 
