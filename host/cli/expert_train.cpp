@@ -1,0 +1,140 @@
+// tenon expert train: the words of the command line; the work is host/training's.
+#include "host/cli/command.hpp"
+#include "host/cli/progress.hpp"
+#include "host/training/train.hpp"
+
+#include <fmt/format.h>
+
+namespace tenon {
+namespace {
+
+struct Settings {
+  std::string name, model, architecture, plugin, plan;
+  std::vector<std::string> data, set, dev;
+  std::string out;
+};
+
+// The file first, then the named flags, then --set: the later wins.
+TrainingPlan plan_of(const Settings& settings) {
+  json::object plan;
+  if (!settings.plan.empty()) {
+    const json::value value = read_json(settings.plan);
+    if (!value.is_object()) throw Error(Code::usage, settings.plan, "found no JSON object, need a training plan");
+    plan = value.get_object();
+  }
+  if (!settings.model.empty()) plan["model"] = settings.model;
+  if (!settings.architecture.empty()) plan["architecture"] = settings.architecture;
+  if (!settings.plugin.empty()) plan["plugin"] = settings.plugin;
+  for (const std::string& assignment : settings.set) set_field(plan, assignment);
+  if (!settings.data.empty()) {
+    json::value& data = plan["data"];
+    if (!data.is_object()) data = json::object();
+    json::array paths;
+    for (const std::string& path : settings.data) paths.emplace_back(path);
+    data.get_object()["paths"] = paths;
+  }
+  for (const auto& [field, flag] : {std::pair{"architecture", "--arch"}, {"model", "--model"}, {"data", "--data"}})
+    if (!plan.contains(field))
+      throw Error(Code::usage, "expert train", fmt::format("found no {}, in a plan or on the line", field),
+                  fmt::format("give it with {}", flag));
+  return TrainingPlan::parse(plan, settings.plan.empty() ? "training plan" : settings.plan);
+}
+
+// Shows each stage as one progress line.
+class Screen {
+ public:
+  explicit Screen(Output& out) : out_(out) {}
+
+  TrainingHooks hooks() {
+    TrainingHooks hooks;
+    hooks.begin = [this](const std::string& what, std::int64_t total, const std::string& unit, std::int64_t first) {
+      bar_.emplace(out_, what, total, unit, first);
+    };
+    hooks.update = [this](std::int64_t done, const std::string& detail) {
+      detail_ = detail;
+      if (bar_) bar_->update(done, detail);
+    };
+    hooks.end = [this] {
+      if (bar_) bar_->finish(detail_);
+      bar_.reset();
+    };
+    hooks.note = [this](const std::string& line) {
+      bar_.reset();
+      out_.note(line);
+    };
+    hooks.stop = [] { return interrupted(); };
+    return hooks;
+  }
+
+ private:
+  Output& out_;
+  std::optional<Progress> bar_;
+  std::string detail_;
+};
+
+std::string gain_text(const json::object& evidence, const char* which) {
+  const json::value value = evidence;
+  const JsonReader reader(value, "evidence");
+  const JsonReader gain = reader.at("lower_than_base").at(which);
+  return fmt::format("{:.2f} ({:.1f}% lower, 95% interval {:.1f} to {:.1f})", reader.at("perplexity").at(which).number(),
+                     gain.at("percent").number(), gain.at("interval95").at(0).number(), gain.at("interval95").at(1).number());
+}
+
+void report(Context& context, const Settings& settings, const TrainingResult& result) {
+  if (context.flags.json) {
+    context.out.json(json::object{{"folder", result.folder.string()},
+                                  {"was_finished", result.was_finished},
+                                  {"steps", result.steps},
+                                  {"seconds", result.seconds},
+                                  {"tokens_per_second", result.tokens_per_second},
+                                  {"evidence", result.evidence}});
+  } else if (result.was_finished) {
+    context.out.note(fmt::format("{} is trained already; nothing was left to do", settings.name));
+  } else {
+    const json::value value = result.evidence;
+    const double base = JsonReader(value, "evidence").at("perplexity").at("base").number();
+    context.out.line(fmt::format("{}: held-out perplexity", settings.name));
+    context.out.line(fmt::format("  base     {:.2f}", base));
+    context.out.line("  alone    " + gain_text(result.evidence, "alone"));
+    context.out.line("  mixture  " + gain_text(result.evidence, "mixture"));
+    context.out.note(fmt::format("trained {} steps in {} at {:.0f} tokens/s; the package is in {}", result.steps,
+                                 duration_text(result.seconds), result.tokens_per_second, result.folder.string()));
+  }
+  context.out.next("tenon publish " + result.folder.string());
+}
+
+void train(const Settings& settings, Context& context) {
+  const std::vector<std::filesystem::path> dev(settings.dev.begin(), settings.dev.end());
+  const TrainingJob job{settings.name, plan_of(settings), settings.out.empty() ? settings.name : settings.out, dev, 0};
+  const Registry registry(context.registry());
+  const Loader loader(registry, {context.home.store(), context.home.cache(), dev});
+  Screen screen(context.out);
+  report(context, settings, train_expert(loader, job, screen.hooks()));
+}
+
+} // namespace
+
+void add_expert_train(CLI::App& app, Context& context) {
+  auto settings = std::make_shared<Settings>();
+  CLI::App* command = noun(app, "expert", "Make experts")->add_subcommand("train", "Train an expert beside a model's base");
+  command->add_option("name", settings->name, "What to call the expert")->required();
+  command->add_option("--model", settings->model, "The model it is for: NAME or NAME@RANGE")->type_name("REF");
+  command->add_option("--arch", settings->architecture, "Its architecture: tenon.low_rank, ...")->type_name("ARCH");
+  command->add_option("--plugin", settings->plugin, "The plugin that has it, where several do: NAME@RANGE")->type_name("REF");
+  command->add_option("--dev", settings->dev, "A plugin library from a build tree")->type_name("PATH");
+  command->add_option("--data", settings->data, "Its text: files, folders, JSONL")->type_name("PATH");
+  command->add_option("--plan", settings->plan, "A training plan")->type_name("FILE");
+  command
+      ->add_option("--set", settings->set,
+                   "A field of the plan: train.steps=500; a bare name is the expert's own configuration: rank=16 is "
+                   "config.rank=16")
+      ->type_name("PATH=VALUE")
+      ->take_all();
+  command->add_option("--out", settings->out, "Where it goes; by default a folder of its name here")->type_name("DIR");
+  examples(*command, {"tenon expert train legal --model smollm2 --arch tenon.low_rank --set rank=16 --data docs/",
+                      "tenon expert train legal --plan plan.json --set train.steps=500",
+                      "A stopped training goes on when the same command is run again."});
+  command->callback([settings, &context] { train(*settings, context); });
+}
+
+} // namespace tenon

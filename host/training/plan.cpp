@@ -1,0 +1,135 @@
+#include "host/training/plan.hpp"
+
+#include "registry/base/error.hpp"
+#include "registry/base/schema.hpp"
+#include "registry/base/sha256.hpp"
+
+namespace tenon {
+namespace {
+
+// More lines than a person reads help nobody.
+constexpr std::size_t kProblemsShown = 5;
+
+json::value checked(const json::value& value, const std::string& where) {
+  static const Schema schema(plan_schema(), "the schema of a training plan");
+  const json::value full = schema.with_defaults(value);
+  const std::vector<std::string> problems = schema.problems(full);
+  if (problems.empty()) return full;
+  std::string text;
+  for (std::size_t i = 0; i < std::min(problems.size(), kProblemsShown); ++i) text += (i ? "; " : "") + problems[i];
+  throw Error(Code::usage, where, text, "see the fields: tenon expert train --help");
+}
+
+RowObjective objective_of(const std::string& text) {
+  return text == "ntp" ? RowObjective::ntp : text == "joint" ? RowObjective::joint : RowObjective::domain;
+}
+
+TrainingPlan::Data read_data(const JsonReader& reader) {
+  TrainingPlan::Data data{};
+  for (std::size_t i = 0; i < reader.at("paths").size(); ++i) data.paths.push_back(reader.at("paths").at(i).string());
+  data.field = reader.at("field").string();
+  data.sequence_length = reader.at("sequence_length").integer();
+  data.held_out_blocks = reader.at("held_out_blocks").integer();
+  data.held_out_share = reader.at("held_out_share").number();
+  data.max_tokens = reader.at("max_tokens").integer();
+  data.seed = reader.at("seed").integer();
+  return data;
+}
+
+TrainingPlan::Train read_train(const JsonReader& reader) {
+  TrainingPlan::Train train{};
+  train.steps = reader.at("steps").integer();
+  train.batch = reader.at("batch").integer();
+  train.accumulate = reader.at("accumulate").integer();
+  train.warmup = reader.at("warmup").integer();
+  train.general_every = reader.at("general_every").integer();
+  train.seed = reader.at("seed").integer();
+  train.learning_rate = reader.at("learning_rate").number();
+  train.floor = reader.at("floor").number();
+  train.weight_decay = reader.at("weight_decay").number();
+  train.clip = reader.at("clip").number();
+  train.kl_weight = reader.at("kl_weight").number();
+  train.alone_share = reader.at("alone_share").number();
+  train.bfloat16 = reader.at("dtype").string() == "bfloat16";
+  return train;
+}
+
+} // namespace
+
+TrainingPlan TrainingPlan::parse(const json::value& value, const std::string& where) {
+  const json::value full = checked(value, where);
+  const JsonReader reader(full, where);
+  TrainingPlan plan{};
+  plan.json = full.as_object();
+  plan.architecture = reader.at("architecture").string();
+  plan.model = reader.at("model").string();
+  plan.plugin = reader.at("plugin").string();
+  plan.config = reader.at("config").object();
+  plan.version = reader.at("version").string();
+  plan.summary = reader.at("summary").string();
+  plan.license = reader.at("license").string();
+  plan.data = read_data(reader.at("data"));
+  plan.general.blocks = reader.at("general").at("blocks").integer();
+  const JsonReader row = reader.at("row"), streams = reader.at("streams");
+  plan.row = {objective_of(row.at("objective").string()), row.at("l2").number(), row.at("learning_rate").number(),
+              row.at("max_positions").integer()};
+  plan.train = read_train(reader.at("train"));
+  plan.streams = {streams.at("dtype").string() == "bfloat16", streams.at("budget_gib").number()};
+  plan.checkpoint_every = reader.at("checkpoint_every").integer();
+  plan.evaluate_every = reader.at("evaluate_every").integer();
+  plan.evaluate_blocks = reader.at("evaluate_blocks").integer();
+  return plan;
+}
+
+std::string TrainingPlan::digest() const {
+  json::object kept = json;
+  kept.at("data").as_object().erase("paths");
+  kept.erase("streams"); // where outputs are cached changes nothing, unless they are rounded
+  kept["streams"] = {{"dtype", streams.bfloat16 ? "bfloat16" : "float32"}};
+  return "sha256:" + sha256(canonical_json(kept));
+}
+
+bool TrainingPlan::is_general_step(std::int64_t step) const {
+  return train.general_every > 0 && train.kl_weight > 0 && step % train.general_every == train.general_every - 1;
+}
+
+std::int64_t TrainingPlan::general_steps_before(std::int64_t step) const {
+  return train.general_every > 0 && train.kl_weight > 0 ? step / train.general_every : 0;
+}
+
+std::int64_t TrainingPlan::domain_sequences() const {
+  return (train.steps - general_steps_before(train.steps)) * train.batch * train.accumulate;
+}
+
+void set_field(json::object& plan, std::string_view assignment) {
+  const auto equals = assignment.find('=');
+  if (equals == std::string_view::npos || equals == 0)
+    throw Error(Code::usage, "--set", "found \"" + std::string(assignment) + "\", need path=value",
+                "for instance: --set train.steps=500, or --set rank=16 for the expert's own configuration");
+  std::string path(assignment.substr(0, equals));
+  const std::string text(assignment.substr(equals + 1));
+  json::value value = json::string(text);
+  try {
+    value = parse_json(text, path);
+  } catch (const Error&) { // then it is a string
+  }
+  if (path.find('.') == std::string::npos && !plan_schema().at("properties").as_object().contains(path))
+    path = "config." + path;
+  json::object* object = &plan;
+  for (std::size_t start = 0;;) {
+    const auto dot = path.find('.', start);
+    const std::string key = path.substr(start, dot - start);
+    if (key.empty()) throw Error(Code::usage, "--set", "found \"" + path + "\", need names between single dots");
+    if (dot == std::string::npos) {
+      (*object)[key] = value;
+      return;
+    }
+    json::value& next = (*object)[key];
+    if (next.is_null()) next = json::object();
+    if (!next.is_object()) throw Error(Code::usage, "--set", path.substr(0, dot) + " holds no fields, it is a value");
+    object = &next.get_object();
+    start = dot + 1;
+  }
+}
+
+} // namespace tenon

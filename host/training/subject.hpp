@@ -1,0 +1,42 @@
+// What a training works on: the frozen model and base, and the new expert beside them, made and bound.
+// Thread: one.
+#pragma once
+
+#include "host/composition/loader.hpp"
+#include "host/training/optimizer.hpp"
+#include "host/training/plan.hpp"
+
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace tenon {
+
+// The plugin with this architecture: a build tree's (--dev) first, then the registry's, then those that come with Tenon.
+// request: "name@range", or empty for any. Errors: not_found, listing the architectures there are.
+const Plugin& find_plugin(const Loader& loader, const std::vector<std::filesystem::path>& dev,
+                          const std::string& architecture, const std::string& request);
+
+struct Subject {
+  Entry model_entry;
+  std::shared_ptr<const Model> model;
+  ExpertPackage base; // ready for inference
+  const Plugin* plugin = nullptr;
+  ExpertManifest manifest; // of the new expert, without weights, row and evidence
+  std::shared_ptr<LoadedExpert> expert;
+
+  // The expert's own parameters, which train. Errors: plugin (none).
+  NamedTensors trainable() const;
+  // What must not change: digests of trunk and head, and of the base, as they are in memory.
+  std::string frozen_digest() const;
+};
+
+// Opens and judges everything before anything costs time. Errors: of loading; incompatible; plugin (create failed).
+Subject open_subject(const Loader& loader, const std::vector<std::filesystem::path>& dev, const TrainingPlan& plan,
+                     const std::string& name);
+
+// One forward and backward on a few positions: what fails here would have failed after minutes. Errors: plugin.
+void try_out(const Subject& subject, std::int64_t sequence_length);
+
+} // namespace tenon

@@ -1,0 +1,268 @@
+#include "host/training/train.hpp"
+
+#include "host/formats/corpus.hpp"
+#include "host/loading/bind.hpp"
+#include "host/model/calibration.hpp"
+#include "host/model/random.hpp"
+#include "host/training/evidence.hpp"
+#include "host/training/row_fit.hpp"
+#include "host/training/run_folder.hpp"
+#include "host/training/trainer.hpp"
+#include "registry/base/error.hpp"
+#include "registry/base/files.hpp"
+#include "registry/base/sha256.hpp"
+#include "registry/names.hpp"
+
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+
+#include <chrono>
+#include <numeric>
+
+namespace tenon {
+namespace {
+
+namespace fs = std::filesystem;
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+std::vector<std::uint32_t> all_blocks(const Shard& shard, std::int64_t length) {
+  std::vector<std::uint32_t> out(shard.block_count(static_cast<std::size_t>(length)));
+  std::iota(out.begin(), out.end(), 0u);
+  return out;
+}
+
+// One run of train_expert: its parts in order.
+class Training {
+ public:
+  Training(const Loader& loader, const TrainingJob& job, const TrainingHooks& hooks)
+      : loader_(loader), job_(job), plan_(job.plan), hooks_(hooks), folder_(job.folder) {}
+
+  TrainingResult run();
+
+ private:
+  CorpusSplit read_text() const;
+  TrainingIdentity identity(const CorpusSplit& text) const;
+  Streams streams(const Shard& shard, std::vector<std::uint32_t> order, const std::string& order_name,
+                  const std::string& what) const;
+  Streams domain_streams(const CorpusSplit& text) const;
+  Streams held_out_streams(const CorpusSplit& text) const;
+  std::optional<Streams> general_streams() const;
+  Row first_row(const Streams& domain, const std::optional<Streams>& general) const;
+  void save(const Trainer& trainer, std::int64_t step, const TrainingIdentity& identity) const;
+  void steps(Trainer& trainer, std::int64_t first, const TrainingIdentity& identity, const Streams& held_out,
+             TrainingResult& result);
+  void check_stop(const Trainer& trainer, std::int64_t done, std::int64_t first, const TrainingIdentity& identity) const;
+  void evaluate_between(const Trainer& trainer, std::int64_t done, const Streams& held_out);
+  void write_package(const Trainer& trainer, const Streams& domain, const CorpusSplit& text,
+                     const TrainingIdentity& identity, const json::object& evidence) const;
+  void check_frozen(const std::string& before) const;
+
+  const Loader& loader_;
+  const TrainingJob& job_;
+  const TrainingPlan& plan_;
+  const TrainingHooks& hooks_;
+  RunFolder folder_;
+  Subject subject_;
+};
+
+CorpusSplit Training::read_text() const {
+  CorpusOptions options;
+  options.sequence_length = plan_.data.sequence_length;
+  options.held_out_blocks = plan_.data.held_out_blocks;
+  options.held_out_share = plan_.data.held_out_share;
+  options.max_tokens = plan_.data.max_tokens;
+  options.seed = static_cast<std::uint64_t>(plan_.data.seed);
+  options.field = plan_.data.field;
+  const std::vector<fs::path> paths(plan_.data.paths.begin(), plan_.data.paths.end());
+  CorpusSplit text = prepare_corpus(paths, subject_.model->tokenizer(), options, loader_.cache() / "corpora");
+  hooks_.say(describe(text.report));
+  return text;
+}
+
+TrainingIdentity Training::identity(const CorpusSplit& text) const {
+  return {{"plan", plan_.digest()},
+          {"text", text.digest},
+          {"model", subject_.manifest.contract.model_digest},
+          {"base", subject_.manifest.contract.base_digest},
+          {"expert name", job_.name},
+          {"plugin", subject_.plugin->digest}};
+}
+
+Streams Training::streams(const Shard& shard, std::vector<std::uint32_t> order, const std::string& order_name,
+                          const std::string& what) const {
+  StreamOptions options;
+  options.folder = loader_.cache() / "streams";
+  options.what = what;
+  options.order = order_name;
+  options.bfloat16 = plan_.streams.bfloat16;
+  options.budget_bytes = static_cast<std::uint64_t>(plan_.streams.budget_gib * 1024.0 * 1024.0 * 1024.0);
+  return Streams::open({shard, plan_.data.sequence_length, std::move(order)}, *subject_.model, *subject_.base.expert,
+                       options, hooks_);
+}
+
+// No more blocks than the steps will ask for; which ones is a random choice that a longer training only adds to.
+Streams Training::domain_streams(const CorpusSplit& text) const {
+  const RandomStream random(static_cast<std::uint64_t>(plan_.data.seed), "sample");
+  return streams(text.train, sample(random, all_blocks(text.train, plan_.data.sequence_length), plan_.domain_sequences()),
+                 fmt::format("sample {}", plan_.data.seed), "training text");
+}
+
+Streams Training::held_out_streams(const CorpusSplit& text) const {
+  const RandomStream random(static_cast<std::uint64_t>(plan_.data.seed), "sample");
+  return streams(text.held_out, sample(random, all_blocks(text.held_out, plan_.data.sequence_length), plan_.evaluate_blocks),
+                 fmt::format("sample {}", plan_.data.seed), "held-out text");
+}
+
+// The same sample for every expert of a model, so that it is computed once for all.
+std::optional<Streams> Training::general_streams() const {
+  const bool needed = plan_.row.objective != RowObjective::ntp || plan_.general_steps_before(plan_.train.steps) > 0;
+  if (!needed) return std::nullopt;
+  const Shard shard = subject_.model->calibration();
+  const auto candidates = calibration_blocks(shard, plan_.data.sequence_length, CalibrationPart::training);
+  if (candidates.empty())
+    throw Error(Code::usage, subject_.model->manifest().name,
+                fmt::format("its calibration text has {} tokens, too few for blocks of {}", shard.tokens().size(),
+                            plan_.data.sequence_length),
+                "import the model with more calibration text, or --set data.sequence_length=...");
+  return streams(shard, sample(RandomStream(0, "sample"), candidates, plan_.general.blocks), "calibration sample",
+                 "general text");
+}
+
+Row Training::first_row(const Streams& domain, const std::optional<Streams>& general) const {
+  const Statistics& statistics = subject_.model->statistics();
+  if (plan_.row.objective == RowObjective::ntp) return {at::zeros_like(statistics.mean_C), 0.0};
+  const Normalization normalization{statistics.mean_C, statistics.deviation_C};
+  const RowFit fit = fit_row(sample_positions(domain, normalization, plan_.row.max_positions),
+                             sample_positions(*general, normalization, plan_.row.max_positions), plan_.row.l2);
+  hooks_.say(fmt::format("row: tells this text from general text at {:.1f}% of positions (log-loss {:.3f}, {} rounds)",
+                         100.0 * fit.accuracy, fit.loss, fit.iterations));
+  return fit.row;
+}
+
+void Training::save(const Trainer& trainer, std::int64_t step, const TrainingIdentity& identity) const {
+  write_checkpoint(folder_.checkpoint(), {step, identity, trainer.tensors()});
+}
+
+// The steps already made are saved first, so that nothing of them is lost.
+void Training::check_stop(const Trainer& trainer, std::int64_t done, std::int64_t first,
+                          const TrainingIdentity& identity) const {
+  const bool halted = job_.halt_after > 0 && done - first >= job_.halt_after && done < plan_.train.steps;
+  if (!halted && !hooks_.stopped()) return;
+  save(trainer, done, identity);
+  throw Error(Code::interrupted, "train", fmt::format("stopped after step {} of {}; it is saved", done, plan_.train.steps),
+              "run the same command again to go on");
+}
+
+void Training::steps(Trainer& trainer, std::int64_t first, const TrainingIdentity& identity, const Streams& held_out,
+                     TrainingResult& result) {
+  folder_.open_metrics(first);
+  const std::int64_t a_step = plan_.train.batch * plan_.train.accumulate * plan_.data.sequence_length;
+  hooks_.say_begin("training " + job_.name, plan_.train.steps * a_step, "tokens", first * a_step);
+  const Clock::time_point start = Clock::now();
+  double smooth = 0.0, weight = 0.0; // of the loss, for people
+  for (std::int64_t step = first; step < plan_.train.steps; ++step) {
+    const Clock::time_point begun = Clock::now();
+    const StepReport report = trainer.step(step);
+    const double seconds = seconds_since(begun);
+    folder_.write_metrics(report, seconds_since(start), static_cast<double>(report.tokens) / seconds);
+    if (!report.general) smooth = 0.9 * smooth + 0.1 * report.loss, weight = 0.9 * weight + 0.1;
+    hooks_.say_update((step + 1) * a_step, weight > 0 ? fmt::format("loss {:.3f}", smooth / weight) : "");
+    if ((step + 1) % plan_.checkpoint_every == 0 || step + 1 == plan_.train.steps) save(trainer, step + 1, identity);
+    if (plan_.evaluate_every > 0 && (step + 1) % plan_.evaluate_every == 0) evaluate_between(trainer, step + 1, held_out);
+    check_stop(trainer, step + 1, first, identity);
+  }
+  hooks_.say_end();
+  result.steps = plan_.train.steps - first;
+  result.seconds = seconds_since(start);
+  result.tokens_per_second = static_cast<double>(result.steps * a_step) / std::max(result.seconds, 1e-9);
+}
+
+void Training::evaluate_between(const Trainer& trainer, std::int64_t done, const Streams& held_out) {
+  const HeldOutLosses losses = measure_held_out(subject_, held_out, trainer.row(), plan_.evaluate_blocks, {});
+  subject_.expert->prepare(TENON_TRAINING);
+  json::object line = evidence_json(losses, "");
+  line["step"] = done;
+  folder_.write_metrics(line);
+}
+
+void Training::write_package(const Trainer& trainer, const Streams& domain, const CorpusSplit& text,
+                             const TrainingIdentity& identity, const json::object& evidence) const {
+  const Statistics& statistics = subject_.model->statistics();
+  const fs::path weights = folder_.package() / "weights.safetensors", row = folder_.package() / "row.safetensors",
+                 profile = folder_.package() / "profile.safetensors";
+  NamedTensors own;
+  for (const ExpertParameter& parameter : subject_.expert->parameters())
+    if (!parameter.shared) own.emplace_back(parameter.name, parameter.tensor);
+  write_weights(weights, own);
+  write_row(row, trainer.row());
+  write_profile(profile, profile_of(domain, {statistics.mean_C, statistics.deviation_C}));
+  ExpertManifest manifest = subject_.manifest;
+  manifest.weights = weight_records(*subject_.expert);
+  manifest.row = "sha256:" + sha256_file(row);
+  manifest.profile = "sha256:" + sha256_file(profile);
+  manifest.evidence = {evidence};
+  json::object ids;
+  for (const auto& [what, digest] : identity) ids[what] = digest;
+  json::array names;
+  for (const std::string& path : plan_.data.paths) names.emplace_back(fs::path(path).lexically_normal().filename().string());
+  manifest.provenance = {{"trained_from", ids},
+                         {"text", {{"names", names}, {"report", to_json(text.report)}}},
+                         {"plan", plan_.json},
+                         {"base", subject_.base.entry.title()},
+                         {"model", subject_.model_entry.title()}};
+  // Paths are the trainer's own affair.
+  manifest.provenance.at("plan").as_object().at("data").as_object().erase("paths");
+  manifest.files = {{"weights.safetensors", "weights"}, {"row.safetensors", "row"}, {"profile.safetensors", "profile"}};
+  write_file(folder_.package() / "expert.json", pretty_json(manifest.to_json()));
+}
+
+void Training::check_frozen(const std::string& before) const {
+  if (subject_.frozen_digest() != before)
+    throw Error(Code::integrity, "train", "trunk, head or base changed in memory while the expert was trained",
+                "this expert is not to be trusted; please report the plugin " + subject_.plugin->facts.title());
+}
+
+TrainingResult Training::run() {
+  TrainingResult result;
+  result.folder = folder_.package();
+  subject_ = open_subject(loader_, job_.dev, plan_, job_.name);
+  const std::string frozen = subject_.frozen_digest();
+  try_out(subject_, plan_.data.sequence_length);
+  const CorpusSplit text = read_text();
+  const TrainingIdentity ids = identity(text);
+  const std::optional<std::int64_t> begun = folder_.resume(ids);
+  if (folder_.is_finished()) {
+    if (!begun) throw Error(Code::usage, folder_.package().string(), "holds an expert already", "choose another folder with --out DIR");
+    if (*begun == plan_.train.steps) {
+      result.was_finished = true;
+      return result;
+    }
+  }
+  folder_.write_plan(plan_, ids);
+  const Streams domain = domain_streams(text), held_out = held_out_streams(text);
+  const std::optional<Streams> general = general_streams();
+  const Row row = begun ? Row{at::zeros_like(subject_.model->statistics().mean_C), 0.0} : first_row(domain, general);
+  Trainer trainer(plan_, subject_, domain, general, row);
+  if (begun)
+    read_checkpoint(folder_.checkpoint(), trainer.tensors());
+  else
+    save(trainer, 0, ids);
+  if (begun && *begun > 0) hooks_.say(fmt::format("going on from step {} of {}", *begun, plan_.train.steps));
+  steps(trainer, begun.value_or(0), ids, held_out, result);
+  const HeldOutLosses losses = measure_held_out(subject_, held_out, trainer.row(), plan_.evaluate_blocks, hooks_);
+  check_frozen(frozen);
+  result.evidence = evidence_json(losses, text.held_out.digest());
+  write_package(trainer, domain, text, ids, result.evidence);
+  return result;
+}
+
+} // namespace
+
+TrainingResult train_expert(const Loader& loader, const TrainingJob& job, const TrainingHooks& hooks) {
+  require_name(job.name, Kind::expert);
+  return Training(loader, job, hooks).run();
+}
+
+} // namespace tenon
