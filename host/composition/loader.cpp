@@ -1,0 +1,118 @@
+#include "host/composition/loader.hpp"
+
+#include "host/loading/bind.hpp"
+#include "host/loading/rules.hpp"
+#include "registry/base/error.hpp"
+#include "registry/base/files.hpp"
+
+#include <ATen/ATen.h>
+#include <ATen/core/dispatch/Dispatcher.h>
+
+namespace tenon {
+namespace {
+
+std::filesystem::path path_of(const Registry& registry, const Entry& entry, std::string_view role) {
+  return registry.blob(entry.file_with_role(role).digest);
+}
+
+ExpertManifest manifest_of(const Entry& entry) { return ExpertManifest::parse(entry.manifest, entry.title()); }
+
+} // namespace
+
+std::vector<std::string> host_operators() {
+  std::vector<std::string> names;
+  for (const c10::OperatorName& name : c10::Dispatcher::singleton().getAllOpNames())
+    if (name.name.rfind("tenon::", 0) == 0) names.push_back(name.name);
+  return names;
+}
+
+Row read_row(const std::filesystem::path& path) {
+  const Weights file = Weights::open(path, "", {});
+  return {file.at("r").clone(), file.at("b").item<double>()};
+}
+
+void write_row(const std::filesystem::path& path, const Row& row) {
+  write_weights(path, {{"r", row.r_C}, {"b", at::full({1}, row.b)}});
+}
+
+Loader::Loader(const Registry& registry, Options options)
+    : registry_(registry), options_(std::move(options)), plugins_(host_side(host_operators()), options_.store, host_table()) {}
+
+std::shared_ptr<const Model> Loader::model(const Entry& entry) const {
+  const ModelManifest manifest = ModelManifest::parse(entry.manifest, entry.title());
+  ModelFiles files;
+  files.weights = path_of(registry_, entry, "weights");
+  files.weights_digest = entry.file_with_role("weights").digest;
+  files.tokenizer = path_of(registry_, entry, "tokenizer");
+  files.normalization = registry_.blob(entry.file("normalization.safetensors").digest);
+  if (!entry.files_with_role("calibration").empty()) files.calibration = path_of(registry_, entry, "calibration");
+  return std::make_shared<const Model>(manifest, files, options_.cache);
+}
+
+const Plugin& Loader::plugin(const PackageRequest& request) const {
+  for (const std::filesystem::path& path : options_.dev)
+    if (read_facts(MappedFile(path).bytes(), path.string()).name == request.name) return plugins_.load({path, nullptr});
+  const Entry entry = registry_.resolve(request, Kind::plugin, host_platform().text());
+  return plugins_.load({path_of(registry_, entry, "library"), &entry});
+}
+
+const Plugin& Loader::plugin(const LockedPlugin& locked) const {
+  for (const std::filesystem::path& path : options_.dev)
+    if (read_facts(MappedFile(path).bytes(), path.string()).name == locked.name) return plugins_.load({path, nullptr});
+  const Entry entry = registry_.locked(locked.name, locked.version, locked.entry).entry;
+  return plugins_.load({path_of(registry_, entry, "library"), &entry});
+}
+
+std::shared_ptr<LoadedExpert> Loader::create(const Plugin& plugin, const std::string& architecture,
+                                             const json::object& config, const Model& model, const ExpertManifest* base,
+                                             const std::string& title) const {
+  const ArchitectureFacts* facts = plugin.facts.architecture(architecture);
+  if (!facts) {
+    std::string has;
+    for (const ArchitectureFacts& known : plugin.facts.architectures) has += (has.empty() ? "" : ", ") + known.name;
+    throw Error(Code::not_found, plugin.facts.title(), "found no architecture " + architecture + ", it has: " + has);
+  }
+  json::object values = {{"config", facts->complete(config)},
+                         {"model",
+                          {{"width", model.contract().width},
+                           {"first", model.contract().cut.first},
+                           {"last", model.contract().cut.last},
+                           {"dtype", "float32"}}}};
+  if (base) values["base"] = {{"architecture", base->architecture}, {"config", base->config}};
+  ExpertSpec spec{title,         architecture,          values, model.statistics().mean_C, model.statistics().deviation_C,
+                  facts->context, facts->uses_base_output()};
+  return std::make_shared<LoadedExpert>(plugin.table, std::move(spec));
+}
+
+ExpertPackage Loader::base(const Model& model) const {
+  const ModelManifest& manifest = model.manifest();
+  PackageRequest request = PackageRequest::parse(
+      manifest.base_version ? manifest.base_name + "@=" + manifest.base_version->text() : manifest.base_name);
+  return expert(registry_.resolve(request, Kind::expert), model, nullptr);
+}
+
+ExpertPackage Loader::expert(const Entry& entry, const Model& model, const ExpertPackage* base,
+                             const LockedPlugin* locked) const {
+  ExpertPackage package{entry, manifest_of(entry), nullptr, nullptr, std::nullopt};
+  const ExpertManifest& manifest = package.manifest;
+  const Plugin& from = locked ? plugin(*locked) : plugin(manifest.plugin);
+
+  Candidate candidate;
+  candidate.title = entry.title();
+  candidate.facts = from.facts;
+  candidate.host = &plugins_.host();
+  candidate.expert = &manifest;
+  candidate.model = &model.manifest();
+  if (const auto refusal = first_refusal(candidate, 6, 6)) throw refusal->to_error();
+
+  package.expert = create(from, manifest.architecture, manifest.config, model, base ? &base->manifest : nullptr, entry.title());
+  if (const auto files = entry.files_with_role("weights"); !files.empty())
+    package.weights = std::make_shared<const Weights>(
+        Weights::open(registry_.blob(files[0].digest), files[0].digest, options_.cache));
+  bind_weights(*package.expert, manifest, package.weights.get(), base ? base->weights.get() : nullptr);
+  package.expert->prepare(TENON_INFERENCE);
+  if (!entry.files_with_role("row").empty()) package.row = read_row(path_of(registry_, entry, "row"));
+  return package;
+}
+
+} // namespace tenon

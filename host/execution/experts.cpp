@@ -1,0 +1,16 @@
+#include "host/execution/experts.hpp"
+
+namespace tenon {
+
+Experts::Experts(std::vector<std::shared_ptr<LoadedExpert>> slots, bool strict, Say say)
+    : slots_(std::move(slots)), masked_(slots_.size(), false), strict_(strict), say_(std::move(say)) {
+  for (const auto& expert : slots_) keep_base_ = keep_base_ || expert->uses_base_output();
+}
+
+void Experts::fault(std::size_t slot, const Error& error) {
+  if (strict_ || slot == 0) throw error;
+  masked_[slot] = true;
+  if (say_) say_(slots_[slot]->title() + " is masked from here on, its strength goes to the base: " + error.message);
+}
+
+} // namespace tenon

@@ -1,0 +1,47 @@
+// What one merge runs of each expert: the chosen rows, and the rows that must come before them.
+// Shapes: N rows of the batch, K chosen rows, C width.
+#pragma once
+
+#include "host/execution/experts.hpp"
+#include "host/model/batch.hpp"
+
+namespace tenon {
+
+// The rows of the batch that give an expert a strength other than zero, ascending.
+struct Chosen {
+  at::Tensor rows_K;      // int64
+  at::Tensor strengths_K; // float32
+  bool empty() const { return rows_K.numel() == 0; }
+};
+Chosen choose(const at::Tensor& w_NE, std::size_t slot);
+
+// Runs experts over a batch, each position at most once a merge; the base's outputs are shared by all that stand on it.
+class Gather {
+ public:
+  Gather(const at::Tensor& h_NC, Experts& experts, const Batch& batch);
+
+  // The expert's outputs for the chosen rows, (K,C). Errors: plugin.
+  at::Tensor run(std::size_t slot, const Chosen& chosen);
+
+ private:
+  // Positions [first, last) of the batch's row `row` that still have to be run.
+  struct Range {
+    std::size_t row;
+    std::int64_t first, last;
+  };
+
+  at::Tensor run_rows(std::size_t slot, const Chosen& chosen);
+  void run_up_to(std::size_t slot, const std::vector<std::int64_t>& last_of_row, at::Tensor& y_NC);
+  std::vector<std::int64_t> last_of_rows(const Chosen& chosen) const;
+  std::int64_t done(std::size_t slot, std::size_t row) const;
+  at::Tensor inputs(const std::vector<Range>& ranges, bool base) const;
+  void keep(std::size_t slot, const std::vector<Range>& ranges, const at::Tensor& y, at::Tensor& y_NC);
+
+  const at::Tensor& h_NC_;
+  Experts& experts_;
+  const Batch& batch_;
+  at::Tensor base_NC_;                        // the base's outputs, as far as they have been run
+  std::vector<std::int64_t> base_done_;       // without state: positions of each row the base has been run over
+};
+
+} // namespace tenon

@@ -1,0 +1,18 @@
+// The merge: m_t = sum over experts of w_i(t) * E_i(h)_t, running only what somebody chose.
+//
+// Exactness. Experts are not chained: an expert's input at every position is the trunk's output, whether or not earlier
+// positions chose it. `token` experts run on the gathered rows. The others, when chosen, are first caught up over the
+// rows they missed. Given the same strengths the result equals running everything densely.
+// The sum is float32, in slot order, skipping zero strengths; one expert with strength 1 gives its output bit for bit.
+#pragma once
+
+#include "host/execution/experts.hpp"
+#include "host/model/batch.hpp"
+
+namespace tenon {
+
+// h_NC: the trunk's outputs of the batch's rows; where rows have a sequence, already kept in sequence->h.
+// w_NE: strengths, columns in slot order. Errors: plugin (a fault, when strict), numeric never: it is a fault.
+at::Tensor merge(const at::Tensor& h_NC, const at::Tensor& w_NE, Experts& experts, const Batch& batch);
+
+} // namespace tenon

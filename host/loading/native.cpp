@@ -1,0 +1,117 @@
+#include "host/loading/native.hpp"
+
+#include "registry/base/error.hpp"
+
+#include <ATen/ATen.h>
+
+namespace tenon {
+namespace {
+
+Code code_of(tenon_status status) {
+  switch (status) {
+    case TENON_BAD_CONFIG: return Code::incompatible;
+    case TENON_BAD_TENSOR: return Code::integrity;
+    case TENON_NO_MEMORY: return Code::environment;
+    default: return Code::plugin;
+  }
+}
+
+std::string shape_text(const at::Tensor& tensor) {
+  std::string text = "(";
+  for (std::int64_t i = 0; i < tensor.dim(); ++i) text += (i ? "," : "") + std::to_string(tensor.size(i));
+  return text + ") " + c10::toString(tensor.scalar_type());
+}
+
+} // namespace
+
+// Every call has its own message buffer on the stack, so that failures on several threads do not mix.
+template <class Call>
+void LoadedExpert::checked(const char* what, Call&& call) const {
+  char text[1024];
+  tenon_message message{text, sizeof text, 0};
+  const tenon_status status = call(&message);
+  if (status == TENON_OK) return;
+  const std::string reason = message.size ? std::string(text, message.size) : "no reason given";
+  throw Error(code_of(status), spec_.title, std::string(spec_.architecture) + " failed in " + what + ": " + reason);
+}
+
+LoadedExpert::LoadedExpert(const tenon_plugin* plugin, ExpertSpec spec) : spec_(std::move(spec)) {
+  table_ = static_cast<const tenon_expert_table*>(plugin->extension("tenon.native/1"));
+  if (!table_ || table_->struct_size < sizeof(tenon_expert_table))
+    throw Error(Code::plugin, spec_.title, "the plugin offers no tenon.native/1", "rebuild it with this SDK");
+  tenon_setup setup{};
+  setup.struct_size = sizeof setup;
+  setup.architecture = spec_.architecture.c_str();
+  setup.values = reinterpret_cast<const tenon_values*>(&spec_.values);
+  setup.h_mean_C = &spec_.h_mean_C;
+  setup.h_deviation_C = &spec_.h_deviation_C;
+  checked("create", [&](tenon_message* message) { return table_->create(&setup, &expert_, message); });
+  if (!expert_) throw Error(Code::plugin, spec_.title, spec_.architecture + " made no expert in create");
+  try {
+    layout_ = read_layout();
+  } catch (...) {
+    table_->destroy(expert_);
+    throw;
+  }
+}
+
+LoadedExpert::~LoadedExpert() { table_->destroy(expert_); }
+
+ModuleLayout LoadedExpert::read_layout() const {
+  ModuleLayout layout;
+  checked("state_layout", [&](tenon_message* message) {
+    return table_->state_layout(
+        expert_,
+        [](void* context, const tenon_state_tensor* tensor) {
+          static_cast<ModuleLayout*>(context)->push_back({tensor->name, tensor->kind == TENON_STATE_PER_POSITION,
+                                                          {tensor->shape, tensor->shape + tensor->rank}});
+        },
+        &layout, message);
+  });
+  return layout;
+}
+
+std::vector<ExpertParameter> LoadedExpert::parameters() const {
+  std::vector<ExpertParameter> out;
+  checked("parameters", [&](tenon_message* message) {
+    return table_->parameters(
+        expert_,
+        [](void* context, const tenon_parameter* parameter) {
+          static_cast<std::vector<ExpertParameter>*>(context)->push_back(
+              {parameter->name, parameter->shared ? std::optional<std::string>(parameter->shared) : std::nullopt,
+               (parameter->flags & TENON_PARAMETER_TRAINABLE) != 0, *static_cast<const at::Tensor*>(parameter->tensor)});
+        },
+        &out, message);
+  });
+  return out;
+}
+
+void LoadedExpert::initialize(std::uint64_t seed) {
+  checked("initialize", [&](tenon_message* message) { return table_->initialize(expert_, seed, message); });
+}
+
+void LoadedExpert::bind(const std::string& name, const at::Tensor& tensor) {
+  checked("bind", [&](tenon_message* message) { return table_->bind(expert_, name.c_str(), &tensor, message); });
+}
+
+void LoadedExpert::prepare(tenon_mode mode) {
+  checked("prepare", [&](tenon_message* message) { return table_->prepare(expert_, mode, message); });
+}
+
+at::Tensor LoadedExpert::forward(const at::Tensor& h_NC, const at::Tensor& base_NC,
+                                 std::span<const tenon_span> spans) const {
+  tenon_input in{};
+  in.struct_size = sizeof in;
+  in.span_count = static_cast<std::uint32_t>(spans.size());
+  in.h_NC = &h_NC;
+  in.base_NC = uses_base_output() ? &base_NC : nullptr;
+  in.spans = spans.data();
+  at::Tensor y_NC;
+  checked("forward", [&](tenon_message* message) { return table_->forward(expert_, &in, &y_NC, nullptr, message); });
+  if (!y_NC.defined() || y_NC.sizes() != h_NC.sizes() || y_NC.scalar_type() != at::kFloat)
+    throw Error(Code::plugin, spec_.title,
+                "forward returned " + (y_NC.defined() ? shape_text(y_NC) : "nothing") + ", need " + shape_text(h_NC));
+  return y_NC;
+}
+
+} // namespace tenon

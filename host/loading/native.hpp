@@ -1,0 +1,74 @@
+// An expert behind the boundary: the host's side of "tenon.native/1".
+//
+// Owns the plugin's object and the values it reads; borrows nothing. Whatever a plugin does wrong (a status, a wrong
+// shape or type) becomes an Error with code plugin that names the expert.
+// Thread: one call at a time per LoadedExpert. The library behind it is never unloaded.
+#pragma once
+
+#include "host/loading/facts.hpp"
+#include "host/model/state.hpp"
+#include "registry/base/json.hpp"
+
+#include <ATen/core/Tensor.h>
+#include <tenon/plugin.h>
+
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace tenon {
+
+// The table every plugin is given.
+const tenon_host* host_table();
+
+struct ExpertSpec {
+  std::string title;        // for messages: "legal 1.0.0"
+  std::string architecture; // "tenon.low_rank"
+  json::value values;       // {"config", "model", "base"}, see tenon_setup
+  at::Tensor h_mean_C, h_deviation_C;
+  ExpertContext context;
+  bool uses_base_output = false;
+};
+
+struct ExpertParameter {
+  std::string name;
+  std::optional<std::string> shared; // the base's tensor of this name
+  bool trainable = false;
+  at::Tensor tensor;
+};
+
+class LoadedExpert {
+ public:
+  // Errors: plugin (it threw, or lacks the table), incompatible (the configuration cannot be built from).
+  LoadedExpert(const tenon_plugin* plugin, ExpertSpec spec);
+  LoadedExpert(const LoadedExpert&) = delete;
+  ~LoadedExpert();
+
+  const std::string& title() const { return spec_.title; }
+  const ExpertContext& context() const { return spec_.context; }
+  bool uses_base_output() const { return spec_.uses_base_output; }
+
+  std::vector<ExpertParameter> parameters() const;
+  void initialize(std::uint64_t seed);
+  // The parameter then lives in this tensor's memory, which the expert keeps alive.
+  void bind(const std::string& name, const at::Tensor& tensor);
+  void prepare(tenon_mode mode);
+  const ModuleLayout& layout() const { return layout_; }
+
+  // y (N,C) float32, checked for shape and type; not for finite values.
+  at::Tensor forward(const at::Tensor& h_NC, const at::Tensor& base_NC, std::span<const tenon_span> spans) const;
+
+ private:
+  template <class Call>
+  void checked(const char* what, Call&& call) const;
+  ModuleLayout read_layout() const;
+
+  ExpertSpec spec_;
+  const tenon_expert_table* table_ = nullptr;
+  tenon_expert* expert_ = nullptr;
+  ModuleLayout layout_;
+};
+
+} // namespace tenon

@@ -1,0 +1,79 @@
+// What the host remembers of a sequence: state of trunk, head and experts, and the rows that experts receive.
+//
+// A module never owns its memory between calls: the host keeps it, so that a sequence can be forked, cut back, saved
+// and dropped whoever wrote the expert. Kept rows make sparse execution exact: an expert that was not chosen for a while
+// is run over the rows it missed.
+// Thread: one forward call at a time per sequence; different sequences are independent.
+#pragma once
+
+#include "kernels/sequence_state.hpp"
+
+#include <string>
+#include <vector>
+
+namespace tenon {
+
+struct StateTensor {
+  std::string name;
+  bool per_position = false;
+  std::vector<std::int64_t> shape;
+};
+using ModuleLayout = std::vector<StateTensor>;
+
+// Rows that grow at the end: (length, ...), float32.
+class RowBuffer {
+ public:
+  std::int64_t length() const { return length_; }
+  void append(const at::Tensor& rows);
+  at::Tensor rows(std::int64_t first, std::int64_t last) const; // a view, valid until the next append
+  void truncate(std::int64_t length);
+  RowBuffer fork() const; // an independent copy
+
+ private:
+  at::Tensor buffer_;
+  std::int64_t length_ = 0;
+};
+
+// One module's state for one sequence.
+class ModuleState : public SequenceState {
+ public:
+  ModuleState() = default;
+  explicit ModuleState(const ModuleLayout& layout);
+
+  // Errors (all): Error bug-free by construction for our modules; a plugin's wrong slot becomes a status at the boundary.
+  at::Tensor fixed(std::int64_t slot) override;
+  void append(std::int64_t slot, const at::Tensor& rows) override;
+  at::Tensor rows(std::int64_t slot) const override;
+
+  // Positions [0, done) have been run.
+  std::int64_t done() const { return done_; }
+  void advance(std::int64_t count) { done_ += count; }
+  // Back to `length` positions. A module with fixed tensors cannot go back: it starts again from nothing, and is caught
+  // up from the kept rows.
+  void truncate(std::int64_t length);
+  ModuleState fork() const;
+  bool has_fixed() const;
+
+ private:
+  struct Slot {
+    StateTensor spec;
+    at::Tensor value; // fixed
+    RowBuffer rows;   // per position
+  };
+  Slot& slot(std::int64_t index, bool per_position);
+  std::vector<Slot> slots_;
+  std::int64_t done_ = 0;
+};
+
+// A sequence in a composition: experts[0] is the base's state.
+struct Sequence {
+  ModuleState trunk, head;
+  std::vector<ModuleState> experts;
+  RowBuffer h, base; // the trunk's outputs, and the base's as far as they were needed, in what experts receive
+
+  std::int64_t length() const { return h.length(); }
+  Sequence fork() const;
+  void truncate(std::int64_t length);
+};
+
+} // namespace tenon

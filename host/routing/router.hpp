@@ -1,0 +1,54 @@
+// The router: reads h at the trunk's end and gives strengths, which skip over the middle.
+//
+//   n(h) = (h - mu) / sigma;  score_i = r_i . n(h) + b_i;  score_base = the prior;  strengths = sparsify(scores / tau)
+//
+// Rows are fitted apart, as calibrated log-odds against general text, so that they compose by concatenation: adding one
+// changes no bit of another. Position 0 takes the base. Thread: immutable; any.
+#pragma once
+
+#include "host/model/batch.hpp"
+#include "registry/lock.hpp"
+
+#include <ATen/core/Tensor.h>
+
+#include <vector>
+
+namespace tenon {
+
+// Mean and deviation of h per channel over general text.
+struct Normalization {
+  at::Tensor mean_C, deviation_C;
+  at::Tensor apply(const at::Tensor& h_NC) const;
+};
+
+// An expert's own part of the router.
+struct Row {
+  at::Tensor r_C;
+  double b = 0.0;
+};
+
+class Router {
+ public:
+  // rows: those of slots 1, 2, ...; the base has none. Errors: incompatible (strengths or policy this host lacks).
+  Router(Normalization normalization, const std::vector<Row>& rows, Routing routing, double prior);
+
+  at::Tensor scores(const at::Tensor& h_NC) const; // (N,E); column 0 is the prior
+  at::Tensor strengths(const at::Tensor& h_NC, const Batch& batch) const;
+  at::Tensor sparsify(const at::Tensor& scores_NE) const;
+
+  const Routing& routing() const { return routing_; }
+  const Normalization& normalization() const { return normalization_; }
+  double prior() const { return prior_; }
+  std::int64_t experts() const { return r_EC_.size(0) + 1; }
+
+ private:
+  Normalization normalization_;
+  at::Tensor r_EC_, b_E_; // without the base
+  Routing routing_;
+  double prior_;
+};
+
+// The least prior >= 0 that gives the base this mean strength; scores_NE: of held-out general text, column 0 zero.
+double fit_prior(const at::Tensor& scores_NE, const Router& router, double base_share = 0.9);
+
+} // namespace tenon

@@ -1,0 +1,35 @@
+// What stands behind the opaque handles that operators take. Here the plain form: the tensors themselves, borrowed from
+// whoever owns the weights, computed by LibTorch in float32.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <torch/custom_class.h>
+
+#include <optional>
+#include <vector>
+
+namespace tenon {
+
+// W x + bias + scale * b (a x); bias, a and b may be absent.
+struct PackedLinear {
+  at::Tensor weight;
+  std::optional<at::Tensor> bias, a, b;
+  double scale = 1.0;
+};
+
+struct PackedBlock {
+  PackedLinear q, k, v, o, gate, up, down;
+  at::Tensor attention_norm, ffn_norm;
+  std::int64_t heads = 0, kv_heads = 0, head_dim = 0;
+  double norm_eps = 0, rope_theta = 0;
+};
+
+// One class behind every handle, so that a list of handles has one type; which part is filled is its kind.
+struct PackedHandle : torch::CustomClassHolder {
+  std::optional<PackedLinear> linear;
+  std::vector<PackedBlock> blocks; // one: a block; several: a run
+};
+
+using PackedPointer = c10::intrusive_ptr<PackedHandle>;
+
+} // namespace tenon

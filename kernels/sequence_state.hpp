@@ -1,0 +1,24 @@
+// What a kernel sees of one sequence's state. The host implements it; a tenon_state* at the plugin boundary is one.
+// Thread: one forward call at a time per sequence.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <tenon/plugin.h>
+
+#include <cstdint>
+
+namespace tenon {
+
+class SequenceState {
+ public:
+  virtual ~SequenceState() = default;
+
+  virtual at::Tensor fixed(std::int64_t slot) = 0;                       // read and written in place
+  virtual void append(std::int64_t slot, const at::Tensor& rows) = 0;    // (n, ...) after those already there
+  virtual at::Tensor rows(std::int64_t slot) const = 0;                  // (length, ...), valid until the next append
+};
+
+inline tenon_state* to_handle(SequenceState* state) { return reinterpret_cast<tenon_state*>(state); }
+inline SequenceState* from_handle(tenon_state* handle) { return reinterpret_cast<SequenceState*>(handle); }
+
+} // namespace tenon

@@ -1,0 +1,75 @@
+// tenon.low_rank: the base with a change of low rank in any of its products. The base's own weights are mapped and
+// shared, so an expert costs its rank. Source: Hu et al. 2021, LoRA (arXiv 2106.09685).
+#include <tenon/native.hpp>
+#include <tenon/nn/low_rank.hpp>
+#include <tenon/nn/transformer.hpp>
+
+#include <set>
+
+namespace {
+
+using tenon::nn::Linear;
+
+class LowRankExpert : public tenon::Expert {
+ public:
+  explicit LowRankExpert(const tenon::Setup& setup) : Expert(setup) {
+    if (const std::string base = setup.base.at("architecture").text(); base != "tenon.transformer")
+      throw tenon::Failure(TENON_BAD_CONFIG, "found a base of architecture " + base + ", need tenon.transformer");
+    const std::int64_t rank = setup.config.at("rank").integer();
+    const double scale = setup.config.at("alpha").number() / static_cast<double>(rank);
+    std::set<std::string> targets = strings(setup.config.at("targets")), unused = targets;
+    const auto make = [&](const std::string& name, std::int64_t in, std::int64_t out) -> std::shared_ptr<Linear> {
+      for (const std::string& target : {name, name.substr(name.rfind('.') + 1)}) {
+        if (!targets.count(target)) continue;
+        unused.erase(target);
+        return std::make_shared<tenon::nn::LowRank>(in, out, rank, scale);
+      }
+      return std::make_shared<Linear>(in, out);
+    };
+    const auto options = tenon::nn::TransformerOptions::from(setup.base.at("config"), setup.model.at("width").integer());
+    stack_ = std::make_shared<tenon::nn::Transformer>(options, make);
+    if (!unused.empty())
+      throw tenon::Failure(TENON_BAD_CONFIG, "the base has no product " + *unused.begin() +
+                                                 "; it has q, k, v, o, gate, up, down, each also as blocks.<i>.<name>");
+    for (const auto& child : stack_->named_children()) register_module(child.key(), child.value());
+    for (const auto& parameter : named_parameters())
+      if (!own(parameter.key())) share(parameter.key(), parameter.key());
+  }
+
+  tenon::Tensor forward(const tenon::Input& in) override { return stack_->forward(in.h_NC, in.spans); }
+
+  tenon::StateLayout state_layout() const override {
+    tenon::StateLayout layout;
+    stack_->add_state(layout);
+    return layout;
+  }
+
+  // B is zero at birth, so that the expert starts as the base.
+  void initialize(const tenon::Random& random) override {
+    Expert::initialize(random);
+    for (auto& parameter : named_parameters())
+      if (ends_with(parameter.key(), ".b")) parameter.value().zero_();
+  }
+
+  void train(bool on = true) override {
+    stack_->train(on);
+    Expert::train(on);
+  }
+
+ private:
+  static bool ends_with(const std::string& text, const std::string& end) {
+    return text.size() >= end.size() && text.compare(text.size() - end.size(), end.size(), end) == 0;
+  }
+  static bool own(const std::string& name) { return ends_with(name, ".a") || ends_with(name, ".b"); }
+  static std::set<std::string> strings(const tenon::Config& list) {
+    std::set<std::string> out;
+    for (std::uint64_t i = 0; i < list.count(); ++i) out.insert(list.at(i).text());
+    return out;
+  }
+
+  std::shared_ptr<tenon::nn::Transformer> stack_;
+};
+
+} // namespace
+
+TENON_PLUGIN(tenon::architecture<LowRankExpert>("tenon.low_rank"));

@@ -1,0 +1,21 @@
+// SwiGlu: down(silu(gate(x)) * up(x)). Source: Shazeer 2020 (arXiv 2002.05202), equation 6.
+#pragma once
+
+#include <tenon/nn/attention.hpp>
+
+namespace tenon::nn {
+
+class SwiGlu : public torch::nn::Module {
+ public:
+  SwiGlu(std::int64_t width, std::int64_t inner, const MakeLinear& make = plain_linear) {
+    gate = register_module("gate", make("gate", width, inner));
+    up = register_module("up", make("up", width, inner));
+    down = register_module("down", make("down", inner, width));
+  }
+
+  Tensor forward(const Tensor& x_NC) { return down->forward(at::silu(gate->forward(x_NC)) * up->forward(x_NC)); }
+
+  std::shared_ptr<Linear> gate, up, down;
+};
+
+} // namespace tenon::nn

@@ -1,0 +1,91 @@
+// The host's operators, called through LibTorch's dispatcher: each name carries its version and stands in the plugin's
+// facts. A Packed is opaque: how weights are laid out is the kernels' affair and may change under a compiled plugin.
+//
+// Thread: any. A Packed may be shared.
+#pragma once
+
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <ATen/core/ivalue.h>
+#include <ATen/core/stack.h>
+#include <tenon/expert.hpp>
+
+
+namespace tenon {
+
+using Packed = c10::IValue;
+
+namespace operators {
+
+inline c10::OperatorHandle find(const char* name) { return c10::Dispatcher::singleton().findSchemaOrThrow(name, ""); }
+
+template <class... Arguments>
+c10::IValue call(const c10::OperatorHandle& handle, Arguments&&... arguments) {
+  torch::jit::Stack stack;
+  stack.reserve(sizeof...(arguments));
+  (stack.emplace_back(std::forward<Arguments>(arguments)), ...);
+  handle.callBoxed(stack);
+  return std::move(stack[0]);
+}
+
+inline c10::IValue spans_pointer(c10::ArrayRef<Span> spans) { return reinterpret_cast<std::int64_t>(spans.data()); }
+inline c10::IValue span_count(c10::ArrayRef<Span> spans) { return static_cast<std::int64_t>(spans.size()); }
+
+// weight (F,C), bias (F); and, for a low-rank change, a (R,C), b (F,R): W x + bias + scale * b (a x). An undefined
+// tensor stands for one that is not there.
+inline Packed pack_linear(const Tensor& weight, const Tensor& bias = Tensor(), const Tensor& a = Tensor(),
+                          const Tensor& b = Tensor(), double scale = 1.0) {
+  static const auto handle = find("tenon::pack_linear_v1");
+  const auto or_none = [](const Tensor& tensor) { return tensor.defined() ? c10::IValue(tensor) : c10::IValue(); };
+  return call(handle, weight, or_none(bias), or_none(a), or_none(b), scale);
+}
+// x (N,C) -> (N,F).
+inline Tensor linear(const Tensor& x_NC, const Packed& packed) {
+  static const auto handle = find("tenon::linear_v1");
+  return call(handle, x_NC, packed).toTensor();
+}
+// x / sqrt(mean(x^2) + eps) * weight, over the last dimension.
+inline Tensor rms_norm(const Tensor& x_NC, const Tensor& weight_C, double eps) {
+  static const auto handle = find("tenon::rms_norm_v1");
+  return call(handle, x_NC, weight_C, eps).toTensor();
+}
+// Rotary positions, half-split pairs (i, i + D/2), in the spans' absolute positions. x (N,H,D).
+inline Tensor rope(const Tensor& x_NHD, c10::ArrayRef<Span> spans, double theta) {
+  static const auto handle = find("tenon::rope_v1");
+  return call(handle, x_NHD, spans_pointer(spans), span_count(spans), theta).toTensor();
+}
+// Causal attention of every span over itself and, with state, over what it remembers: k and v (N,G,D) are appended to
+// slots `slot` and `slot + 1`. q (N,H,D), H a multiple of G. Returns (N,H,D).
+inline Tensor attention(const Tensor& q_NHD, const Tensor& k_NGD, const Tensor& v_NGD, c10::ArrayRef<Span> spans,
+                        std::int64_t slot) {
+  static const auto handle = find("tenon::attention_v1");
+  return call(handle, q_NHD, k_NGD, v_NGD, spans_pointer(spans), span_count(spans), slot).toTensor();
+}
+
+struct BlockShape {
+  std::int64_t heads, kv_heads, head_dim;
+  double norm_eps, rope_theta;
+};
+// linears: q, k, v, o, gate, up, down; norms: before attention, before the feed-forward.
+inline Packed pack_block(const std::vector<Packed>& linears, const Tensor& attention_norm, const Tensor& ffn_norm,
+                         const BlockShape& shape) {
+  static const auto handle = find("tenon::pack_block_v1");
+  c10::impl::GenericList list(linears.at(0).type());
+  for (const Packed& linear : linears) list.push_back(linear);
+  return call(handle, std::move(list), attention_norm, ffn_norm, shape.heads, shape.kv_heads, shape.head_dim,
+              shape.norm_eps, shape.rope_theta);
+}
+// Blocks that follow each other, as one handle.
+inline Packed pack_run(const std::vector<Packed>& blocks) {
+  static const auto handle = find("tenon::pack_run_v1");
+  c10::impl::GenericList list(blocks.at(0).type());
+  for (const Packed& block : blocks) list.push_back(block);
+  return call(handle, std::move(list));
+}
+// A run of blocks over x (N,C); block i keeps its keys and values in slots slot + 2i and slot + 2i + 1.
+inline Tensor run(const Tensor& x_NC, const Packed& run, c10::ArrayRef<Span> spans, std::int64_t slot) {
+  static const auto handle = find("tenon::run_v1");
+  return call(handle, x_NC, run, spans_pointer(spans), span_count(spans), slot).toTensor();
+}
+
+} // namespace operators
+} // namespace tenon
