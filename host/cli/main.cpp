@@ -6,6 +6,20 @@ namespace tenon {
 void add_doctor(CLI::App& app, Context& context);
 void add_completion(CLI::App& app, Context& context);
 void add_plugin(CLI::App& app, Context& context);
+void add_model(CLI::App& app, Context& context);
+void add_publish(CLI::App& app, Context& context);
+void add_compose(CLI::App& app, Context& context);
+void add_add(CLI::App& app, Context& context);
+void add_remove(CLI::App& app, Context& context);
+void add_list(CLI::App& app, Context& context);
+void add_show(CLI::App& app, Context& context);
+void add_search(CLI::App& app, Context& context);
+void add_verify(CLI::App& app, Context& context);
+void add_yank(CLI::App& app, Context& context);
+void add_expert_train(CLI::App& app, Context& context);
+void add_run(CLI::App& app, Context& context);
+void add_chat(CLI::App& app, Context& context);
+void add_eval(CLI::App& app, Context& context);
 
 } // namespace tenon
 
@@ -19,6 +33,20 @@ int main(int argc, char** argv) {
            add_doctor,
            add_completion,
            add_plugin,
+           add_model,
+           add_publish,
+           add_compose,
+           add_add,
+           add_remove,
+           add_list,
+           add_show,
+           add_search,
+           add_verify,
+           add_yank,
+           add_expert_train,
+           add_run,
+           add_chat,
+           add_eval,
        }) {
     add(app, context);
   }

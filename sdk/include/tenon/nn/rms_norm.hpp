@@ -1,4 +1,4 @@
-// RmsNorm: x / sqrt(mean(x^2) + eps) * weight over the last dimension, always computed in float32.
+// RmsNorm: x / sqrt(mean(x^2) + eps) * weight over the last dimension, computed in float32 at least.
 // Source: Zhang and Sennrich 2019 (arXiv 1910.07467), equation 4.
 #pragma once
 
@@ -12,8 +12,8 @@ class RmsNorm : public torch::nn::Module {
 
   Tensor forward(const Tensor& x) {
     if (!is_training()) return operators::rms_norm(x, weight, eps_);
-    const Tensor x_float = x.to(at::kFloat);
-    return x_float * at::rsqrt(x_float.square().mean(-1, true) + eps_) * weight;
+    const Tensor wide = x.scalar_type() == at::kBFloat16 ? x.to(at::kFloat) : x;
+    return wide * at::rsqrt(wide.square().mean(-1, true) + eps_) * weight;
   }
 
   double eps() const { return eps_; }

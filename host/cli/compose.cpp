@@ -1,0 +1,158 @@
+// tenon compose | add | remove: which experts a composition has. What was asked for is composition.json; what it became,
+// with every digest, is composition.lock.json.
+#include "host/cli/command.hpp"
+#include "host/cli/progress.hpp"
+#include "host/composition/loader.hpp"
+#include "host/composition/prior.hpp"
+#include "host/loading/platform.hpp"
+
+#include <fmt/format.h>
+
+#include <optional>
+
+namespace tenon {
+namespace {
+
+struct Settings {
+  std::string name, model, strengths = "top_k";
+  std::vector<std::string> experts;
+  std::int64_t top_k = 2;
+  double temperature = 1.0;
+};
+
+std::filesystem::path request_path(const Context& context, const std::string& name) {
+  return context.home.composition(name) / "composition.json";
+}
+std::filesystem::path lock_path(const Context& context, const std::string& name) {
+  return context.home.composition(name) / "composition.lock.json";
+}
+
+Request read_existing(const Context& context, const std::string& name) {
+  const std::filesystem::path path = request_path(context, name);
+  if (!std::filesystem::exists(path))
+    throw Error(Code::not_found, "compose", "there is no composition " + name, "make one: tenon compose " + name + " --model MODEL EXPERT...");
+  return read_request(path);
+}
+
+// Loads every member once, so that nothing is locked which does not fit, and fits the prior of the set.
+Lock make_lock(const Request& request, Context& context) {
+  const Registry registry(context.registry());
+  Lock lock = resolve(registry, request, host_platform().text()).value();
+  const Loader loader(registry, {context.home.store(), context.home.cache(), {}});
+  const auto model = loader.model(registry.locked(lock.model.name, lock.model.version, lock.model.entry).entry);
+  std::optional<ExpertPackage> base;
+  std::vector<Row> rows;
+  for (const LockedSlot& slot : lock.slots) {
+    const Entry entry = registry.locked(slot.name, slot.version, slot.entry).entry;
+    ExpertPackage package = loader.expert(entry, *model, base ? &*base : nullptr, &slot.plugin);
+    if (!base) {
+      base = std::move(package);
+      continue;
+    }
+    if (!package.row)
+      throw Error(Code::incompatible, entry.title(), "this expert has no row, so no router can choose it", "train it with tenon expert train");
+    rows.push_back(*package.row);
+  }
+  std::optional<Progress> bar;
+  lock.router.prior = fit_prior(*model, rows, request.routing, context.home.cache(), [&](std::uint64_t done, std::uint64_t total) {
+    if (!bar) bar.emplace(context.out, "general text", static_cast<std::int64_t>(total), "blocks");
+    bar->update(static_cast<std::int64_t>(done));
+  });
+  lock.router.prior_set = lock.set_digest();
+  return lock;
+}
+
+void show(const std::string& name, const Lock& lock, Context& context) {
+  if (context.flags.json) {
+    context.out.json(lock.to_json());
+    return;
+  }
+  Table table{{"slot", "expert", "version", "plugin", "entry"}, {}, {0}};
+  for (const LockedSlot& slot : lock.slots)
+    table.rows.push_back({std::to_string(slot.slot), slot.name, slot.version.text(),
+                          slot.plugin.name + " " + slot.plugin.version.text(), slot.entry.substr(0, 19)});
+  context.out.line(fmt::format("{}: {} {}, {} strengths{}, prior of the base {:.3f}", name, lock.model.name, lock.model.version.text(),
+                               lock.router.routing.strengths,
+                               lock.router.routing.strengths == "top_k" ? fmt::format(" (k = {})", lock.router.routing.top_k) : "",
+                               lock.router.prior.value_or(0.0)));
+  context.out.table(table);
+  context.out.next(fmt::format("tenon run {} \"...\" --explain", name));
+}
+
+void lock_and_show(const std::string& name, const Request& request, Context& context) {
+  const Lock lock = make_lock(request, context);
+  write_lock(lock_path(context, name), lock);
+  write_request(request_path(context, name), request);
+  show(name, lock, context);
+}
+
+void compose(const Settings& settings, Context& context) {
+  Request request;
+  request.model = PackageRequest::parse(settings.model);
+  for (const std::string& expert : settings.experts) request.experts.push_back(PackageRequest::parse(expert));
+  request.routing.strengths = settings.strengths;
+  request.routing.top_k = settings.top_k;
+  request.routing.temperature = settings.temperature;
+  lock_and_show(settings.name, request, context);
+}
+
+void add_experts(const Settings& settings, Context& context) {
+  Request request = read_existing(context, settings.name);
+  for (const std::string& text : settings.experts) {
+    const PackageRequest expert = PackageRequest::parse(text);
+    for (const PackageRequest& member : request.experts)
+      if (member.name == expert.name)
+        throw Error(Code::usage, settings.name, expert.name + " is in it already", "take it out first: tenon remove " + settings.name + " " + expert.name);
+    request.experts.push_back(expert);
+  }
+  lock_and_show(settings.name, request, context);
+}
+
+void remove_experts(const Settings& settings, Context& context) {
+  Request request = read_existing(context, settings.name);
+  for (const std::string& name : settings.experts) {
+    const auto found = std::find_if(request.experts.begin(), request.experts.end(), [&](const PackageRequest& member) { return member.name == name; });
+    if (found == request.experts.end()) {
+      std::vector<std::string> members;
+      for (const PackageRequest& member : request.experts) members.push_back(member.name);
+      throw Error(Code::not_found, settings.name, "it has no expert " + name, "it has: " + (members.empty() ? "none" : joined(members, ", ")));
+    }
+    request.experts.erase(found);
+  }
+  lock_and_show(settings.name, request, context);
+}
+
+} // namespace
+
+void add_compose(CLI::App& app, Context& context) {
+  auto settings = std::make_shared<Settings>();
+  CLI::App* command = app.add_subcommand("compose", "Join a model and experts under a name");
+  command->add_option("name", settings->name, "Name of the composition")->required();
+  command->add_option("experts", settings->experts, "Experts, as NAME or NAME@RANGE; the base is always there");
+  command->add_option("--model", settings->model, "Model, as NAME or NAME@RANGE")->required();
+  command->add_option("--strengths", settings->strengths, "softmax (every expert runs) or top_k")->check(CLI::IsMember({"softmax", "top_k"}))->capture_default_str();
+  command->add_option("--top-k", settings->top_k, "How many experts a position may use, the base among them")->check(CLI::PositiveNumber)->capture_default_str();
+  command->add_option("--temperature", settings->temperature, "Of the strengths")->check(CLI::PositiveNumber)->capture_default_str();
+  examples(*command, {"tenon compose bot --model smollm2 legal@^1 hr@^1 --top-k 2"});
+  command->callback([settings, &context] { compose(*settings, context); });
+}
+
+void add_add(CLI::App& app, Context& context) {
+  auto settings = std::make_shared<Settings>();
+  CLI::App* command = app.add_subcommand("add", "Add experts to a composition; nobody else's bytes change");
+  command->add_option("name", settings->name, "The composition")->required();
+  command->add_option("experts", settings->experts, "Experts, as NAME or NAME@RANGE")->required();
+  examples(*command, {"tenon add bot math@^1"});
+  command->callback([settings, &context] { add_experts(*settings, context); });
+}
+
+void add_remove(CLI::App& app, Context& context) {
+  auto settings = std::make_shared<Settings>();
+  CLI::App* command = app.add_subcommand("remove", "Take experts out of a composition");
+  command->add_option("name", settings->name, "The composition")->required();
+  command->add_option("experts", settings->experts, "Names of experts")->required();
+  examples(*command, {"tenon remove bot hr"});
+  command->callback([settings, &context] { remove_experts(*settings, context); });
+}
+
+} // namespace tenon

@@ -1,0 +1,64 @@
+#include "host/model/state.hpp"
+
+#include "registry/base/error.hpp"
+
+#include <ATen/ATen.h>
+
+#include <catch2/catch.hpp>
+
+using namespace tenon;
+
+namespace {
+
+ModuleLayout layout() { return {{"k", true, {2, 3}}, {"memory", false, {4}}}; }
+
+at::Tensor numbered(std::int64_t rows, double first) { return at::arange(rows * 6, at::kFloat).view({rows, 2, 3}) + first; }
+
+} // namespace
+
+TEST_CASE("state appends rows and gives back all of them in order") {
+  ModuleState state(layout());
+  state.append(0, numbered(2, 0));
+  state.append(0, numbered(100, 12)); // grows past its first room
+  CHECK(at::equal(state.rows(0), numbered(102, 0)));
+}
+
+TEST_CASE("state refuses a slot or a shape that the layout does not have") {
+  ModuleState state(layout());
+  CHECK_THROWS_AS(state.append(1, numbered(1, 0)), Error);
+  CHECK_THROWS_AS(state.append(0, at::zeros({1, 3, 2})), Error);
+  CHECK_THROWS_AS(state.fixed(0), Error);
+  CHECK_THROWS_AS(state.rows(7), Error);
+}
+
+TEST_CASE("a forked state goes its own way") {
+  ModuleState state(layout());
+  state.append(0, numbered(3, 0));
+  state.fixed(1).fill_(5);
+  state.advance(3);
+  ModuleState fork = state.fork();
+  fork.append(0, numbered(1, 100));
+  fork.fixed(1).fill_(7);
+  CHECK(state.rows(0).size(0) == 3);
+  CHECK(state.fixed(1)[0].item<float>() == 5);
+  CHECK(at::equal(fork.rows(0).narrow(0, 0, 3), numbered(3, 0)));
+  CHECK(fork.done() == 3);
+}
+
+TEST_CASE("a state of positions is cut back where asked, one with fixed tensors starts again") {
+  ModuleState positions(ModuleLayout{{"k", true, {2, 3}}});
+  positions.append(0, numbered(5, 0));
+  positions.advance(5);
+  positions.truncate(2);
+  CHECK(positions.done() == 2);
+  CHECK(at::equal(positions.rows(0), numbered(2, 0)));
+
+  ModuleState recurrent(layout());
+  recurrent.append(0, numbered(5, 0));
+  recurrent.fixed(1).fill_(1);
+  recurrent.advance(5);
+  recurrent.truncate(2);
+  CHECK(recurrent.done() == 0);
+  CHECK(recurrent.rows(0).size(0) == 0);
+  CHECK(recurrent.fixed(1).abs().sum().item<float>() == 0);
+}
