@@ -114,6 +114,9 @@ void RunFolder::write_metrics(const StepReport& report, double seconds, double t
                        {"tokens", report.tokens},
                        {"tokens_per_second", tokens_per_second},
                        {"seconds", seconds}};
+  json::array blocks;
+  for (const std::uint32_t block : report.blocks) blocks.emplace_back(block);
+  line["blocks"] = blocks;
   if (report.alone) line["loss_alone"] = *report.alone;
   if (report.mixture) line["loss_mixture"] = *report.mixture;
   if (report.divergence) line["kl"] = *report.divergence;

@@ -54,6 +54,7 @@ class Streams {
 
   std::int64_t size() const { return blocks_.size(); }
   std::int64_t length() const { return blocks_.length; }
+  std::uint32_t number(std::int64_t i) const { return blocks_.order[static_cast<std::size_t>(i)]; } // in the text
   at::Tensor tokens_T(std::int64_t i) const { return blocks_.tokens_T(i); }
   at::Tensor h_TC(std::int64_t i) const { return half(i, 0); } // float32
   at::Tensor base_TC(std::int64_t i) const { return half(i, 1); }

@@ -52,6 +52,17 @@ std::string list_of(const std::set<std::string>& names) {
   return text.empty() ? "none" : text;
 }
 
+// The plan's own mistake, and so the caller's.
+json::object complete_config(const ArchitectureFacts& facts, const json::object& config, const Plugin& plugin) {
+  try {
+    return facts.complete(config);
+  } catch (const Error& error) {
+    throw Error(Code::usage, facts.name, error.message,
+                "see what it can be told: tenon show " + plugin.facts.name + "; fields of the plan have a section, as in "
+                "--set train.steps=100");
+  }
+}
+
 ExpertManifest draft_manifest(const TrainingPlan& plan, const std::string& name, const Plugin& plugin,
                               const Model& model) {
   const ArchitectureFacts& facts = *plugin.facts.architecture(plan.architecture);
@@ -62,7 +73,7 @@ ExpertManifest draft_manifest(const TrainingPlan& plan, const std::string& name,
   manifest.license = plan.license;
   manifest.plugin = PackageRequest::parse(plugin.facts.name + "@^" + plugin.facts.version.text());
   manifest.architecture = plan.architecture;
-  manifest.config = facts.complete(plan.config);
+  manifest.config = complete_config(facts, plan.config, plugin);
   manifest.contract = model.contract();
   manifest.context = facts.context.text();
   manifest.uses = facts.uses;

@@ -132,12 +132,14 @@ Trainer::Micro Trainer::general_batch(std::int64_t first) const {
 // One block is used where it is mapped; several are put side by side.
 Trainer::Micro Trainer::gather(const Streams& streams, const std::vector<std::int64_t>& blocks) const {
   std::vector<at::Tensor> tokens, h, base;
+  std::vector<std::uint32_t> numbers;
   for (const std::int64_t block : blocks) {
+    numbers.push_back(streams.number(block));
     tokens.push_back(streams.tokens_T(block));
     h.push_back(streams.h_TC(block));
     base.push_back(streams.base_TC(block));
   }
-  return {at::stack(tokens), h.size() == 1 ? h[0] : at::cat(h), base.size() == 1 ? base[0] : at::cat(base), {}};
+  return {at::stack(tokens), h.size() == 1 ? h[0] : at::cat(h), base.size() == 1 ? base[0] : at::cat(base), {}, numbers};
 }
 
 at::Tensor Trainer::middle(const Micro& micro, const Batch& batch) const {
@@ -151,6 +153,7 @@ at::Tensor Trainer::middle(const Micro& micro, const Batch& batch) const {
 }
 
 void Trainer::domain_loss(const Micro& micro, StepReport& report) {
+  report.blocks.insert(report.blocks.end(), micro.blocks.begin(), micro.blocks.end());
   const std::int64_t sequences = micro.tokens_BT.size(0), length = micro.tokens_BT.size(1);
   const Batch batch = Batch::whole(micro.tokens_BT);
   at::Tensor features_NC;
@@ -173,6 +176,7 @@ void Trainer::domain_loss(const Micro& micro, StepReport& report) {
 }
 
 void Trainer::general_loss(const Micro& micro, StepReport& report) {
+  report.blocks.insert(report.blocks.end(), micro.blocks.begin(), micro.blocks.end());
   const Batch batch = Batch::whole(micro.tokens_BT);
   at::Tensor features_NC, base_features_NC;
   {

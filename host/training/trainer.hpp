@@ -31,6 +31,7 @@ struct StepReport {
   std::optional<double> alone, mixture, divergence; // parts of it, where the step had them
   double learning_rate = 0.0, gradient_norm = 0.0;
   std::int64_t tokens = 0;
+  std::vector<std::uint32_t> blocks; // of the text, in the order used
 };
 
 class Trainer {
@@ -48,6 +49,7 @@ class Trainer {
  private:
   struct Micro { // one batch
     at::Tensor tokens_BT, h_NC, base_NC, alone_B;
+    std::vector<std::uint32_t> blocks;
   };
   Micro domain_batch(std::int64_t first) const;
   Micro general_batch(std::int64_t first) const;
