@@ -23,6 +23,12 @@ bool is_utc_time(std::string_view text) {
   return true;
 }
 
+std::string line_at(const JsonReader& reader) {
+  std::string line = reader.string();
+  if (const std::string problem = line_problem(line); !problem.empty()) reader.fail(problem + ", need one plain line");
+  return line;
+}
+
 FileRecord file_of(const JsonReader& reader) {
   FileRecord file{reader.at("path").string(), reader.at("role").string(), reader.at("digest").string(), 0};
   if (const std::string problem = package_path_problem(file.path); !problem.empty())
@@ -46,7 +52,7 @@ void read_files(const JsonReader& list, Entry& entry) {
 }
 
 void read_plugin_fields(const JsonReader& reader, Entry& entry) {
-  entry.platform = reader.at("platform").string();
+  entry.platform = line_at(reader.at("platform"));
   entry.source = reader.at("source").string();
   if (entry.platform.empty()) reader.at("platform").fail("need the platform this build is for");
   if (!is_digest(entry.source)) reader.at("source").fail("need sha256: and 64 lower-case hex digits");
@@ -78,8 +84,8 @@ Entry Entry::parse(std::string_view bytes, std::string_view where) {
   entry.version = *version;
   entry.published = reader.at("published").string();
   if (!is_utc_time(entry.published)) reader.at("published").fail("need a time as 2026-01-31T12:00:00Z");
-  entry.summary = reader.at("summary").string();
-  entry.license = reader.at("license").string();
+  entry.summary = line_at(reader.at("summary"));
+  entry.license = line_at(reader.at("license"));
   read_files(reader.at("files"), entry);
   entry.manifest = reader.at("manifest").object();
   if (entry.kind == Kind::plugin) read_plugin_fields(reader, entry);

@@ -31,6 +31,12 @@ std::string read_digest(const JsonReader& reader) {
   return digest;
 }
 
+std::string line_at(const JsonReader& reader) {
+  std::string line = reader.string();
+  if (const std::string problem = line_problem(line); !problem.empty()) reader.fail(problem + ", need one plain line");
+  return line;
+}
+
 Event event_of(const json::value& value, const std::string& where) {
   const JsonReader reader(value, rules::format(where));
   Event event;
@@ -42,13 +48,13 @@ Event event_of(const json::value& value, const std::string& where) {
   const auto version = Version::try_parse(reader.at("version").string());
   if (!version) reader.at("version").fail("need a semantic version");
   event.version = *version;
-  event.time = reader.at("time").string();
-  event.reason = reader.string("reason", "");
+  event.time = line_at(reader.at("time"));
+  event.reason = reader.has("reason") ? line_at(reader.at("reason")) : "";
   if (reader.has("signature")) event.signature = reader.at("signature").value();
   if (event.what != Event::What::publish) return event;
   event.entry = read_digest(reader.at("entry"));
   if (event.kind == Kind::plugin) {
-    event.platform = reader.at("platform").string();
+    event.platform = line_at(reader.at("platform"));
     event.source = read_digest(reader.at("source"));
   }
   return event;
@@ -172,6 +178,8 @@ void append_event(const std::filesystem::path& registry, const Event& event, con
                 "an index line of " + std::to_string(line.size()) + " bytes is larger than the " +
                     std::to_string(kEventLimitBytes) + " allowed",
                 "shorten what is said in it");
+  if (const std::string problem = line_problem(event.reason); !problem.empty())
+    throw Error(Code::usage, rules::kName, "a reason is one plain line: " + problem, "write it on one line");
   IndexFile file(index_path(registry, event.name));
   file.repair();
   file.append(line, observer);

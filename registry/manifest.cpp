@@ -79,6 +79,13 @@ json::array strings_json(const std::vector<std::string>& strings) {
   return list;
 }
 
+std::string line_of_member(const JsonReader& reader, std::string_view key) {
+  std::string line = reader.string(key, "");
+  if (const std::string problem = line_problem(line); !problem.empty())
+    reader.at(key).fail(problem + ", need one plain line");
+  return line;
+}
+
 std::optional<std::string> digest_of_member(const JsonReader& reader, std::string_view key) {
   if (!reader.has(key) || reader.at(key).value().is_null()) return std::nullopt;
   return digest_at(reader.at(key).at("digest"));
@@ -168,8 +175,8 @@ ModelManifest ModelManifest::parse(const json::value& value, const std::string& 
   ModelManifest m;
   m.name = name_at(reader.at("name"), Kind::model);
   m.version = version_at(reader.at("version"));
-  m.summary = reader.string("summary", "");
-  m.license = reader.string("license", "");
+  m.summary = line_of_member(reader, "summary");
+  m.license = line_of_member(reader, "license");
   m.family = reader.at("family").string();
   m.layers = reader.at("layers").integer();
   m.vocab = reader.at("vocab").integer();
@@ -224,8 +231,8 @@ ExpertManifest ExpertManifest::parse(const json::value& value, const std::string
   ExpertManifest m;
   m.name = name_at(reader.at("name"), Kind::expert);
   m.version = version_at(reader.at("version"));
-  m.summary = reader.string("summary", "");
-  m.license = reader.string("license", "");
+  m.summary = line_of_member(reader, "summary");
+  m.license = line_of_member(reader, "license");
   const auto range = Range::try_parse(reader.at("plugin").at("range").string());
   if (!range) reader.at("plugin").at("range").fail("need a version range, as ^1.2 is");
   m.plugin = {name_at(reader.at("plugin").at("name"), Kind::plugin), *range};

@@ -101,4 +101,15 @@ std::string package_path_problem(std::string_view path) {
   return "";
 }
 
+std::string line_problem(std::string_view text) {
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    const auto byte = static_cast<unsigned char>(text[i]);
+    // The second half of the test is U+0080 to U+009F in UTF-8: some terminals obey those, too.
+    const bool control = byte < 0x20 || byte == 0x7f ||
+                         (byte == 0xc2 && i + 1 < text.size() && static_cast<unsigned char>(text[i + 1]) < 0xa0);
+    if (control) return "byte " + std::to_string(i + 1) + " is a control character";
+  }
+  return "";
+}
+
 } // namespace tenon

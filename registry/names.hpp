@@ -34,4 +34,7 @@ std::string digest_of_text(std::string_view text);
 // 255 characters. Empty when it may stand.
 std::string package_path_problem(std::string_view path);
 
+// One line of text that a terminal may show: no control characters. Empty when it may stand.
+std::string line_problem(std::string_view text);
+
 } // namespace tenon

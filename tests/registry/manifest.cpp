@@ -36,6 +36,8 @@ TEST_CASE("an expert manifest that breaks a rule is refused with the field's pat
   refuse([](auto& o) { o["surprise"] = 1; }, "surprise");
   refuse([](auto& o) { o["name"] = "Legal"; }, "/name");
   refuse([](auto& o) { o["version"] = "one"; }, "/version");
+  refuse([](auto& o) { o["summary"] = "clears\x1b[2J the screen"; }, "/summary");
+  refuse([](auto& o) { o["license"] = "two\nlines"; }, "/license");
   refuse([](auto& o) { o["context"] = "window(0)"; }, "/context");
   refuse([](auto& o) { o["context"] = "window(x)"; }, "/context");
   refuse([](auto& o) { o["contract"].as_object()["model_digest"] = "sha256:zz"; }, "/contract/model_digest");

@@ -190,6 +190,7 @@ TEST_CASE("yanking what is yanked, or what is not there, is refused") {
   world.registry.yank("legal", one, "");
   CHECK(error_of([&] { world.registry.yank("legal", one, ""); }).code == Code::usage);
   CHECK(error_of([&] { world.registry.yank("legal", Version::parse("9.0.0"), ""); }).code == Code::not_found);
+  CHECK(error_of([&] { world.registry.yank("legal", Version::parse("1.1.0"), "two\nlines"); }).code == Code::usage);
   CHECK(error_of([&] { world.registry.yank("nobody", one, ""); }).code == Code::not_found);
   CHECK(error_of([&] { world.registry.yank("legal", Version::parse("1.1.0"), std::string(70000, 'x')); }).code ==
         Code::usage);
