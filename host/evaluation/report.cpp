@@ -44,7 +44,7 @@ json::object corpus_json(const CorpusScore& corpus) {
           {"loads", loads}};
 }
 
-std::string number(double value) { return fmt::format(value < 1000 ? "{:.2f}" : "{:.0f}", value); }
+std::string number(double value) { return value < 1000 ? fmt::format("{:.2f}", value) : fmt::format("{:.0f}", value); }
 
 std::string perplexity_text(const ArmScore& arm) {
   const std::string mean = number(std::exp(arm.nll.mean));
@@ -93,7 +93,7 @@ ReportTable loads(const Evaluation& evaluation) {
 
 } // namespace
 
-json::object to_json(const Evaluation& evaluation, const std::vector<Verdict>* verdicts) {
+json::object to_json(const Evaluation& evaluation, const std::vector<Judgement>* verdicts) {
   json::array corpora, judged;
   for (const CorpusScore& corpus : evaluation.corpora) corpora.push_back(corpus_json(corpus));
   json::object out = {{"schema", 1},
@@ -105,7 +105,7 @@ json::object to_json(const Evaluation& evaluation, const std::vector<Verdict>* v
                       {"pooled", arms_json(evaluation.pooled)}};
   if (!verdicts) return out;
   bool passed = true;
-  for (const Verdict& one : *verdicts) {
+  for (const Judgement& one : *verdicts) {
     passed = passed && one.passed;
     judged.push_back(json::object{
         {"rule", one.rule}, {"subject", one.subject}, {"passed", one.passed}, {"found", one.found}, {"need", one.need}});
@@ -115,12 +115,12 @@ json::object to_json(const Evaluation& evaluation, const std::vector<Verdict>* v
   return out;
 }
 
-std::vector<ReportTable> tables(const Evaluation& evaluation, const std::vector<Verdict>* verdicts) {
+std::vector<ReportTable> tables(const Evaluation& evaluation, const std::vector<Judgement>* verdicts) {
   std::vector<ReportTable> out = {perplexities(evaluation)};
   if (evaluation.experts.size() > 1) out.push_back(loads(evaluation));
   if (!verdicts) return out;
   ReportTable judged{"Verdicts", {"rule", "on", "verdict", "found", "need"}, {}};
-  for (const Verdict& one : *verdicts)
+  for (const Judgement& one : *verdicts)
     judged.rows.push_back({one.rule, one.subject, one.passed ? "passed" : "FAILED", one.found, one.need});
   out.push_back(std::move(judged));
   return out;

@@ -78,6 +78,8 @@ CorpusSplit Training::read_text() const {
   const std::vector<fs::path> paths(plan_.data.paths.begin(), plan_.data.paths.end());
   CorpusSplit text = prepare_corpus(paths, subject_.model->tokenizer(), options, loader_.cache() / "corpora");
   hooks_.say(describe(text.report));
+  // The text that evaluation may use, kept with the run: the cache may be cleared, and the inputs may change.
+  fs::copy_file(text.held_out.path(), folder_.run() / "held_out.tokens", fs::copy_options::overwrite_existing);
   return text;
 }
 
