@@ -36,7 +36,8 @@ build() {
   local folder="$1"
   shift
   # Line tables are enough to read a stack by, and a third quicker to compile than full debug information.
-  cmake -S . -B "$folder" -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo "$@" >"$folder.log" 2>&1 || { cat "$folder.log" >&2 && return 1; }
+  cmake -S . -B "$folder" -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo \
+    -DTENON_TORCH_ROOT="${TENON_DEPS:-$root/.deps}/torch" "$@" >"$folder.log" 2>&1 || { cat "$folder.log" >&2 && return 1; }
   # A quiet build: errors and the count of steps are enough.
   NINJA_STATUS="[$folder %f/%t] " cmake --build "$folder" --parallel "$(nproc)" >&2
 }
