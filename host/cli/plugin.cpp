@@ -38,16 +38,21 @@ std::vector<Judgement> check(const std::filesystem::path& library, const Context
   const MappedFile file(library);
   Candidate candidate = library_candidate(file.bytes(), library.filename().string(), host);
   title = candidate.title;
+  std::optional<Refusal> opening;
   if (!first_refusal(candidate, 1, 6)) {
     try {
       const PluginLoader loader(host, context.home.store(), host_table());
       candidate.table = loader.load({library, nullptr}).table;
     } catch (const Error& error) {
       if (error.code != Code::plugin) throw;
-      candidate.open_problem = error.message;
+      opening = Refusal{error.code, error.unit, error.message, error.remedy};
     }
   }
-  return judge(candidate);
+  std::vector<Judgement> judgements = judge(candidate);
+  for (Judgement& one : judgements) {
+    if (opening && one.rule->id == opening->rule) one = {one.rule, Verdict::refused, opening};
+  }
+  return judgements;
 }
 
 const char* verdict_name(Verdict verdict) {

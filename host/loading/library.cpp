@@ -41,15 +41,22 @@ void refuse(const std::optional<Refusal>& refusal) {
   if (refusal) throw refusal->to_error();
 }
 
-void initialise(const Plugin& plugin, const tenon_host* host) {
+// The loader's own words out of Boost's sentence around them.
+std::string dlerror_text(const std::string& text) {
+  constexpr std::string_view kBefore = "dlerror system message: ";
+  const auto begin = text.find(kBefore), end = text.rfind("): ");
+  if (begin == text.npos || end == text.npos || end < begin) return text;
+  return text.substr(begin + kBefore.size(), end - begin - kBefore.size());
+}
+
+// Why the plugin does not start; empty where it does.
+std::string start(const tenon_plugin& plugin, const tenon_host* host) {
   std::array<char, 1024> buffer{};
   tenon_message message{buffer.data(), buffer.size(), 0};
-  const tenon_status status = plugin.table->init(host, &message);
-  if (status == TENON_OK) return;
+  const tenon_status status = plugin.init(host, &message);
+  if (status == TENON_OK) return "";
   const std::string_view text(buffer.data(), std::min<std::size_t>(message.size, buffer.size()));
-  throw Error(Code::plugin, "plugin",
-              fmt::format("{}: init failed with status {}: {}", plugin.facts.title(), static_cast<int>(status), text),
-              "ask its vendor, " + plugin.facts.vendor);
+  return fmt::format("init failed with status {}: {}", static_cast<int>(status), text);
 }
 
 } // namespace
@@ -85,12 +92,12 @@ const Plugin& PluginLoader::open(const LibraryStore::Stored& stored, Candidate c
     if (!candidate.table) candidate.open_problem = "its entry returns no table";
     opened().libraries.push_back(std::move(library));
   } catch (const boost::dll::fs::system_error& error) {
-    candidate.open_problem = error.what();
+    candidate.open_problem = dlerror_text(error.what());
   }
   refuse(first_refusal(candidate, 8, 8));
-  auto plugin = std::make_unique<Plugin>(Plugin{*candidate.facts, stored.digest, stored.path, candidate.table});
-  initialise(*plugin, host_table_);
-  slot = std::move(plugin);
+  candidate.init_problem = start(*candidate.table, host_table_);
+  refuse(first_refusal(candidate, 8, 8));
+  slot = std::make_unique<Plugin>(Plugin{*candidate.facts, stored.digest, stored.path, candidate.table});
   return *slot;
 }
 

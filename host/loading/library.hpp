@@ -44,7 +44,7 @@ class PluginLoader {
   // host_table is given to every plugin's init, and lives until the process ends.
   PluginLoader(HostSide host, const std::filesystem::path& store, const tenon_host* host_table);
 
-  // Errors: of the refusing rule; plugin, where init fails.
+  // Errors: of the refusing rule.
   const Plugin& load(const PluginSource& source) const;
 
   struct Outcome {

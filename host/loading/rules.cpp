@@ -27,6 +27,7 @@ std::optional<Refusal> judge_precision(const Candidate& c);
 std::optional<Refusal> judge_device(const Candidate& c);
 std::optional<Refusal> judge_load(const Candidate& c);
 std::optional<Refusal> judge_descriptor(const Candidate& c);
+std::optional<Refusal> judge_init(const Candidate& c);
 std::optional<Refusal> judge_weights(const Candidate& c);
 
 namespace {
@@ -115,6 +116,7 @@ constexpr Rule kRules[] = {
     {"TN-P18 load", 8, "the dynamic loader can open it", "build it against this host", was_opened, judge_load},
     {"TN-P19 descriptor", 8, "the open library says what its facts say", "build it with TENON_PLUGIN()",
      has_table_and_facts, judge_descriptor},
+    {"TN-P23 init", 8, "it starts", "ask its vendor", has_table_and_facts, judge_init},
     {"TN-P20 weights", 9, "the weights are exactly those the architecture asks for",
      "train or publish the expert again", has_parameters, judge_weights},
 };

@@ -25,6 +25,7 @@
 //   TN-P20 weights       9    weights missing, extra, misshapen, of another type                           5
 //   TN-P21 agreement     4    embedded facts that differ from the package's                                5
 //   TN-P22 plugin        6    a plugin other than the one the expert asks for, or out of its range         4
+//   TN-P23 init          8    a plugin that fails to start                                              7
 //   TN-R10 model, TN-R11 base, TN-R12 contract: the registry's, at step 6, for an expert of another model  4
 //
 // Ids are never given a second meaning. Thread: values; any thread.
@@ -67,7 +68,7 @@ struct Candidate {
   // After step 8: what the open library says, or why it does not open. After create in step 9: the tensors the expert
   // asks for, each with source "base:<tensor>" where it is shared with the base, else "".
   const tenon_plugin* table = nullptr;
-  std::string open_problem;
+  std::string open_problem, init_problem;
   std::optional<std::vector<WeightRecord>> parameters;
 };
 

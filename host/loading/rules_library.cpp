@@ -266,4 +266,9 @@ std::optional<Refusal> judge_descriptor(const Candidate& c) {
   return std::nullopt;
 }
 
+std::optional<Refusal> judge_init(const Candidate& c) {
+  if (c.init_problem.empty()) return std::nullopt;
+  return refusal(Code::plugin, "TN-P23 init", c, c.init_problem, "ask its vendor, " + c.facts->vendor);
+}
+
 } // namespace tenon

@@ -95,7 +95,7 @@ TEST_CASE("a plugin whose table says something else than its facts is refused") 
 }
 
 TEST_CASE("a plugin whose init fails is refused with its own words, and exit status 7") {
-  Loading().check_refused("init_fails", "plugin", Code::plugin,
+  Loading().check_refused("init_fails", "TN-P23 init", Code::plugin,
                           "hostile.plain 1.2.0: init failed with status 5: no licence found");
   CHECK(exit_status(Code::plugin) == 7);
 }
