@@ -84,7 +84,7 @@ struct Side {
   throw Error(Code::usage, "corpus",
               fmt::format("{}: found {} blocks of {} tokens ({} tokens), need {}: {} held out and as many to train on",
                           text.inputs, blocks, options.sequence_length, tokens, needed, options.held_out_blocks),
-              blocks >= 2 ? fmt::format("add text or use --set held_out_blocks={}", blocks / 2) : "add text");
+              blocks >= 4 ? fmt::format("add text or use --set data.held_out_blocks={}", blocks / 2) : "add text");
 }
 
 std::string key_of(const char* kind, const CorpusText& text, const Tokenizer& tokenizer, const CorpusOptions& options) {

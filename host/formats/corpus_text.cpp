@@ -100,11 +100,11 @@ std::string text_of_line(std::string_view line, const std::string& where, const 
   const json::value* member = value.is_object() ? value.as_object().if_contains(field) : nullptr;
   if (!member) {
     throw Error(Code::usage, "corpus", fmt::format("{}: found {}, need \"{}\"", where, members_of(value), field),
-                "name the field that holds the text: --set field=NAME");
+                "name the field that holds the text: --set data.field=NAME in training, --field NAME elsewhere");
   }
   if (!member->is_string()) {
     throw Error(Code::usage, "corpus", fmt::format("{}: \"{}\" is no string", where, field),
-                "name the field that holds the text: --set field=NAME");
+                "name the field that holds the text: --set data.field=NAME in training, --field NAME elsewhere");
   }
   return std::string(member->as_string());
 }

@@ -97,7 +97,7 @@ TEST_CASE_METHOD(Fixture, "corpus names file and line of a bad JSONL line") {
   CHECK(has(refusal_of({put("a.jsonl", "{\"text\": \"x\"}\n{oops\n")}, Code::usage), "a.jsonl:2"));
   const std::string message = refusal_of({put("b.jsonl", "{\"body\": \"x\", \"id\": 3}\n")}, Code::usage);
   CHECK(has(message, "b.jsonl:1: found the fields body, id, need \"text\""));
-  CHECK(has(message, "--set field=NAME"));
+  CHECK(has(message, "--set data.field=NAME"));
   CHECK(has(refusal_of({put("c.jsonl", "{\"text\": 3}\n")}, Code::usage), "is no string"));
 }
 
@@ -199,7 +199,7 @@ TEST_CASE_METHOD(Fixture, "corpus that is too small is refused with both numbers
   const std::string message = refusal_of({put("a.txt", prose(1, 150).substr(0, 150))}, Code::usage);
   CHECK(has(message, "[corpus] "));
   CHECK(has(message, "a.txt: found 4 blocks of 32 tokens (151 tokens), need 20: 10 held out"));
-  CHECK(has(message, "--set held_out_blocks=2"));
+  CHECK(has(message, "--set data.held_out_blocks=2"));
   for (const auto& entry : fs::recursive_directory_iterator(scratch.path() / "cache")) {
     CHECK(entry.path().extension() != ".tokens");
   }
