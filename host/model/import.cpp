@@ -102,7 +102,7 @@ Texts find_texts(const std::vector<std::filesystem::path>& folders) {
     if (std::filesystem::is_directory(folder))
       for (const auto& entry : std::filesystem::directory_iterator(folder))
         if (entry.is_directory()) texts.kinds.push_back(entry.path().filename().string()), any = true;
-    if (!any) texts.kinds.push_back(folder.stem().string());
+    if (!any) texts.kinds.push_back((folder / "").parent_path().stem().string()); // "json" of "json/", too
   }
   std::sort(texts.kinds.begin(), texts.kinds.end());
   return texts;
