@@ -6,6 +6,7 @@
 #   host/demo.sh --smoke  the same road on a tiny random model, in two minutes; proves the road, not the gains
 #
 # Everything lies in .demo/ (.demo-smoke/). A stopped demo goes on where it was; delete the folder to begin afresh.
+# TENON_BUILD names another build folder than .build.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -33,9 +34,10 @@ once() {
 }
 
 step "Build Tenon and install its SDK"
-cmake -S . -B .build -G Ninja -DTENON_TORCH_ROOT="$deps/torch" >"$demo/build.log"
-ninja -C .build >>"$demo/build.log" || { tail -n 40 "$demo/build.log" >&2; exit 1; }
-once install cmake --install .build --prefix "$demo/prefix" >"$demo/install.log"
+build="${TENON_BUILD:-.build}"
+cmake -S . -B "$build" -G Ninja -DTENON_TORCH_ROOT="$deps/torch" >"$demo/build.log"
+ninja -C "$build" tenon plugins/all || exit 1
+cmake --install "$build" --prefix "$demo/prefix" >"$demo/install.log"
 export PATH="$demo/prefix/bin:$PATH"
 
 if [[ -n "$smoke" ]]; then

@@ -2,6 +2,7 @@
 
 #include "host/loading/bind.hpp"
 #include "host/loading/rules.hpp"
+#include "host/loading/verified.hpp"
 #include "registry/base/error.hpp"
 #include "registry/base/files.hpp"
 
@@ -10,10 +11,6 @@
 
 namespace tenon {
 namespace {
-
-std::filesystem::path path_of(const Registry& registry, const Entry& entry, std::string_view role) {
-  return registry.blob(entry.file_with_role(role).digest);
-}
 
 ExpertManifest manifest_of(const Entry& entry) { return ExpertManifest::parse(entry.manifest, entry.title()); }
 
@@ -38,14 +35,23 @@ void write_row(const std::filesystem::path& path, const Row& row) {
 Loader::Loader(const Registry& registry, Options options)
     : registry_(registry), options_(std::move(options)), plugins_(host_side(host_operators()), options_.store, host_table()) {}
 
+// Checked once by hash, afterwards by inode, size and change time.
+std::filesystem::path Loader::path_of(const Entry& entry, const FileRecord& file) const {
+  return VerifiedBlobs(options_.cache / "verified").check(registry_.blob(file.digest), file.digest, entry.title() + " " + file.path);
+}
+
+std::filesystem::path Loader::path_of(const Entry& entry, std::string_view role) const {
+  return path_of(entry, entry.file_with_role(role));
+}
+
 std::shared_ptr<const Model> Loader::model(const Entry& entry) const {
   const ModelManifest manifest = ModelManifest::parse(entry.manifest, entry.title());
   ModelFiles files;
-  files.weights = path_of(registry_, entry, "weights");
+  files.weights = path_of(entry, "weights");
   files.weights_digest = entry.file_with_role("weights").digest;
-  files.tokenizer = path_of(registry_, entry, "tokenizer");
-  files.normalization = registry_.blob(entry.file("normalization.safetensors").digest);
-  if (!entry.files_with_role("calibration").empty()) files.calibration = path_of(registry_, entry, "calibration");
+  files.tokenizer = path_of(entry, "tokenizer");
+  files.normalization = path_of(entry, entry.file("normalization.safetensors"));
+  if (!entry.files_with_role("calibration").empty()) files.calibration = path_of(entry, "calibration");
   return std::make_shared<const Model>(manifest, files, options_.cache);
 }
 
@@ -53,14 +59,14 @@ const Plugin& Loader::plugin(const PackageRequest& request) const {
   for (const std::filesystem::path& path : options_.dev)
     if (read_facts(MappedFile(path).bytes(), path.string()).name == request.name) return plugins_.load({path, nullptr});
   const Entry entry = registry_.resolve(request, Kind::plugin, host_platform().text());
-  return plugins_.load({path_of(registry_, entry, "library"), &entry});
+  return plugins_.load({registry_.blob(entry.file_with_role("library").digest), &entry});
 }
 
 const Plugin& Loader::plugin(const LockedPlugin& locked) const {
   for (const std::filesystem::path& path : options_.dev)
     if (read_facts(MappedFile(path).bytes(), path.string()).name == locked.name) return plugins_.load({path, nullptr});
   const Entry entry = registry_.locked(locked.name, locked.version, locked.entry).entry;
-  return plugins_.load({path_of(registry_, entry, "library"), &entry});
+  return plugins_.load({registry_.blob(entry.file_with_role("library").digest), &entry});
 }
 
 std::shared_ptr<LoadedExpert> Loader::create(const Plugin& plugin, const std::string& architecture,
@@ -108,10 +114,10 @@ ExpertPackage Loader::expert(const Entry& entry, const Model& model, const Exper
   package.expert = create(from, manifest.architecture, manifest.config, model, base ? &base->manifest : nullptr, entry.title());
   if (const auto files = entry.files_with_role("weights"); !files.empty())
     package.weights = std::make_shared<const Weights>(
-        Weights::open(registry_.blob(files[0].digest), files[0].digest, options_.cache));
+        Weights::open(path_of(entry, files[0]), files[0].digest, options_.cache));
   bind_weights(*package.expert, manifest, package.weights.get(), base ? base->weights.get() : nullptr);
   package.expert->prepare(TENON_INFERENCE);
-  if (!entry.files_with_role("row").empty()) package.row = read_row(path_of(registry_, entry, "row"));
+  if (!entry.files_with_role("row").empty()) package.row = read_row(path_of(entry, "row"));
   return package;
 }
 

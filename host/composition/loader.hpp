@@ -51,6 +51,9 @@ class Loader {
   const PluginLoader& plugins() const { return plugins_; }
 
  private:
+  std::filesystem::path path_of(const Entry& entry, const FileRecord& file) const;
+  std::filesystem::path path_of(const Entry& entry, std::string_view role) const;
+
   Registry registry_;
   Options options_;
   PluginLoader plugins_;
