@@ -10,24 +10,34 @@ Chosen choose(const at::Tensor& w_NE, std::size_t slot) {
   return {rows_K, column_N.index_select(0, rows_K)};
 }
 
-Gather::Gather(const at::Tensor& h_NC, Experts& experts, const Batch& batch)
-    : h_NC_(h_NC), experts_(experts), batch_(batch), base_done_(batch.rows.size(), 0) {}
+Gather::Gather(const at::Tensor& h_NC, Experts& experts, const Batch& batch, const at::Tensor& w_NE)
+    : h_NC_(h_NC), experts_(experts), batch_(batch), base_done_(batch.rows.size(), 0), base_last_(batch.rows.size(), 0) {
+  for (std::size_t slot = 0; slot < experts.size(); ++slot) {
+    if (slot != 0 && !experts[slot].uses_base_output()) continue;
+    const std::vector<std::int64_t> last = last_of_rows(choose(w_NE, slot));
+    for (std::size_t row = 0; row < last.size(); ++row) base_last_[row] = std::max(base_last_[row], last[row]);
+  }
+}
 
 at::Tensor Gather::run(std::size_t slot, const Chosen& chosen) {
   LoadedExpert& expert = experts_[slot];
-  if (expert.uses_base_output()) {
-    if (!base_NC_.defined()) base_NC_ = at::empty_like(h_NC_);
-    run_up_to(0, last_of_rows(chosen), base_NC_);
-  }
+  if (expert.uses_base_output()) run_base(chosen);
   if (slot != 0 && expert.context().kind == ExpertContext::Kind::token) return run_rows(slot, chosen);
   if (slot == 0) {
-    if (!base_NC_.defined()) base_NC_ = at::empty_like(h_NC_);
-    run_up_to(0, last_of_rows(chosen), base_NC_);
+    run_base(chosen);
     return chosen.rows_K.numel() == h_NC_.size(0) ? base_NC_ : base_NC_.index_select(0, chosen.rows_K);
   }
   at::Tensor y_NC = at::empty_like(h_NC_);
   run_up_to(slot, last_of_rows(chosen), y_NC);
   return chosen.rows_K.numel() == h_NC_.size(0) ? y_NC : y_NC.index_select(0, chosen.rows_K);
+}
+
+// Further than foreseen only where a fault gave an expert's rows to the base.
+void Gather::run_base(const Chosen& chosen) {
+  if (!base_NC_.defined()) base_NC_ = at::empty_like(h_NC_);
+  std::vector<std::int64_t> last = last_of_rows(chosen);
+  for (std::size_t row = 0; row < last.size(); ++row) last[row] = std::max(last[row], base_last_[row]);
+  run_up_to(0, last, base_NC_);
 }
 
 // A `token` expert: every chosen row by itself.
@@ -65,9 +75,10 @@ void Gather::run_up_to(std::size_t slot, const std::vector<std::int64_t>& last_o
   std::vector<tenon_span> spans;
   std::int64_t offset = 0;
   for (std::size_t row = 0; row < batch_.rows.size(); ++row) {
-    const std::int64_t first = done(slot, row), last = last_of_row[row];
-    if (last <= first) continue;
     Sequence* sequence = batch_.rows[row].sequence;
+    const std::int64_t last = last_of_row[row];
+    if (last <= done(slot, row)) continue;
+    const std::int64_t first = sequence ? done(slot, row) : 0; // without state nothing can be continued
     ranges.push_back({row, first, last});
     spans.push_back({offset, last - first, first, sequence ? to_handle(&sequence->experts[slot]) : nullptr});
     offset += last - first;

@@ -18,7 +18,8 @@ Chosen choose(const at::Tensor& w_NE, std::size_t slot);
 // Runs experts over a batch, each position at most once a merge; the base's outputs are shared by all that stand on it.
 class Gather {
  public:
-  Gather(const at::Tensor& h_NC, Experts& experts, const Batch& batch);
+  // w_NE: the strengths of this merge, so that the base runs once for all that need it.
+  Gather(const at::Tensor& h_NC, Experts& experts, const Batch& batch, const at::Tensor& w_NE);
 
   // The expert's outputs for the chosen rows, (K,C). Errors: plugin.
   at::Tensor run(std::size_t slot, const Chosen& chosen);
@@ -31,6 +32,7 @@ class Gather {
   };
 
   at::Tensor run_rows(std::size_t slot, const Chosen& chosen);
+  void run_base(const Chosen& chosen);
   void run_up_to(std::size_t slot, const std::vector<std::int64_t>& last_of_row, at::Tensor& y_NC);
   std::vector<std::int64_t> last_of_rows(const Chosen& chosen) const;
   std::int64_t done(std::size_t slot, std::size_t row) const;
@@ -42,6 +44,7 @@ class Gather {
   const Batch& batch_;
   at::Tensor base_NC_;                        // the base's outputs, as far as they have been run
   std::vector<std::int64_t> base_done_;       // without state: positions of each row the base has been run over
+  std::vector<std::int64_t> base_last_;       // how far the base is needed in each row, by it and all that stand on it
 };
 
 } // namespace tenon

@@ -29,7 +29,7 @@ at::Tensor merge(const at::Tensor& h_NC, const at::Tensor& w_NE, Experts& expert
   for (std::size_t slot = 1; slot < experts.size(); ++slot)
     if (experts.masked(slot)) give_to_base(w, static_cast<std::int64_t>(slot));
 
-  Gather gather(h_NC, experts, batch);
+  Gather gather(h_NC, experts, batch, w);
   std::vector<at::Tensor> outputs(experts.size());
   for (std::size_t slot = 1; slot < experts.size(); ++slot) {
     const Chosen chosen = choose(w, slot);

@@ -103,7 +103,10 @@ TEST_CASE("an evaluation gives the same numbers twice, and blocks asked for are 
   EvaluationOptions options = options_of(16);
   options.blocks = 10;
   std::int64_t done = 0;
-  options.progress = [&](std::int64_t now, std::int64_t total) { CHECK((now > done && total == 10)), done = now; };
+  options.progress = [&](std::int64_t now, std::int64_t total) {
+    CHECK((now > done && total == 10));
+    done = now;
+  };
   const Evaluation one = evaluate(*composition, corpora, options), two = evaluate(*composition, corpora, options = options_of(16));
   CHECK(one.corpora[0].blocks == 10);
   CHECK(two.corpora[0].blocks == 40);
@@ -133,9 +136,9 @@ TEST_CASE("an untrained expert fails the check") {
   packages[1].expert->prepare(TENON_INFERENCE);
   Composition composition(tiny.model, packages, {}, 0.0, {});
   const Evaluation out = evaluate(composition, {{"law", "legal", shard_of(tiny, "law", 200)}, {"news", "general", shard_of(tiny, "news", 200)}}, options_of(16));
-  const std::vector<Verdict> verdicts = judge(out);
+  const std::vector<Judgement> verdicts = judge(out);
   const auto verdict = [&](const std::string& rule) {
-    return *std::find_if(verdicts.begin(), verdicts.end(), [&](const Verdict& one) { return one.rule == rule; });
+    return *std::find_if(verdicts.begin(), verdicts.end(), [&](const Judgement& one) { return one.rule == rule; });
   };
   CHECK_FALSE(verdict("gain").passed);
   CHECK_FALSE(verdict("kept").passed);

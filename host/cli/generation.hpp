@@ -1,0 +1,33 @@
+// What run and chat share: how text is drawn, and how it is shown as it comes.
+#pragma once
+
+#include "host/cli/command.hpp"
+#include "host/inference/generate.hpp"
+
+namespace tenon {
+
+struct GenerationSettings {
+  std::int64_t max_tokens = 256, context = 0;
+  SamplingOptions sampling;
+  bool greedy = false;
+  std::vector<std::string> stops;
+
+  GenerateOptions options() const; // Ctrl-C included
+  SessionOptions session() const;
+};
+void add_generation_options(CLI::App& command, GenerationSettings& settings);
+
+// How strongly each expert spoke over some positions.
+struct ExpertShare {
+  std::string expert;
+  std::int64_t strongest = 0; // positions where it is the strongest
+  double mean_strength = 0;
+};
+std::vector<ExpertShare> expert_shares(const Session& session, std::size_t first, std::size_t last);
+std::size_t strongest(const Session& session, std::size_t position);
+
+// "12 tokens at 5.1 tokens/s after 34 at 210; 41% of expert work skipped".
+std::string speed_text(const Session& session);
+json::object speed_json(const Session& session);
+
+} // namespace tenon

@@ -1,0 +1,93 @@
+#include "host/cli/opening.hpp"
+
+#include "registry/base/error.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+namespace tenon {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::vector<std::string> composition_names(const Home& home) {
+  std::vector<std::string> names;
+  std::error_code ignored;
+  for (const fs::directory_entry& entry : fs::directory_iterator(home.compositions(), ignored))
+    if (fs::exists(entry.path() / "composition.json")) names.push_back(entry.path().filename().string());
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+[[noreturn]] void nothing_of_that_name(const OpeningSettings& settings, const Context& context, const Registry& registry) {
+  std::vector<std::string> models;
+  for (const PublishedPackage& package : registry.list().packages)
+    if (package.kind == Kind::model) models.push_back(package.name);
+  const auto shown = [](const std::vector<std::string>& names) { return names.empty() ? "none" : joined(names, ", "); };
+  throw Error(Code::not_found, "tenon",
+              fmt::format("there is no composition and no model \"{}\"; compositions: {}; models: {}", settings.name,
+                          shown(composition_names(context.home)), shown(models)),
+              "make one: tenon compose NAME --model MODEL EXPERT...");
+}
+
+// Hashes everything the lock names.
+void verify_locked(const Registry& registry, const Lock& lock) {
+  const auto whole = [&](const std::string& name, const Version& version, const std::string& digest) {
+    const auto refusals = registry.verify(registry.locked(name, version, digest).entry);
+    if (!refusals.empty()) throw refusals.front().to_error();
+  };
+  whole(lock.model.name, lock.model.version, lock.model.entry);
+  for (const LockedSlot& slot : lock.slots) {
+    whole(slot.name, slot.version, slot.entry);
+    whole(slot.plugin.name, slot.plugin.version, slot.plugin.entry);
+  }
+}
+
+Lock usable_lock(const fs::path& folder, const OpeningSettings& settings, const Registry& registry, Context& context) {
+  const std::string update = "tenon update " + settings.name;
+  if (!fs::exists(folder / "composition.lock.json"))
+    throw Error(Code::not_found, settings.name, "this composition has no lock yet", update);
+  Lock lock = read_lock(folder / "composition.lock.json");
+  const LockCheck check = check_locked(registry, lock);
+  if (!check.refusals.empty()) {
+    Error error = check.refusals.front().to_error();
+    throw Error(error.code, error.unit, error.message, error.remedy.empty() ? update : error.remedy);
+  }
+  for (const std::string& warning : check.warnings) {
+    if (settings.locked) throw Error(Code::incompatible, settings.name, warning, update);
+    context.out.warn(warning);
+  }
+  if (settings.locked) verify_locked(registry, lock);
+  return lock;
+}
+
+} // namespace
+
+void add_opening_options(CLI::App& command, OpeningSettings& settings) {
+  command.add_option("name", settings.name, "A composition, or a model alone")->required();
+  command.add_flag("--strict", settings.strict, "An expert at fault ends the run (exit 7) instead of being masked");
+  command.add_flag("--locked", settings.locked, "Hash everything the lock names first; refuse what was yanked");
+  command.add_option("--dev", settings.dev, "A plugin library from a build tree, in place of the published one")->type_name("PATH");
+}
+
+std::unique_ptr<Composition> open_composition(const OpeningSettings& settings, Context& context) {
+  const Registry registry(context.registry());
+  const Loader loader(registry, {context.home.store(), context.home.cache(), {settings.dev.begin(), settings.dev.end()}});
+  Composition::Options options;
+  options.strict = settings.strict;
+  options.say = [&context](const std::string& line) { context.out.warn(line); };
+
+  const bool plain_name = settings.name.find_first_of("@/") == std::string::npos;
+  if (plain_name && fs::exists(context.home.composition(settings.name) / "composition.json"))
+    return std::make_unique<Composition>(
+        loader, usable_lock(context.home.composition(settings.name), settings, registry, context), options);
+
+  const PackageRequest request = PackageRequest::parse(settings.name);
+  const auto published = registry.find(request.name);
+  if (!published || published->kind != Kind::model) nothing_of_that_name(settings, context, registry);
+  const auto model = loader.model(registry.resolve(request, Kind::model));
+  return std::make_unique<Composition>(model, std::vector<ExpertPackage>{loader.base(*model)}, Routing{}, 0.0, options);
+}
+
+} // namespace tenon

@@ -1,0 +1,25 @@
+// Opens what run, chat and eval are told to use: a composition by name, or a model alone (trunk, base, head).
+#pragma once
+
+#include "host/cli/command.hpp"
+#include "host/composition/composition.hpp"
+
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace tenon {
+
+// The options every command has that runs a composition.
+struct OpeningSettings {
+  std::string name;
+  bool strict = false, locked = false;
+  std::vector<std::string> dev;
+};
+void add_opening_options(CLI::App& command, OpeningSettings& settings);
+
+// A composition runs as its lock says. With --locked, every blob is hashed again first and a yanked package is refused.
+// Errors: not_found, naming what there is; those of loading.
+std::unique_ptr<Composition> open_composition(const OpeningSettings& settings, Context& context);
+
+} // namespace tenon

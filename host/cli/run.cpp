@@ -1,0 +1,113 @@
+// tenon run: continues a prompt.
+#include "host/cli/generation.hpp"
+#include "host/cli/opening.hpp"
+#include "registry/base/error.hpp"
+
+#include <fmt/format.h>
+
+#include <boost/json/value_from.hpp>
+#include <iostream>
+#include <iterator>
+
+namespace tenon {
+namespace {
+
+struct RunSettings {
+  OpeningSettings opening;
+  GenerationSettings generation;
+  std::string prompt;
+  bool explain = false;
+};
+
+std::string prompt_text(const RunSettings& settings) {
+  if (settings.prompt != "-") return settings.prompt;
+  return {std::istreambuf_iterator<char>(std::cin), std::istreambuf_iterator<char>()};
+}
+
+// Which expert wrote generated token `index`: strengths at a position shape what follows it.
+std::size_t writer(const Session& session, std::size_t prompt, std::int64_t index) {
+  return strongest(session, prompt - 1 + static_cast<std::size_t>(index));
+}
+
+void explain(const Session& session, std::size_t prompt, const Generation& made, Output& out) {
+  if (made.tokens.empty()) return;
+  const std::size_t first = prompt - 1, last = first + made.tokens.size();
+  const std::vector<ExpertShare> shares = expert_shares(session, first, last);
+  Table table{{"expert", "tokens it wrote", "share", "mean strength"}, {}, {1, 2, 3}};
+  for (std::size_t slot = 0; slot < shares.size(); ++slot)
+    table.rows.push_back({out.paint_index(slot, shares[slot].expert), std::to_string(shares[slot].strongest),
+                          fmt::format("{:.0f}%", 100.0 * static_cast<double>(shares[slot].strongest) / static_cast<double>(last - first)),
+                          fmt::format("{:.3f}", shares[slot].mean_strength)});
+  out.line("");
+  out.table(table);
+}
+
+json::object result_json(const Session& session, std::size_t prompt, const Generation& made) {
+  json::array strengths, experts, masked;
+  const std::size_t last = made.tokens.empty() ? prompt - 1 : prompt - 1 + made.tokens.size();
+  for (std::size_t position = prompt - 1; position < last; ++position)
+    strengths.push_back(json::value_from(session.strengths(position)));
+  json::object shares;
+  for (const ExpertShare& share : expert_shares(session, prompt - 1, last))
+    shares[share.expert] = {{"tokens", share.strongest}, {"mean_strength", share.mean_strength}};
+  const auto& packages = session.composition().packages();
+  for (std::size_t slot = 0; slot < packages.size(); ++slot) {
+    experts.emplace_back(packages[slot].entry.title());
+    if (session.composition().experts().masked(slot)) masked.emplace_back(packages[slot].entry.title());
+  }
+  return {{"text", made.text},
+          {"tokens", json::value_from(made.tokens)},
+          {"finish", finish_name(made.finish)},
+          {"stop", made.stop},
+          {"prompt_tokens", prompt},
+          {"experts", experts},
+          {"strengths", strengths},
+          {"shares", shares},
+          {"masked", masked},
+          {"speed", speed_json(session)}};
+}
+
+void run(const RunSettings& settings, Context& context) {
+  const GenerateOptions base = settings.generation.options();
+  (void)Sampler(base.sampling); // a wrong option is said before anything is loaded
+  const auto composition = open_composition(settings.opening, context);
+  const Tokenizer& tokenizer = composition->model().tokenizer();
+  const std::vector<std::int32_t> prompt = tokenizer.encode_prompt(prompt_text(settings));
+  if (prompt.empty()) throw Error(Code::usage, "run", "found an empty prompt, need at least one token", "tenon run NAME \"Once upon a time\"");
+
+  GenerateOptions options = base;
+  if (tokenizer.eos()) options.stop_ids = {*tokenizer.eos()};
+  Session session(*composition, settings.generation.session());
+  session.append(prompt);
+  const bool streams = !context.flags.json;
+  const Generation made = generate(session, options, [&](const Piece& piece) {
+    if (!streams) return;
+    context.out.stream(settings.explain ? context.out.paint_index(writer(session, prompt.size(), piece.token), piece.text) : piece.text);
+  });
+
+  if (context.flags.json) {
+    context.out.json(result_json(session, prompt.size(), made));
+  } else {
+    context.out.line("");
+    if (settings.explain) explain(session, prompt.size(), made, context.out);
+  }
+  context.out.note(speed_text(session));
+  if (made.finish == Finish::context) context.out.warn(fmt::format("the model's context of {} tokens is full", session.context()));
+  if (made.finish == Finish::interrupted) throw Error(Code::interrupted, "run", "stopped; what was written stands");
+}
+
+} // namespace
+
+void add_run(CLI::App& app, Context& context) {
+  auto settings = std::make_shared<RunSettings>();
+  CLI::App* command = app.add_subcommand("run", "Continue a text");
+  add_opening_options(*command, settings->opening);
+  command->add_option("prompt", settings->prompt, "The text to continue; - reads it from standard input")->required();
+  add_generation_options(*command, settings->generation);
+  command->add_flag("--explain", settings->explain, "Colour each token by the expert that was strongest, and sum up");
+  examples(*command, {"tenon run bot \"The contract ends\" --explain", "tenon run smollm2 \"Once upon a time\" --max-tokens 64",
+                      "echo \"2 + 2 =\" | tenon run bot - --temperature 0.8 --top-p 0.9 --seed 7"});
+  command->callback([settings, &context] { run(*settings, context); });
+}
+
+} // namespace tenon
