@@ -2,7 +2,9 @@
 #pragma once
 
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -23,11 +25,15 @@ struct Finished {
   std::string out, err;
 };
 
+// dropped: root, too, is held to the permissions of files.
+enum class Privileges { kept, dropped };
+
 // A running program; its streams go to files in a folder of its own.
 class Process {
  public:
   // words[0] is the program. environment adds to the inherited one; an empty value removes the name.
-  explicit Process(const std::vector<std::string>& words, const std::map<std::string, std::string>& environment = {}) {
+  explicit Process(const std::vector<std::string>& words, const std::map<std::string, std::string>& environment = {},
+                   Privileges privileges = Privileges::kept) {
     std::vector<char*> arguments;
     for (const std::string& word : words) arguments.push_back(const_cast<char*>(word.c_str()));
     arguments.push_back(nullptr);
@@ -38,6 +44,7 @@ class Process {
       for (const auto& [name, value] : environment) {
         value.empty() ? unsetenv(name.c_str()) : setenv(name.c_str(), value.c_str(), 1);
       }
+      if (privileges == Privileges::dropped) drop_privileges();
       redirect("/dev/null", O_RDONLY, STDIN_FILENO);
       redirect(out, O_WRONLY | O_CREAT | O_TRUNC, STDOUT_FILENO);
       redirect(err, O_WRONLY | O_CREAT | O_TRUNC, STDERR_FILENO);
@@ -65,6 +72,13 @@ class Process {
   }
 
  private:
+  // After this even root's program is told "permission denied", as anybody's would be.
+  static void drop_privileges() {
+    if (geteuid() != 0) return;
+    for (const int power : {CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FOWNER}) {
+      if (prctl(PR_CAPBSET_DROP, power, 0, 0, 0) != 0) _exit(124);
+    }
+  }
   static void redirect(const std::string& path, int flags, int to) {
     const int fd = open(path.c_str(), flags, 0600);
     if (fd < 0 || dup2(fd, to) < 0) _exit(125);
@@ -81,8 +95,9 @@ class Process {
 };
 
 inline Finished run_program(const std::vector<std::string>& words,
-                            const std::map<std::string, std::string>& environment = {}) {
-  return Process(words, environment).wait();
+                            const std::map<std::string, std::string>& environment = {},
+                            Privileges privileges = Privileges::kept) {
+  return Process(words, environment, privileges).wait();
 }
 
 } // namespace tenon

@@ -1,0 +1,66 @@
+// The built program in a home of its own, and a small model for it.
+#pragma once
+
+#include "tests/support/process.hpp"
+
+#include <algorithm>
+#include <fstream>
+#include <set>
+
+namespace tenon {
+
+namespace fs = std::filesystem;
+
+struct World {
+  World() {
+    fs::create_directories(home());
+    // General text of two kinds; what it says does not matter to a random model.
+    for (const char* kind : {"prose", "numbers"}) {
+      fs::create_directories(text() / kind);
+      for (int file = 0; file < 4; ++file) {
+        std::ofstream out(text() / kind / (std::to_string(file) + ".txt"));
+        for (int line = 0; line < 40; ++line)
+          out << kind << " number " << line * 37 + file * 1009 << " of many lines\n";
+      }
+    }
+  }
+
+  Finished call(std::vector<std::string> words, std::map<std::string, std::string> environment = {},
+                Privileges privileges = Privileges::kept) const {
+    words.insert(words.begin(), TENON_PROGRAM);
+    environment.insert({"TENON_HOME", home().string()});
+    environment.insert({"NO_COLOR", "1"});
+    return run_program(words, environment, privileges);
+  }
+  Finished new_model(const std::string& name, const std::string& cut = "2:4",
+                     const std::map<std::string, std::string>& environment = {}) const {
+    return call({"model", "new", name, "--cut", cut, "--calibration", text().string()}, environment);
+  }
+
+  fs::path home() const { return scratch.path() / "home"; }
+  fs::path text() const { return scratch.path() / "text"; }
+  fs::path blobs() const { return home() / "registry" / "blobs"; }
+
+  // Every file under a folder, without locks, which stay.
+  static std::set<std::string> files(const fs::path& folder) {
+    std::set<std::string> found;
+    if (!fs::exists(folder)) return found;
+    for (const auto& entry : fs::recursive_directory_iterator(folder)) {
+      const std::string name = entry.path().filename();
+      if (entry.is_regular_file() && name != "lock" && name != ".lock") found.insert(entry.path());
+    }
+    return found;
+  }
+
+  Scratch scratch;
+};
+
+// Made once; tests that change it make their own.
+inline const World& world_with_model() {
+  static const World world;
+  static const Finished made = world.new_model("toy");
+  if (made.status != 0) throw std::runtime_error("model new failed: " + made.err);
+  return world;
+}
+
+} // namespace tenon
