@@ -44,18 +44,38 @@ void verify_locked(const Registry& registry, const Lock& lock) {
   }
 }
 
+// What composition.json asks for now that its lock does not hold; empty where they agree.
+std::string drift(const Request& request, const Lock& lock) {
+  const auto agrees = [](const PackageRequest& wanted, const std::string& name, const Version& version) {
+    return wanted.name == name && wanted.range.matches(version);
+  };
+  if (!agrees(request.model, lock.model.name, lock.model.version))
+    return fmt::format("it asks for model {}, its lock holds {} {}", request.model.text(), lock.model.name, lock.model.version.text());
+  if (request.experts.size() + 1 != lock.slots.size())
+    return fmt::format("it asks for {} experts, its lock holds {}", request.experts.size(), lock.slots.size() - 1);
+  for (std::size_t i = 0; i < request.experts.size(); ++i)
+    if (const LockedSlot& slot = lock.slots[i + 1]; !agrees(request.experts[i], slot.name, slot.version))
+      return fmt::format("it asks for expert {}, its lock holds {} {}", request.experts[i].text(), slot.name, slot.version.text());
+  if (request.routing != lock.router.routing) return "it asks for another routing than its lock holds";
+  return "";
+}
+
 Lock usable_lock(const fs::path& folder, const OpeningSettings& settings, const Registry& registry, Context& context) {
-  const std::string update = "tenon update " + settings.name;
+  const std::string again = "make it again: tenon compose " + settings.name + " --model MODEL EXPERT...";
   if (!fs::exists(folder / "composition.lock.json"))
-    throw Error(Code::not_found, settings.name, "this composition has no lock yet", update);
+    throw Error(Code::not_found, settings.name, "this composition has no lock", again);
   Lock lock = read_lock(folder / "composition.lock.json");
-  const LockCheck check = check_locked(registry, lock);
+  LockCheck check = check_locked(registry, lock);
   if (!check.refusals.empty()) {
-    Error error = check.refusals.front().to_error();
-    throw Error(error.code, error.unit, error.message, error.remedy.empty() ? update : error.remedy);
+    const Refusal& first = check.refusals.front();
+    throw Error(first.code, first.rule, first.message, first.remedy.empty() ? again : first.remedy);
   }
+  if (lock.slots.size() > 1 && lock.router.prior_set != lock.set_digest())
+    throw Error(Code::incompatible, settings.name, "the prior in the lock was fitted for another set of experts", again);
+  if (const std::string differs = drift(read_request(folder / "composition.json"), lock); !differs.empty())
+    check.warnings.push_back(settings.name + ": " + differs);
   for (const std::string& warning : check.warnings) {
-    if (settings.locked) throw Error(Code::incompatible, settings.name, warning, update);
+    if (settings.locked) throw Error(Code::incompatible, settings.name, warning, again);
     context.out.warn(warning);
   }
   if (settings.locked) verify_locked(registry, lock);
@@ -67,7 +87,7 @@ Lock usable_lock(const fs::path& folder, const OpeningSettings& settings, const 
 void add_opening_options(CLI::App& command, OpeningSettings& settings) {
   command.add_option("name", settings.name, "A composition, or a model alone")->required();
   command.add_flag("--strict", settings.strict, "An expert at fault ends the run (exit 7) instead of being masked");
-  command.add_flag("--locked", settings.locked, "Hash everything the lock names first; refuse what was yanked");
+  command.add_flag("--locked", settings.locked, "Refuse what differs from the lock, or was yanked; hash every byte first");
   command.add_option("--dev", settings.dev, "A plugin library from a build tree, in place of the published one")->type_name("PATH");
 }
 

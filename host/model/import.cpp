@@ -123,6 +123,7 @@ WholeModel read_whole_model(const std::filesystem::path& source) {
     throw Error(Code::integrity, source.filename().string(),
                 "the tokenizer has " + std::to_string(whole.tokenizer->vocab_size()) + " tokens, the embedding " +
                     std::to_string(whole.shape.vocab) + " rows");
+  whole.context_length = config.context_length;
   whole.keep = file;
   return whole;
 }
@@ -232,6 +233,7 @@ ImportedModel import_model(const WholeModel& whole, const ImportOptions& options
                  {"normalization.safetensors", "other"},
                  {"calibration.tokens", "calibration"}};
   model.config = shape_to_json(whole.shape);
+  if (whole.context_length > 0) model.config["context_length"] = whole.context_length; // what runs need, not the contract
 
   ExpertManifest base;
   base.name = model.base_name;

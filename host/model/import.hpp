@@ -24,6 +24,7 @@ struct WholeModel {
   std::vector<StoredTensor> tensors;
   std::unique_ptr<Tokenizer> tokenizer;
   std::string license;
+  std::int64_t context_length = 0; // the longest text it was made for; 0: nobody says
   std::shared_ptr<const void> keep;
 };
 
