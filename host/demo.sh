@@ -46,8 +46,8 @@ if [[ -n "$smoke" ]]; then
   evaluation=(--sequence-length 64 --blocks "$blocks" --random-rows 1 --no-removals); tokens=16
   make_model() { tenon model new toy --cut 2:4 --calibration "$deps/corpora/calibration/json" "$deps/corpora/calibration/prose"; }
 else
-  model=smollm2; settings=(--set train.steps=320); rank=(--set rank=16); width=(--set inner_width=1536)
-  evaluation=(--blocks 40 --check); tokens=64
+  model=smollm2; settings=(--set train.steps=160); rank=(--set rank=16); width=(--set inner_width=1536)
+  evaluation=(--blocks 30 --random-rows 2 --check); tokens=64
   make_model() {
     tenon model import "$deps/models/SmolLM2-135M-Instruct.Q4_1.gguf" --name smollm2 --cut 10:20 \
       --calibration "$deps/corpora/calibration"

@@ -35,7 +35,6 @@ failed_early() {
 build() {
   local folder="$1"
   shift
-  # Line tables are enough to read a stack by, and a third quicker to compile than full debug information.
   cmake -S . -B "$folder" -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo \
     -DTENON_TORCH_ROOT="${TENON_DEPS:-$root/.deps}/torch" "$@" >"$folder.log" 2>&1 || { cat "$folder.log" >&2 && return 1; }
   # A quiet build: errors and the count of steps are enough.
@@ -48,7 +47,7 @@ say "building what parses bytes, under the sanitizers"
 mkdir -p .build .build-asan
 build .build-asan -DTENON_SANITIZE=ON -DCMAKE_CXX_FLAGS_RELWITHDEBINFO="-O1 -g1" || failed_early "the sanitizer build"
 say "building"
-build .build -DCMAKE_CXX_FLAGS_RELWITHDEBINFO="-O2 -g1 -DNDEBUG" || failed_early "the build"
+build .build || failed_early "the build"
 
 if [[ -n "$full" ]]; then
   say "clang-tidy"

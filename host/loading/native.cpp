@@ -18,7 +18,7 @@ Code code_of(tenon_status status) {
 
 std::string shape_text(const at::Tensor& tensor) {
   std::string text = "(";
-  for (std::int64_t i = 0; i < tensor.dim(); ++i) text += (i ? "," : "") + std::to_string(tensor.size(i));
+  for (std::int64_t i = 0; i < tensor.dim(); ++i) text += (i ? ", " : "") + std::to_string(tensor.size(i));
   return text + ") " + c10::toString(tensor.scalar_type());
 }
 
