@@ -1,5 +1,6 @@
 #!/bin/sh
-# The author's day: an installed prefix, an empty folder, `tenon plugin new`, a build against the prefix alone, a check.
+# The author's day: an installed prefix, an empty folder, `tenon plugin new`, a build against the prefix alone, a check, and
+# then the user's: publish, train, compose, run.
 #   run.sh BUILD_DIR TORCH_ROOT SCRATCH
 # Nothing of the source tree is named after the install, and the project is built outside of it.
 set -eu
@@ -59,4 +60,29 @@ status=0
 "$tenon" plugin check cut.so > /dev/null 2> cut.log || status=$?
 [ "$status" = 5 ] || fail "a cut library ends with status $status, need 5"
 grep -q 'TN-P5 elf' cut.log || fail "the refusal says: $(cat cut.log)"
+say "publish, train, compose, run"
+texts=/usr/share/common-licenses # on every Debian; what it says matters little here
+mkdir -p general/prose general/code text
+cp "$texts/GPL-3" general/prose/ && cp project/CMakeLists.txt project/*.cpp "$prefix"/include/tenon/*.hpp general/code/
+cp "$texts/LGPL-2.1" text/
+quiet() { "$tenon" --quiet "$@" > last.log 2>&1 || { status=$?; cat last.log; fail "tenon $* ended with status $status"; }; }
+quiet publish build/acme_memory.so
+quiet model new toy --width 32 --layers 3 --cut 1:2 --calibration general
+quiet expert train memory --model toy --arch acme.memory --data text --set inner_width=16 --set train.steps=12 \
+  --set data.sequence_length=64 --set general.blocks=16 --set data.max_tokens=6000
+quiet publish memory
+quiet compose bot --model toy memory
+quiet run bot "The licence" --max-tokens 8
+"$tenon" show bot | grep -q 'acme.memory' || fail "the composition does not name the plugin"
+
+say "one flipped byte in the published library is found before anything is opened"
+cp -r home damaged && rm -rf damaged/store
+digest=$(sha256sum build/acme_memory.so | cut -d' ' -f1)
+blob=damaged/registry/blobs/sha256-$digest
+[ -f "$blob" ] || fail "the registry has no blob of the library's digest"
+chmod u+w "$blob" && printf 'x' | dd of="$blob" bs=1 seek=5000 conv=notrunc status=none
+status=0
+TENON_HOME="$scratch/damaged" "$tenon" --quiet run bot "The licence" --max-tokens 1 > /dev/null 2> flipped.log || status=$?
+[ "$status" = 5 ] || fail "a flipped byte ends with status $status, need 5: $(cat flipped.log)"
+
 say "ok"
