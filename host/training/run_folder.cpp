@@ -52,6 +52,12 @@ RunFolder::RunFolder(const fs::path& folder) : folder_(folder) {
 
 RunFolder::~RunFolder() {
   if (metrics_ >= 0) ::close(metrics_);
+  std::error_code ignored;
+  if (!fs::exists(run() / "plan.json", ignored)) { // refused before it began: nothing is left behind
+    fs::remove(run() / "lock", ignored);
+    fs::remove(run(), ignored);
+    fs::remove(folder_, ignored);
+  }
   if (lock_ >= 0) ::close(lock_);
 }
 

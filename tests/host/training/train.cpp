@@ -228,6 +228,7 @@ TEST_CASE("an architecture nobody has is refused with the list of those there ar
   CHECK(error.code == Code::not_found);
   CHECK_THAT(error.message, Catch::Contains("acme.magic"));
   CHECK_THAT(error.message, Catch::Contains("tenon.low_rank"));
+  CHECK_FALSE(fs::exists(scratch.path() / "x")); // nothing is left behind
 }
 
 TEST_CASE("a configuration against its schema is refused, field by field") {
