@@ -81,7 +81,7 @@ class Mutator {
                                                bytes.size() - 1};
     const std::uint64_t value = values[below(values.size())];
     const std::size_t width = std::size_t{1} << below(4);
-    at -= at % width;
+    if (below(2) == 0) at -= at % width;
     std::memcpy(bytes.data() + at, &value, std::min(width, bytes.size() - at));
   }
 

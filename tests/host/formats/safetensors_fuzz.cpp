@@ -1,6 +1,6 @@
 #include "host/formats/stored_tensor.hpp"
 #include "registry/base/error.hpp"
-#include "tests/support/mutate.hpp"
+#include "tests/support/mutate_json.hpp"
 #include "tests/support/scratch.hpp"
 
 #include <catch2/catch.hpp>
@@ -27,7 +27,9 @@ std::vector<std::byte> valid_file() {
 std::vector<std::byte> mutate_header(Mutator& mutator, std::span<const std::byte> valid) {
   std::uint64_t size = 0;
   std::memcpy(&size, valid.data(), 8);
-  std::vector<std::byte> header = mutator.mutate(valid.subspan(8, size));
+  const std::string text(reinterpret_cast<const char*>(valid.data()) + 8, size);
+  const std::string damaged = mutator.below(2) ? mutator.mutate(text) : mutate_json(mutator, text);
+  const auto header = std::as_bytes(std::span(damaged));
   size = header.size();
   std::vector<std::byte> bytes(8);
   std::memcpy(bytes.data(), &size, 8);
