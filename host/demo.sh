@@ -88,7 +88,7 @@ tenon eval bot --data general="$deps/corpora/general:general" \
   "${evaluation[@]}"
 
 step "Generate"
-tenon run bot '$( Prove that a number is equal to itself. $)' --max-tokens "$tokens" --explain
+tenon run bot '${ syl.1 $e |- ( ph -> ps ) $. syl.2 $e |- ( ps -> ch ) $. syl $p |- ( ph -> ch ) $=' --max-tokens "$tokens" --explain
 tenon run bot '{"version":"2.0","metadata":{"apiVersion":"2014-11-13","endpointPrefix":' --max-tokens "$tokens" --explain
 
 step "Take one out again: nobody else's bytes change"

@@ -45,7 +45,7 @@ say "set-up"
 bash host/setup.sh || failed_early "set-up"
 say "building what parses bytes, under the sanitizers"
 mkdir -p .build .build-asan
-build .build-asan -DTENON_SANITIZE=ON -DCMAKE_CXX_FLAGS_RELWITHDEBINFO="-O1 -g1" || failed_early "the sanitizer build"
+build .build-asan -DTENON_SANITIZE=ON -DCMAKE_CXX_FLAGS_RELWITHDEBINFO="-Og -g1" || failed_early "the sanitizer build"
 say "building"
 build .build || failed_early "the build"
 
