@@ -19,7 +19,8 @@ constexpr std::string_view kRemedy = "build the plugin with tenon_add_plugin(), 
 // The author's part, the same as sdk/cmake/TenonFacts.cmake checks when it builds; then the build's part.
 constexpr std::string_view kSchema = R"json({
   "type": "object", "additionalProperties": false,
-  "required": ["schema", "name", "version", "vendor", "license", "summary", "architectures", "platform", "abi", "source"],
+  "required": ["schema", "name", "version", "vendor", "license", "summary", "architectures", "platform", "abi",
+               "source"],
   "properties": {
     "schema": {"const": 1},
     "name": {"$ref": "#/definitions/name"},

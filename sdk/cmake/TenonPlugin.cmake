@@ -1,7 +1,7 @@
 # tenon_add_plugin(TARGET SOURCES a.cpp ... FACTS plugin.json [HEADERS a.hpp ...])
 #
-# Builds a plugin: a shared library that exports tenon_plugin_entry alone, lists neither LibTorch nor any other library of
-# its own, and carries its facts (plugin.json, checked, plus platform, boundary and source digest) as an ELF note.
+# Builds a plugin: a shared library that exports tenon_plugin_entry alone, lists neither LibTorch nor any other library
+# of its own, and carries its facts (plugin.json, checked, plus platform, boundary and source digest) as an ELF note.
 # A second link, thrown away, against LibTorch says what would be missing when the host loads it.
 include_guard(GLOBAL)
 include("${CMAKE_CURRENT_LIST_DIR}/TenonFacts.cmake")
@@ -36,8 +36,8 @@ function(_tenon_abi OUT)
   set(major ${CMAKE_MATCH_1})
   string(REGEX MATCH "TENON_ABI_MINOR ([0-9]+)" ignored "${lines}")
   # TENON_PLUGIN() needs the first boundary of its major; both say so, and the host compares them.
-  set(${OUT} "\"abi\": {\"tier\": \"tenon.native/1\", \"built\": \"${major}.${CMAKE_MATCH_1}\", \"needs\": \"${major}.0\"}"
-    PARENT_SCOPE)
+  set(${OUT} "\"abi\": {\"tier\": \"tenon.native/1\", \"built\": \"${major}.${CMAKE_MATCH_1}\", \
+\"needs\": \"${major}.0\"}" PARENT_SCOPE)
 endfunction()
 
 # Facts completed when sources change, and the note made of them.
@@ -58,17 +58,18 @@ function(_tenon_plugin_options TARGET)
   target_link_libraries(${TARGET} PRIVATE tenon::sdk_headers)
   target_compile_options(${TARGET} PRIVATE -fvisibility=hidden -fvisibility-inlines-hidden
     $<$<CXX_COMPILER_ID:GNU>:-fno-gnu-unique>)
-  target_link_options(${TARGET} PRIVATE "-Wl,--version-script=${CMAKE_CURRENT_FUNCTION_LIST_DIR}/tenon_plugin.map" -Wl,--exclude-libs,ALL
-    -Wl,-z,now -Wl,-z,relro)
+  set(script "${CMAKE_CURRENT_FUNCTION_LIST_DIR}/tenon_plugin.map")
+  target_link_options(${TARGET} PRIVATE "-Wl,--version-script=${script}" -Wl,--exclude-libs,ALL -Wl,-z,now -Wl,-z,relro)
   string(REPLACE "." "_" file "${TARGET}")
   set_target_properties(${TARGET} PROPERTIES PREFIX "" OUTPUT_NAME "${file}" SKIP_BUILD_RPATH ON INSTALL_RPATH ""
-    INSTALL_RPATH_USE_LINK_PATH OFF POSITION_INDEPENDENT_CODE ON LINK_DEPENDS "${CMAKE_CURRENT_FUNCTION_LIST_DIR}/tenon_plugin.map")
+    INSTALL_RPATH_USE_LINK_PATH OFF POSITION_INDEPENDENT_CODE ON LINK_DEPENDS "${script}")
 endfunction()
 
 function(tenon_add_plugin TARGET)
   cmake_parse_arguments(PARSE_ARGV 1 arg "" "FACTS" "SOURCES;HEADERS")
   if(NOT arg_SOURCES OR NOT arg_FACTS OR arg_UNPARSED_ARGUMENTS)
-    message(FATAL_ERROR "[tenon] tenon_add_plugin(${TARGET} ...): found ${ARGN}; need SOURCES a.cpp ... FACTS plugin.json")
+    message(FATAL_ERROR
+      "[tenon] tenon_add_plugin(${TARGET} ...): found ${ARGN}; need SOURCES a.cpp ... FACTS plugin.json")
   endif()
   set(files ${arg_SOURCES} ${arg_HEADERS})
   list(TRANSFORM files REPLACE "^([^/].*)$" "${CMAKE_CURRENT_SOURCE_DIR}/\\1")

@@ -1,6 +1,6 @@
 # LibTorch as our own imported targets: tenon::c10, tenon::torch_cpu. No find_package(Torch), which insists on a CUDA
-# toolkit. TENON_TORCH_ROOT is a folder with include/ and lib/: the `torch` folder of the PyPI wheel. The native tier needs
-# this exact version, so another one is refused here and not by a linker or a crash.
+# toolkit. TENON_TORCH_ROOT is a folder with include/ and lib/: the `torch` folder of the PyPI wheel. The native tier
+# needs this exact version, so another one is refused here and not by a linker or a crash.
 include_guard(GLOBAL)
 
 set(TENON_TORCH_VERSION 2.11.0)
@@ -21,6 +21,7 @@ function(tenon_torch_version ROOT OUT)
 endfunction()
 
 function(tenon_find_torch)
+  set(need "need version ${TENON_TORCH_VERSION}")
   set(remedy "install it with: pip install --no-deps torch==${TENON_TORCH_VERSION} nvidia-cuda-runtime==13.0.96 \
 nvidia-cuda-cupti==13.0.85\nand give its folder: -DTENON_TORCH_ROOT=.../site-packages/torch")
   if(NOT TENON_TORCH_ROOT)
@@ -28,12 +29,12 @@ nvidia-cuda-cupti==13.0.85\nand give its folder: -DTENON_TORCH_ROOT=.../site-pac
   endif()
   tenon_torch_version("${TENON_TORCH_ROOT}" found)
   if(NOT EXISTS "${TENON_TORCH_ROOT}/lib/libtorch_cpu.so")
-    message(FATAL_ERROR "[tenon] found no LibTorch in ${TENON_TORCH_ROOT}, need version ${TENON_TORCH_VERSION}\n${remedy}")
+    message(FATAL_ERROR "[tenon] found no LibTorch in ${TENON_TORCH_ROOT}, ${need}\n${remedy}")
   elseif(NOT found)
     # Versions before 2.9 keep their number elsewhere; they are all too old.
-    message(FATAL_ERROR "[tenon] found an older LibTorch in ${TENON_TORCH_ROOT}, need version ${TENON_TORCH_VERSION}\n${remedy}")
+    message(FATAL_ERROR "[tenon] found an older LibTorch in ${TENON_TORCH_ROOT}, ${need}\n${remedy}")
   elseif(NOT found VERSION_EQUAL TENON_TORCH_VERSION)
-    message(FATAL_ERROR "[tenon] found LibTorch ${found} in ${TENON_TORCH_ROOT}, need ${TENON_TORCH_VERSION}\n${remedy}")
+    message(FATAL_ERROR "[tenon] found LibTorch ${found} in ${TENON_TORCH_ROOT}, ${need}\n${remedy}")
   endif()
 
   if(TARGET tenon::torch_cpu)

@@ -2,7 +2,7 @@
 #include <tenon/native.hpp>
 
 struct Stubborn : tenon::Expert {
-  Stubborn() : Expert({}) {}
+  Stubborn(const tenon::Setup& setup, int size) : Expert(setup) {}
   tenon::Tensor forward(const tenon::Input& in) override { return in.h_NC; }
 };
 

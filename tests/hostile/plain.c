@@ -5,7 +5,9 @@
 #define BUILT_MINOR TENON_ABI_MINOR
 #endif
 
-static tenon_status create(const tenon_setup *setup, tenon_expert **out, tenon_message *message) { return TENON_FAILED; }
+static tenon_status create(const tenon_setup *setup, tenon_expert **out, tenon_message *message) {
+  return TENON_FAILED;
+}
 static void destroy(tenon_expert *expert) {}
 static tenon_status parameters(tenon_expert *expert, void (*visit)(void *, const tenon_parameter *), void *context,
                                tenon_message *message) {
@@ -49,7 +51,8 @@ static const tenon_expert_table experts = {sizeof experts, 0,    create,  destro
 static tenon_status init(const tenon_host *host, tenon_message *message) {
 #ifdef INIT_FAILS
   const char text[] = "no licence found";
-  for (message->size = 0; message->size + 1 < sizeof text; ++message->size) message->data[message->size] = text[message->size];
+  message->size = sizeof text - 1;
+  for (uint64_t i = 0; i < message->size; ++i) message->data[i] = text[i];
   return TENON_FAILED;
 #endif
   return TENON_OK;

@@ -6,6 +6,7 @@
 
 #include <cstring>
 #include <memory>
+#include <type_traits>
 
 namespace tenon {
 
@@ -17,6 +18,9 @@ struct Architecture {
 // The architecture `name`, made of class E, which is constructible from a Setup.
 template <class E>
 Architecture architecture(const char* name) {
+  static_assert(std::is_base_of_v<Expert, E>, "an architecture's class derives from tenon::Expert");
+  static_assert(!std::is_abstract_v<E>, "an architecture's class computes: override forward(const tenon::Input&)");
+  static_assert(std::is_constructible_v<E, const Setup&>, "an architecture's class is made from const tenon::Setup&");
   return {name, [](const Setup& setup) -> std::shared_ptr<Expert> { return std::make_shared<E>(setup); }};
 }
 
