@@ -77,7 +77,7 @@ EvaluationCorpus open_corpus(const DataArgument& data, const Composition& compos
   return {data.name, data.role, whole.tokens};
 }
 
-void show(const Evaluation& evaluation, const std::vector<Judgement>* verdicts, Context& context) {
+void show(const Evaluation& evaluation, const std::vector<EvaluationVerdict>* verdicts, Context& context) {
   if (context.flags.json) return context.out.json(to_json(evaluation, verdicts));
   bool first = true;
   for (const ReportTable& table : tables(evaluation, verdicts)) {
@@ -105,10 +105,10 @@ void eval(const EvalSettings& settings, Context& context) {
   const Evaluation evaluation = evaluate(*composition, corpora, options);
   progress.reset();
 
-  std::vector<Judgement> verdicts;
+  std::vector<EvaluationVerdict> verdicts;
   if (settings.check) verdicts = judge(evaluation);
   show(evaluation, settings.check ? &verdicts : nullptr, context);
-  const auto failed = std::count_if(verdicts.begin(), verdicts.end(), [](const Judgement& one) { return !one.passed; });
+  const auto failed = std::count_if(verdicts.begin(), verdicts.end(), [](const EvaluationVerdict& one) { return !one.passed; });
   if (failed > 0) throw Error(Code::environment, "evaluation", fmt::format("{} of {} rules fail", failed, verdicts.size()));
 }
 

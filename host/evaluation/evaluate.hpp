@@ -65,7 +65,7 @@ struct CorpusScore {
 };
 
 // One thing a good composition must show.
-struct Judgement {
+struct EvaluationVerdict {
   std::string rule, subject; // "gain", "setmm"
   bool passed = false;
   std::string found, need;
@@ -91,6 +91,6 @@ Evaluation evaluate(Composition& composition, const std::vector<EvaluationCorpus
 // general  composed is at most 1% worse than base on general text
 // pooled   composed beats uniform and random rows
 // Rules without a corpus to show them on are left out. Errors: usage, if that leaves none.
-std::vector<Judgement> judge(const Evaluation& evaluation);
+std::vector<EvaluationVerdict> judge(const Evaluation& evaluation);
 
 } // namespace tenon

@@ -93,7 +93,7 @@ ReportTable loads(const Evaluation& evaluation) {
 
 } // namespace
 
-json::object to_json(const Evaluation& evaluation, const std::vector<Judgement>* verdicts) {
+json::object to_json(const Evaluation& evaluation, const std::vector<EvaluationVerdict>* verdicts) {
   json::array corpora, judged;
   for (const CorpusScore& corpus : evaluation.corpora) corpora.push_back(corpus_json(corpus));
   json::object out = {{"schema", 1},
@@ -105,7 +105,7 @@ json::object to_json(const Evaluation& evaluation, const std::vector<Judgement>*
                       {"pooled", arms_json(evaluation.pooled)}};
   if (!verdicts) return out;
   bool passed = true;
-  for (const Judgement& one : *verdicts) {
+  for (const EvaluationVerdict& one : *verdicts) {
     passed = passed && one.passed;
     judged.push_back(json::object{
         {"rule", one.rule}, {"subject", one.subject}, {"passed", one.passed}, {"found", one.found}, {"need", one.need}});
@@ -115,12 +115,12 @@ json::object to_json(const Evaluation& evaluation, const std::vector<Judgement>*
   return out;
 }
 
-std::vector<ReportTable> tables(const Evaluation& evaluation, const std::vector<Judgement>* verdicts) {
+std::vector<ReportTable> tables(const Evaluation& evaluation, const std::vector<EvaluationVerdict>* verdicts) {
   std::vector<ReportTable> out = {perplexities(evaluation)};
   if (evaluation.experts.size() > 1) out.push_back(loads(evaluation));
   if (!verdicts) return out;
   ReportTable judged{"Verdicts", {"rule", "on", "verdict", "found", "need"}, {}};
-  for (const Judgement& one : *verdicts)
+  for (const EvaluationVerdict& one : *verdicts)
     judged.rows.push_back({one.rule, one.subject, one.passed ? "passed" : "FAILED", one.found, one.need});
   out.push_back(std::move(judged));
   return out;

@@ -14,7 +14,7 @@
 
 namespace tenon {
 
-json::object to_json(const Evaluation& evaluation, const std::vector<Judgement>* verdicts = nullptr);
+json::object to_json(const Evaluation& evaluation, const std::vector<EvaluationVerdict>* verdicts = nullptr);
 
 struct ReportTable {
   std::string title;
@@ -22,6 +22,6 @@ struct ReportTable {
   std::vector<std::vector<std::string>> rows;
 };
 // Perplexity per corpus and arm, with intervals; then how the load falls; then the verdicts, if there are any.
-std::vector<ReportTable> tables(const Evaluation& evaluation, const std::vector<Judgement>* verdicts = nullptr);
+std::vector<ReportTable> tables(const Evaluation& evaluation, const std::vector<EvaluationVerdict>* verdicts = nullptr);
 
 } // namespace tenon

@@ -14,7 +14,7 @@ std::string percent(double share) { return fmt::format("{:.1f}%", 100 * share); 
 // By how much perplexity falls.
 double fall(const ArmScore& arm) { return 1 - std::exp(arm.versus_base.mean); }
 
-Judgement gain_of(const CorpusScore& corpus) {
+EvaluationVerdict gain_of(const CorpusScore& corpus) {
   const ArmScore& alone = corpus.arm("alone:" + corpus.role);
   const bool sure = alone.versus_base.high && *alone.versus_base.high < 0;
   return {"gain", corpus.name, fall(alone) >= kGain && sure,
@@ -22,20 +22,20 @@ Judgement gain_of(const CorpusScore& corpus) {
           "at least " + percent(kGain) + ", interval excluding 0"};
 }
 
-Judgement kept_of(const CorpusScore& corpus) {
+EvaluationVerdict kept_of(const CorpusScore& corpus) {
   return {"kept", corpus.name, corpus.gain_kept && *corpus.gain_kept >= kKept,
           corpus.gain_kept ? "composed keeps " + percent(*corpus.gain_kept) + " of the gain" : "there is no gain to keep",
           "at least " + percent(kKept)};
 }
 
-Judgement general_of(const CorpusScore& corpus) {
+EvaluationVerdict general_of(const CorpusScore& corpus) {
   const double worse = -fall(corpus.arm("composed"));
   return {"general", corpus.name, worse <= kGeneralLoss,
           worse > 0 ? "composed is " + percent(worse) + " worse than base" : "composed is " + percent(-worse) + " better than base",
           "at most " + percent(kGeneralLoss) + " worse"};
 }
 
-Judgement pooled_against(const Evaluation& evaluation, const std::string& other) {
+EvaluationVerdict pooled_against(const Evaluation& evaluation, const std::string& other) {
   const double composed = evaluation.pooled_arm("composed").nll.mean, there = evaluation.pooled_arm(other).nll.mean;
   return {"pooled", other, composed < there,
           fmt::format("pooled perplexity {:.2f}, {} {:.2f}", std::exp(composed), other, std::exp(there)), "composed lower"};
@@ -43,8 +43,8 @@ Judgement pooled_against(const Evaluation& evaluation, const std::string& other)
 
 } // namespace
 
-std::vector<Judgement> judge(const Evaluation& evaluation) {
-  std::vector<Judgement> out;
+std::vector<EvaluationVerdict> judge(const Evaluation& evaluation) {
+  std::vector<EvaluationVerdict> out;
   bool domains = false;
   for (const CorpusScore& corpus : evaluation.corpora) {
     if (corpus.role == "general") {

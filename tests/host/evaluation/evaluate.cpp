@@ -136,9 +136,9 @@ TEST_CASE("an untrained expert fails the check") {
   packages[1].expert->prepare(TENON_INFERENCE);
   Composition composition(tiny.model, packages, {}, 0.0, {});
   const Evaluation out = evaluate(composition, {{"law", "legal", shard_of(tiny, "law", 200)}, {"news", "general", shard_of(tiny, "news", 200)}}, options_of(16));
-  const std::vector<Judgement> verdicts = judge(out);
+  const std::vector<EvaluationVerdict> verdicts = judge(out);
   const auto verdict = [&](const std::string& rule) {
-    return *std::find_if(verdicts.begin(), verdicts.end(), [&](const Judgement& one) { return one.rule == rule; });
+    return *std::find_if(verdicts.begin(), verdicts.end(), [&](const EvaluationVerdict& one) { return one.rule == rule; });
   };
   CHECK_FALSE(verdict("gain").passed);
   CHECK_FALSE(verdict("kept").passed);

@@ -29,7 +29,7 @@ std::map<std::string, bool> verdicts(double alone, double composed, double gener
   evaluation.corpora = {law, news};
   evaluation.pooled = {arm("base", 90, 90), arm("composed", 60, 90), arm("uniform", uniform, 90), arm("random", 85, 90)};
   std::map<std::string, bool> out;
-  for (const Judgement& one : judge(evaluation)) out[one.rule + ":" + one.subject] = one.passed;
+  for (const EvaluationVerdict& one : judge(evaluation)) out[one.rule + ":" + one.subject] = one.passed;
   return out;
 }
 
