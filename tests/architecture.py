@@ -38,6 +38,7 @@ PRODUCT = re.compile(
 UNFINISHED = re.compile("|".join(["TO" + "DO", "FIX" + "ME", "not " + "implemented", "not yet " + "supported"]),
                         re.IGNORECASE)
 OUTSIDE = re.compile(r"\.\./" + r"shared\b|(?<![\w.])/" + r"work/|/tmp/" + r"build")
+TYPE = re.compile(r"^(?:struct|class|enum class) (\w+)[^;{]*\{", re.MULTILINE)
 CODE = {".c", ".h", ".cpp", ".hpp", ".cu", ".cuh"}
 HEADERS = {".h", ".hpp", ".cuh"}
 TEXT = CODE | {".py", ".sh", ".md", ".txt", ".cmake", ".json", ".in", ".yml", ".yaml"}
@@ -153,6 +154,18 @@ class Checker:
                     self.object_to("product", f"{file}:{line_of(code, match.start())}",
                                    f"{match.group().strip('.(')} is a product outside tenon::nn")
 
+    def types(self):
+        """One name, one type: two of the same name would share their functions when linked, and crash far away."""
+        first = {}
+        for file, code in self.files(HEADERS):
+            if not file.startswith(("host/", "registry/", "kernels/")):
+                continue
+            for match in TYPE.finditer(without_comments(code)):
+                place = f"{file}:{line_of(code, match.start())}"
+                if match.group(1) in first:
+                    self.object_to("one-name", place, f"{match.group(1)} is also a type in {first[match.group(1)]}")
+                first.setdefault(match.group(1), place)
+
     def words(self):
         for file, text in self.files(TEXT):
             for rule, pattern in (("unfinished", UNFINISHED), ("outside", OUTSIDE)):
@@ -164,6 +177,7 @@ class Checker:
         self.includes()
         self.links()
         self.products()
+        self.types()
         self.words()
         return self.found
 
@@ -208,6 +222,7 @@ PLANTED = [
     ("product", "host/model/bad.cpp", "auto y = x.matmul(w);\n"),
     ("product", "plugins/low_rank/bad.cpp", "torch::nn::Linear a{nullptr};\n"),
     ("product", "plugins/low_rank/bad.cpp", "auto y = torch::addmm(b, x, w);\n"),
+    ("one-name", "host/model/bad.hpp", "struct Row {};\n" * 2),
     ("unfinished", "host/model/bad.cpp", "// TO" + "DO: later\n"),
     ("unfinished", "tests/bad.sh", "# FIX" + "ME\n"),
     ("outside", "tests/bad.sh", "cat ../" + "shared/design.md\n"),

@@ -23,7 +23,10 @@ struct ChatSettings {
 class Conversation {
  public:
   Conversation(Composition& composition, const ChatTemplate& form, const ChatSettings& settings, Output& out)
-      : tokenizer_(composition.model().tokenizer()), form_(form), settings_(settings), out_(out),
+      : tokenizer_(composition.model().tokenizer()),
+        form_(form),
+        settings_(settings),
+        out_(out),
         session_(composition, settings.generation.session()) {
     if (!settings.system.empty()) messages_.push_back({"system", settings.system});
   }
@@ -47,13 +50,15 @@ class Conversation {
   }
 
   void forget() {
-    messages_.erase(std::remove_if(messages_.begin(), messages_.end(), [](const ChatMessage& m) { return m.role != "system"; }),
-                    messages_.end());
+    messages_.erase(
+        std::remove_if(messages_.begin(), messages_.end(), [](const ChatMessage& m) { return m.role != "system"; }),
+        messages_.end());
   }
 
   json::array messages_json() const {
     json::array out;
-    for (const ChatMessage& message : messages_) out.push_back(json::object{{"role", message.role}, {"content", message.content}});
+    for (const ChatMessage& message : messages_)
+      out.push_back(json::object{{"role", message.role}, {"content", message.content}});
     return out;
   }
   const Session& session() const { return session_; }
@@ -64,9 +69,11 @@ class Conversation {
     for (;;) {
       const std::vector<std::int32_t> ids = form_.encode(tokenizer_, messages_, true);
       if (static_cast<std::int64_t>(ids.size()) < session_.context()) return ids;
-      const auto oldest = std::find_if(messages_.begin(), messages_.end(), [](const ChatMessage& m) { return m.role != "system"; });
+      const auto oldest =
+          std::find_if(messages_.begin(), messages_.end(), [](const ChatMessage& m) { return m.role != "system"; });
       if (messages_.end() - oldest < 3)
-        throw Error(Code::usage, "chat", fmt::format("found a message of {} tokens, the context holds {}", ids.size(), session_.context()),
+        throw Error(Code::usage, "chat",
+                    fmt::format("found a message of {} tokens, the context holds {}", ids.size(), session_.context()),
                     "say less at once, or raise the limit with --context");
       messages_.erase(oldest, oldest + 2);
       out_.note("the oldest turn no longer fits into the context and is forgotten");
@@ -103,7 +110,8 @@ void chat(const ChatSettings& settings, Context& context) {
   if (!settings.chat_template.empty()) (void)ChatTemplate::named(settings.chat_template);
   const auto composition = open_composition(settings.opening, context);
   const Tokenizer& tokenizer = composition->model().tokenizer();
-  const ChatTemplate form = settings.chat_template.empty() ? ChatTemplate::of(tokenizer) : ChatTemplate::named(settings.chat_template);
+  const ChatTemplate form =
+      settings.chat_template.empty() ? ChatTemplate::of(tokenizer) : ChatTemplate::named(settings.chat_template);
   Conversation conversation(*composition, form, settings, context.out);
   const bool asks = isatty(STDIN_FILENO) && context.out.messages_on_terminal() && !context.flags.quiet;
   if (asks) context.out.note("One line a turn; /forget starts again, /exit or Ctrl-D ends.");
@@ -116,8 +124,9 @@ void chat(const ChatSettings& settings, Context& context) {
     }
   }
   if (context.flags.json)
-    context.out.json(json::object{
-        {"template", form.family()}, {"messages", conversation.messages_json()}, {"speed", speed_json(conversation.session())}});
+    context.out.json(json::object{{"template", form.family()},
+                                  {"messages", conversation.messages_json()},
+                                  {"speed", speed_json(conversation.session())}});
   context.out.note(speed_text(conversation.session()));
 }
 
@@ -133,8 +142,10 @@ void add_chat(CLI::App& app, Context& context) {
   command->add_option("--system", settings->system, "What the model is told first")->type_name("TEXT");
   std::string known;
   for (const auto& [family, looks] : ChatTemplate::families()) known += (known.empty() ? "" : ", ") + family;
-  command->add_option("--template", settings->chat_template, "A template family, in place of the model's own: " + known)->type_name("NAME");
-  examples(*command, {"tenon chat bot", "tenon chat smollm2 --system \"Answer in one sentence.\"", "printf 'Hello\\nWhy?\\n' | tenon chat bot"});
+  command->add_option("--template", settings->chat_template, "A template family, in place of the model's own: " + known)
+      ->type_name("NAME");
+  examples(*command, {"tenon chat bot", "tenon chat smollm2 --system \"Answer in one sentence.\"",
+                      "printf 'Hello\\nWhy?\\n' | tenon chat bot"});
   command->callback([settings, &context] { chat(*settings, context); });
 }
 

@@ -7,13 +7,21 @@
 namespace tenon {
 
 void add_generation_options(CLI::App& command, GenerationSettings& settings) {
-  command.add_option("--max-tokens", settings.max_tokens, "Most tokens to write")->check(CLI::PositiveNumber)->capture_default_str();
-  command.add_option("--temperature", settings.sampling.temperature, "0: the likeliest token always")->capture_default_str();
-  command.add_option("--top-k", settings.sampling.top_k, "Draw from this many of the likeliest tokens; 0: all")->capture_default_str();
-  command.add_option("--top-p", settings.sampling.top_p, "Draw from the likeliest tokens that together reach this")->capture_default_str();
+  command.add_option("--max-tokens", settings.max_tokens, "Most tokens to write")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command.add_option("--temperature", settings.sampling.temperature, "0: the likeliest token always")
+      ->capture_default_str();
+  command.add_option("--top-k", settings.sampling.top_k, "Draw from this many of the likeliest tokens; 0: all")
+      ->capture_default_str();
+  command.add_option("--top-p", settings.sampling.top_p, "Draw from the likeliest tokens that together reach this")
+      ->capture_default_str();
   command.add_option("--seed", settings.sampling.seed, "The same seed draws the same text")->capture_default_str();
   command.add_flag("--greedy", settings.greedy, "As --temperature 0");
-  command.add_option("--stop", settings.stops, "Text that ends the answer; may be given several times")->type_name("TEXT")->take_all()->allow_extra_args(false);
+  command.add_option("--stop", settings.stops, "Text that ends the answer; may be given several times")
+      ->type_name("TEXT")
+      ->take_all()
+      ->allow_extra_args(false);
   command.add_option("--context", settings.context, "Most tokens of prompt and answer; 0: what the model was made for")
       ->check(CLI::NonNegativeNumber);
 }
@@ -45,7 +53,8 @@ std::vector<ExpertShare> expert_shares(const Session& session, std::size_t first
   for (const ExpertPackage& package : session.composition().packages()) out.push_back({package.entry.name, 0, 0.0});
   for (std::size_t position = first; position < last; ++position) {
     const std::vector<float> w = session.strengths(position);
-    for (std::size_t slot = 0; slot < w.size(); ++slot) out[slot].mean_strength += w[slot] / static_cast<double>(last - first);
+    for (std::size_t slot = 0; slot < w.size(); ++slot)
+      out[slot].mean_strength += w[slot] / static_cast<double>(last - first);
     ++out[strongest(session, position)].strongest;
   }
   return out;
@@ -54,7 +63,8 @@ std::vector<ExpertShare> expert_shares(const Session& session, std::size_t first
 std::string speed_text(const Session& session) {
   const Speed& speed = session.speed();
   std::string text = fmt::format("read {} tokens at {:.1f} tokens/s", speed.prefill_tokens, speed.prefill_rate());
-  if (speed.decode_tokens > 0) text += fmt::format(", wrote {} at {:.1f} tokens/s", speed.decode_tokens, speed.decode_rate());
+  if (speed.decode_tokens > 0)
+    text += fmt::format(", wrote {} at {:.1f} tokens/s", speed.decode_tokens, speed.decode_rate());
   if (session.composition().experts().size() > 1)
     text += fmt::format("; {:.0f}% of expert work skipped", 100 * session.composition().experts().work.skipped());
   return text;

@@ -20,7 +20,8 @@ std::vector<std::string> composition_names(const Home& home) {
   return names;
 }
 
-[[noreturn]] void nothing_of_that_name(const OpeningSettings& settings, const Context& context, const Registry& registry) {
+[[noreturn]] void nothing_of_that_name(const OpeningSettings& settings, const Context& context,
+                                       const Registry& registry) {
   std::vector<std::string> models;
   for (const PublishedPackage& package : registry.list().packages)
     if (package.kind == Kind::model) models.push_back(package.name);
@@ -50,12 +51,14 @@ std::string drift(const Request& request, const Lock& lock) {
     return wanted.name == name && wanted.range.matches(version);
   };
   if (!agrees(request.model, lock.model.name, lock.model.version))
-    return fmt::format("it asks for model {}, its lock holds {} {}", request.model.text(), lock.model.name, lock.model.version.text());
+    return fmt::format("it asks for model {}, its lock holds {} {}", request.model.text(), lock.model.name,
+                       lock.model.version.text());
   if (request.experts.size() + 1 != lock.slots.size())
     return fmt::format("it asks for {} experts, its lock holds {}", request.experts.size(), lock.slots.size() - 1);
   for (std::size_t i = 0; i < request.experts.size(); ++i)
     if (const LockedSlot& slot = lock.slots[i + 1]; !agrees(request.experts[i], slot.name, slot.version))
-      return fmt::format("it asks for expert {}, its lock holds {} {}", request.experts[i].text(), slot.name, slot.version.text());
+      return fmt::format("it asks for expert {}, its lock holds {} {}", request.experts[i].text(), slot.name,
+                         slot.version.text());
   if (request.routing != lock.router.routing) return "it asks for another routing than its lock holds";
   return "";
 }
@@ -71,7 +74,8 @@ Lock usable_lock(const fs::path& folder, const OpeningSettings& settings, const 
     throw Error(first.code, first.rule, first.message, first.remedy.empty() ? again : first.remedy);
   }
   if (lock.slots.size() > 1 && lock.router.prior_set != lock.set_digest())
-    throw Error(Code::incompatible, settings.name, "the prior in the lock was fitted for another set of experts", again);
+    throw Error(Code::incompatible, settings.name, "the prior in the lock was fitted for another set of experts",
+                again);
   if (const std::string differs = drift(read_request(folder / "composition.json"), lock); !differs.empty())
     check.warnings.push_back(settings.name + ": " + differs);
   for (const std::string& warning : check.warnings) {
@@ -87,13 +91,16 @@ Lock usable_lock(const fs::path& folder, const OpeningSettings& settings, const 
 void add_opening_options(CLI::App& command, OpeningSettings& settings) {
   command.add_option("name", settings.name, "A composition, or a model alone")->required();
   command.add_flag("--strict", settings.strict, "An expert at fault ends the run (exit 7) instead of being masked");
-  command.add_flag("--locked", settings.locked, "Refuse what differs from the lock, or was yanked; hash every byte first");
-  command.add_option("--dev", settings.dev, "A plugin library from a build tree, in place of the published one")->type_name("PATH");
+  command.add_flag("--locked", settings.locked,
+                   "Refuse what differs from the lock, or was yanked; hash every byte first");
+  command.add_option("--dev", settings.dev, "A plugin library from a build tree, in place of the published one")
+      ->type_name("PATH");
 }
 
 std::unique_ptr<Composition> open_composition(const OpeningSettings& settings, Context& context) {
   const Registry registry(context.registry());
-  const Loader loader(registry, {context.home.store(), context.home.cache(), {settings.dev.begin(), settings.dev.end()}});
+  const Loader loader(registry,
+                      {context.home.store(), context.home.cache(), {settings.dev.begin(), settings.dev.end()}});
   Composition::Options options;
   options.strict = settings.strict;
   options.say = [&context](const std::string& line) { context.out.warn(line); };

@@ -18,9 +18,9 @@ struct OpeningSettings {
 };
 void add_opening_options(CLI::App& command, OpeningSettings& settings);
 
-// A composition runs as its lock says; where composition.json has moved on, that is said. With --locked it is refused, as
-// is a yanked package, and every blob is hashed again first.
-// Errors: not_found, naming what there is; those of loading.
+// A composition runs as its lock says; where composition.json has moved on, that is said. With --locked it is refused,
+// as is a yanked package, and every blob is hashed again first. Errors: not_found, naming what there is; those of
+// loading.
 std::unique_ptr<Composition> open_composition(const OpeningSettings& settings, Context& context);
 
 } // namespace tenon

@@ -27,9 +27,9 @@ Registry open_registry(const Context& context, bool create) {
   return Registry::open_or_create(path, named ? path.filename().string() : "home");
 }
 
-Chosen choose(const Registry& registry, const std::string& text) {
+ChosenPackage choose(const Registry& registry, const std::string& text) {
   const PackageRequest request = PackageRequest::parse(text);
-  Chosen chosen{registry.show(request.name), {}, {}, {}};
+  ChosenPackage chosen{registry.show(request.name), {}, {}, {}};
   const PublishedVersion* best = nullptr;
   for (const PublishedVersion& version : chosen.package.versions) {
     if (!request.range.matches(version.version)) continue;

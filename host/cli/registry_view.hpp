@@ -14,14 +14,14 @@ namespace tenon {
 Registry open_registry(const Context& context, bool create = false);
 
 // One version with all its builds: the highest in range that is not yanked, else the highest in range, with a warning.
-struct Chosen {
+struct ChosenPackage {
   PublishedPackage package;
   PublishedVersion version;
   std::vector<Entry> entries; // one per build
   std::vector<std::string> warnings;
 };
 // Errors: not_found, saying what there is; integrity.
-Chosen choose(const Registry& registry, const std::string& request);
+ChosenPackage choose(const Registry& registry, const std::string& request);
 
 json::object entry_json(const Entry& entry);
 json::object package_json(const PublishedPackage& package);

@@ -36,7 +36,8 @@ void explain(const Session& session, std::size_t prompt, const Generation& made,
   Table table{{"expert", "tokens it wrote", "share", "mean strength"}, {}, {1, 2, 3}};
   for (std::size_t slot = 0; slot < shares.size(); ++slot)
     table.rows.push_back({out.paint_index(slot, shares[slot].expert), std::to_string(shares[slot].strongest),
-                          fmt::format("{:.0f}%", 100.0 * static_cast<double>(shares[slot].strongest) / static_cast<double>(last - first)),
+                          fmt::format("{:.0f}%", 100.0 * static_cast<double>(shares[slot].strongest) /
+                                                     static_cast<double>(last - first)),
                           fmt::format("{:.3f}", shares[slot].mean_strength)});
   out.line("");
   out.table(table);
@@ -73,7 +74,9 @@ void run(const RunSettings& settings, Context& context) {
   const auto composition = open_composition(settings.opening, context);
   const Tokenizer& tokenizer = composition->model().tokenizer();
   const std::vector<std::int32_t> prompt = tokenizer.encode_prompt(prompt_text(settings));
-  if (prompt.empty()) throw Error(Code::usage, "run", "found an empty prompt, need at least one token", "tenon run NAME \"Once upon a time\"");
+  if (prompt.empty())
+    throw Error(Code::usage, "run", "found an empty prompt, need at least one token",
+                "tenon run NAME \"Once upon a time\"");
 
   GenerateOptions options = base;
   if (tokenizer.eos()) options.stop_ids = {*tokenizer.eos()};
@@ -82,7 +85,9 @@ void run(const RunSettings& settings, Context& context) {
   const bool streams = !context.flags.json;
   const Generation made = generate(session, options, [&](const Piece& piece) {
     if (!streams) return;
-    context.out.stream(settings.explain ? context.out.paint_index(writer(session, prompt.size(), piece.token), piece.text) : piece.text);
+    context.out.stream(settings.explain
+                           ? context.out.paint_index(writer(session, prompt.size(), piece.token), piece.text)
+                           : piece.text);
   });
 
   if (context.flags.json) {
@@ -92,7 +97,8 @@ void run(const RunSettings& settings, Context& context) {
     if (settings.explain) explain(session, prompt.size(), made, context.out);
   }
   context.out.note(speed_text(session));
-  if (made.finish == Finish::context) context.out.warn(fmt::format("the model's context of {} tokens is full", session.context()));
+  if (made.finish == Finish::context)
+    context.out.warn(fmt::format("the model's context of {} tokens is full", session.context()));
   if (made.finish == Finish::interrupted) throw Error(Code::interrupted, "run", "stopped; what was written stands");
 }
 
@@ -105,8 +111,9 @@ void add_run(CLI::App& app, Context& context) {
   command->add_option("prompt", settings->prompt, "The text to continue; - reads it from standard input")->required();
   add_generation_options(*command, settings->generation);
   command->add_flag("--explain", settings->explain, "Colour each token by the expert that was strongest, and sum up");
-  examples(*command, {"tenon run bot \"The contract ends\" --explain", "tenon run smollm2 \"Once upon a time\" --max-tokens 64",
-                      "echo \"2 + 2 =\" | tenon run bot - --temperature 0.8 --top-p 0.9 --seed 7"});
+  examples(*command,
+           {"tenon run bot \"The contract ends\" --explain", "tenon run smollm2 \"Once upon a time\" --max-tokens 64",
+            "echo \"2 + 2 =\" | tenon run bot - --temperature 0.8 --top-p 0.9 --seed 7"});
   command->callback([settings, &context] { run(*settings, context); });
 }
 

@@ -47,7 +47,7 @@ void show_entry(Context& context, const Entry& entry) {
 }
 
 void show_package(const std::string& request, const Registry& registry, Context& context) {
-  const Chosen chosen = choose(registry, request);
+  const ChosenPackage chosen = choose(registry, request);
   for (const std::string& warning : chosen.warnings) context.out.warn(warning);
   if (context.flags.json) {
     json::object object = package_json(chosen.package);

@@ -28,7 +28,7 @@ class Verification {
   }
 
   void request(const std::string& text) {
-    const Chosen chosen = choose(registry_, text);
+    const ChosenPackage chosen = choose(registry_, text);
     for (const std::string& warning : chosen.warnings) context_.out.warn(warning);
     for (const Build& build : chosen.version.builds)
       entry(chosen.package.name + " " + chosen.version.version.text(), build.entry);

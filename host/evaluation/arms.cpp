@@ -27,11 +27,13 @@ std::vector<float> only(std::size_t experts, std::size_t slot) {
 
 std::vector<Row> rows_of(const Composition& composition) {
   std::vector<Row> rows;
-  for (std::size_t slot = 1; slot < composition.packages().size(); ++slot) rows.push_back(*composition.packages()[slot].row);
+  for (std::size_t slot = 1; slot < composition.packages().size(); ++slot)
+    rows.push_back(*composition.packages()[slot].row);
   return rows;
 }
 
-at::Tensor routed(const Composition& composition, const std::vector<Row>& rows, const at::Tensor& h_NC, const Batch& batch) {
+at::Tensor routed(const Composition& composition, const std::vector<Row>& rows, const at::Tensor& h_NC,
+                  const Batch& batch) {
   const Router& router = composition.router();
   return Router(router.normalization(), rows, router.routing(), router.prior()).strengths(h_NC, batch);
 }
@@ -43,7 +45,8 @@ Row random_row(const Row& row, const std::string& expert, std::uint64_t seed) {
   return {r_C * (row.r_C.norm() / r_C.norm()), row.b};
 }
 
-at::Tensor with_random_rows(const Composition& composition, const at::Tensor& h_NC, const Batch& batch, std::uint64_t seed) {
+at::Tensor with_random_rows(const Composition& composition, const at::Tensor& h_NC, const Batch& batch,
+                            std::uint64_t seed) {
   std::vector<Row> rows = rows_of(composition);
   for (std::size_t i = 0; i < rows.size(); ++i)
     rows[i] = random_row(rows[i], composition.packages()[i + 1].entry.name, seed);
@@ -66,18 +69,21 @@ void check_finite(const at::Tensor& y_NC, const LoadedExpert& expert) {
 
 } // namespace
 
-std::vector<Arm> make_arms(const Composition& composition, const at::Tensor& h_NC, const Batch& batch, const ArmOptions& options) {
+std::vector<Arm> make_arms(const Composition& composition, const at::Tensor& h_NC, const Batch& batch,
+                           const ArmOptions& options) {
   const std::size_t experts = composition.packages().size();
   const auto name = [&](std::size_t slot) { return composition.packages()[slot].entry.name; };
   std::vector<Arm> arms = {{"base", {constant(batch, only(experts, 0))}},
                            {"composed", {composition.router().strengths(h_NC, batch)}}};
   if (experts == 1) return arms;
-  for (std::size_t slot = 1; slot < experts; ++slot) arms.push_back({"alone:" + name(slot), {constant(batch, only(experts, slot))}});
+  for (std::size_t slot = 1; slot < experts; ++slot)
+    arms.push_back({"alone:" + name(slot), {constant(batch, only(experts, slot))}});
   arms.push_back({"uniform", {constant(batch, std::vector<float>(experts, 1.0f / static_cast<float>(experts)))}});
   if (options.random_rows > 0) {
     arms.push_back({"random", {}});
     for (std::int64_t i = 0; i < options.random_rows; ++i)
-      arms.back().strengths_NE.push_back(with_random_rows(composition, h_NC, batch, options.seed + static_cast<std::uint64_t>(i)));
+      arms.back().strengths_NE.push_back(
+          with_random_rows(composition, h_NC, batch, options.seed + static_cast<std::uint64_t>(i)));
   }
   for (std::size_t slot = 1; options.removals && slot < experts; ++slot)
     arms.push_back({"without:" + name(slot), {without(composition, slot, h_NC, batch)}});
@@ -122,7 +128,8 @@ Work sparse_work(const at::Tensor& w_NE, const Experts& experts, const Batch& ba
   for (const BatchRows& rows : batch.rows) {
     std::int64_t base_until = 0;
     for (std::size_t slot = experts.size(); slot-- > 0;) {
-      const at::Tensor chosen = w_NE.narrow(0, rows.offset, rows.length).select(1, static_cast<std::int64_t>(slot)).nonzero();
+      const at::Tensor chosen =
+          w_NE.narrow(0, rows.offset, rows.length).select(1, static_cast<std::int64_t>(slot)).nonzero();
       const std::int64_t count = chosen.size(0), until = count ? chosen[count - 1][0].item<std::int64_t>() + 1 : 0;
       if (slot == 0 || experts[slot].uses_base_output()) base_until = std::max(base_until, until);
       if (slot != 0) work.run_rows += experts[slot].context().kind == ExpertContext::Kind::token ? count : until;
@@ -135,7 +142,9 @@ Work sparse_work(const at::Tensor& w_NE, const Experts& experts, const Batch& ba
 at::Tensor next_token_nll(const Head& head, const at::Tensor& m_NC, const Batch& batch, std::int64_t chunk) {
   at::NoGradGuard no_grad;
   const std::int64_t length = batch.rows.at(0).length, count = static_cast<std::int64_t>(batch.rows.size());
-  const auto but_last = [&](const at::Tensor& x) { return x.unflatten(0, {count, length}).narrow(1, 0, length - 1).flatten(0, 1); };
+  const auto but_last = [&](const at::Tensor& x) {
+    return x.unflatten(0, {count, length}).narrow(1, 0, length - 1).flatten(0, 1);
+  };
   const at::Tensor features = but_last(head.features(m_NC, batch));
   const at::Tensor targets = batch.tokens_N.view({count, length}).narrow(1, 1, length - 1).flatten();
   at::Tensor nll = at::empty({targets.size(0)}, at::kDouble);

@@ -12,8 +12,8 @@ namespace tenon {
 struct Estimate {
   double mean = 0;
   std::optional<double> low, high;
-  double variance = 0;  // of the mean
-  double freedom = 0;   // degrees of freedom of that variance
+  double variance = 0; // of the mean
+  double freedom = 0;  // degrees of freedom of that variance
 };
 
 Estimate estimate(std::span<const double> values);

@@ -29,13 +29,17 @@ void check_corpus(const EvaluationCorpus& corpus, const Composition& composition
   const auto& packages = composition.packages();
   const auto is_role = [&](const ExpertPackage& package) { return package.entry.name == corpus.role; };
   if (!corpus.role.empty() && corpus.role != "general" && std::none_of(packages.begin() + 1, packages.end(), is_role))
-    fail(Code::usage, "found the role \"" + corpus.role + "\", which is no expert of this composition", "name an expert, or general");
+    fail(Code::usage, "found the role \"" + corpus.role + "\", which is no expert of this composition",
+         "name an expert, or general");
   if (corpus.tokens.tokenizer_digest() != composition.model().tokenizer().digest())
     fail(Code::incompatible,
-         "found tokens of tokenizer " + corpus.tokens.tokenizer_digest() + ", the model has " + composition.model().tokenizer().digest(),
+         "found tokens of tokenizer " + corpus.tokens.tokenizer_digest() + ", the model has " +
+             composition.model().tokenizer().digest(),
          "give the text itself, or a shard made for this model");
   if (corpus.tokens.block_count(static_cast<std::size_t>(options.sequence_length)) == 0)
-    fail(Code::usage, fmt::format("found {} tokens, need at least one block of {}", corpus.tokens.tokens().size(), options.sequence_length),
+    fail(Code::usage,
+         fmt::format("found {} tokens, need at least one block of {}", corpus.tokens.tokens().size(),
+                     options.sequence_length),
          "give more text, or a smaller --sequence-length");
 }
 
@@ -75,7 +79,8 @@ class Tally {
     }
     const auto positions = static_cast<double>(positions_);
     for (std::size_t slot = 0; slot < experts_.size(); ++slot)
-      score.loads.push_back({experts_[slot], strength_[slot] / positions, static_cast<double>(strongest_[slot]) / positions});
+      score.loads.push_back(
+          {experts_[slot], strength_[slot] / positions, static_cast<double>(strongest_[slot]) / positions});
     score.tokens = positions_;
     score.arms = std::move(arms_);
   }
@@ -121,7 +126,8 @@ class Scorer {
   std::vector<std::pair<at::Tensor, std::vector<double>>> done_;
 };
 
-void score_batch(Composition& composition, const Batch& batch, const EvaluationOptions& options, Tally& tally, Work& work) {
+void score_batch(Composition& composition, const Batch& batch, const EvaluationOptions& options, Tally& tally,
+                 Work& work) {
   at::NoGradGuard no_grad;
   const at::Tensor h_NC = composition.model().trunk().forward(batch);
   const std::vector<at::Tensor> outputs = dense_outputs(composition.experts(), h_NC, batch);
@@ -169,10 +175,15 @@ const ArmScore& find_arm(const std::vector<ArmScore>& arms, const std::string& n
 
 } // namespace
 
-const ArmScore& CorpusScore::arm(const std::string& wanted) const { return find_arm(arms, wanted); }
-const ArmScore& Evaluation::pooled_arm(const std::string& wanted) const { return find_arm(pooled, wanted); }
+const ArmScore& CorpusScore::arm(const std::string& wanted) const {
+  return find_arm(arms, wanted);
+}
+const ArmScore& Evaluation::pooled_arm(const std::string& wanted) const {
+  return find_arm(pooled, wanted);
+}
 
-Evaluation evaluate(Composition& composition, const std::vector<EvaluationCorpus>& corpora, const EvaluationOptions& options) {
+Evaluation evaluate(Composition& composition, const std::vector<EvaluationCorpus>& corpora,
+                    const EvaluationOptions& options) {
   if (options.sequence_length < 2)
     throw Error(Code::usage, kUnit, fmt::format("found sequence length {}, need at least 2", options.sequence_length));
   if (corpora.empty()) throw Error(Code::usage, kUnit, "found no corpus, need at least one", "give --data NAME=PATH");
@@ -184,17 +195,27 @@ Evaluation evaluate(Composition& composition, const std::vector<EvaluationCorpus
   std::int64_t total = 0, done = 0;
   for (const EvaluationCorpus& corpus : corpora) {
     check_corpus(corpus, composition, options);
-    blocks.push_back(spread(corpus.tokens.block_count(static_cast<std::size_t>(options.sequence_length)), options.blocks));
+    blocks.push_back(
+        spread(corpus.tokens.block_count(static_cast<std::size_t>(options.sequence_length)), options.blocks));
     total += static_cast<std::int64_t>(blocks.back().size());
   }
   Work everywhere;
   const auto at_once = static_cast<std::size_t>(std::max<std::int64_t>(1, kRowsAtOnce / options.sequence_length));
   for (std::size_t i = 0; i < corpora.size(); ++i) {
-    CorpusScore score{corpora[i].name, corpora[i].role, corpora[i].tokens.digest(), static_cast<std::int64_t>(blocks[i].size()), 0, {}, {}, 0, {}};
+    CorpusScore score{corpora[i].name,
+                      corpora[i].role,
+                      corpora[i].tokens.digest(),
+                      static_cast<std::int64_t>(blocks[i].size()),
+                      0,
+                      {},
+                      {},
+                      0,
+                      {}};
     Tally tally(out.experts);
     Work work;
     for (std::size_t first = 0; first < blocks[i].size(); first += at_once) {
-      if (options.interrupted && options.interrupted()) throw Error(Code::interrupted, kUnit, "stopped; nothing was kept");
+      if (options.interrupted && options.interrupted())
+        throw Error(Code::interrupted, kUnit, "stopped; nothing was kept");
       const auto some = std::span(blocks[i]).subspan(first, std::min(at_once, blocks[i].size() - first));
       score_batch(composition, batch_of(corpora[i].tokens, some, options.sequence_length), options, tally, work);
       done += static_cast<std::int64_t>(some.size());

@@ -31,10 +31,10 @@ struct EvaluationCorpus {
 
 struct EvaluationOptions {
   std::int64_t sequence_length = 256;
-  std::int64_t blocks = 0;      // of each corpus, evenly spread; 0: all
-  std::int64_t random_rows = 3; // how many random routers
-  std::uint64_t seed = 0;       // of the random rows
-  bool removals = true;         // each expert removed in turn
+  std::int64_t blocks = 0;                                                  // of each corpus, evenly spread; 0: all
+  std::int64_t random_rows = 3;                                             // how many random routers
+  std::uint64_t seed = 0;                                                   // of the random rows
+  bool removals = true;                                                     // each expert removed in turn
   std::function<void(std::int64_t done, std::int64_t total)> progress = {}; // in blocks
   std::function<bool()> interrupted = {};
 };
@@ -84,7 +84,8 @@ struct Evaluation {
 
 // Errors: usage (a corpus too small, a role that is no expert), incompatible (another tokenizer), plugin (strict),
 // numeric (a score that is not finite), interrupted.
-Evaluation evaluate(Composition& composition, const std::vector<EvaluationCorpus>& corpora, const EvaluationOptions& options);
+Evaluation evaluate(Composition& composition, const std::vector<EvaluationCorpus>& corpora,
+                    const EvaluationOptions& options);
 
 // gain     each expert alone lowers its own corpus's perplexity by at least 10%, interval of the difference below 0
 // kept     composed keeps at least 80% of that gain in log-perplexity

@@ -44,7 +44,9 @@ json::object corpus_json(const CorpusScore& corpus) {
           {"loads", loads}};
 }
 
-std::string number(double value) { return value < 1000 ? fmt::format("{:.2f}", value) : fmt::format("{:.0f}", value); }
+std::string number(double value) {
+  return value < 1000 ? fmt::format("{:.2f}", value) : fmt::format("{:.0f}", value);
+}
 
 std::string perplexity_text(const ArmScore& arm) {
   const std::string mean = number(std::exp(arm.nll.mean));
@@ -83,7 +85,8 @@ ReportTable loads(const Evaluation& evaluation) {
   table.header.push_back("work skipped");
   for (const CorpusScore& corpus : evaluation.corpora) {
     std::vector<std::string> row = {corpus.name};
-    for (const Load& load : corpus.loads) row.push_back(fmt::format("{:.2f} ({:.2f})", load.share_strongest, load.mean_strength));
+    for (const Load& load : corpus.loads)
+      row.push_back(fmt::format("{:.2f} ({:.2f})", load.share_strongest, load.mean_strength));
     row.push_back(corpus.gain_kept ? fmt::format("{:.0f}%", 100 * *corpus.gain_kept) : "");
     row.push_back(fmt::format("{:.0f}%", 100 * corpus.work_skipped));
     table.rows.push_back(std::move(row));
@@ -107,8 +110,11 @@ json::object to_json(const Evaluation& evaluation, const std::vector<EvaluationV
   bool passed = true;
   for (const EvaluationVerdict& one : *verdicts) {
     passed = passed && one.passed;
-    judged.push_back(json::object{
-        {"rule", one.rule}, {"subject", one.subject}, {"passed", one.passed}, {"found", one.found}, {"need", one.need}});
+    judged.push_back(json::object{{"rule", one.rule},
+                                  {"subject", one.subject},
+                                  {"passed", one.passed},
+                                  {"found", one.found},
+                                  {"need", one.need}});
   }
   out["verdicts"] = judged;
   out["passed"] = passed;

@@ -9,36 +9,44 @@ namespace {
 
 constexpr double kGain = 0.10, kKept = 0.80, kGeneralLoss = 0.01;
 
-std::string percent(double share) { return fmt::format("{:.1f}%", 100 * share); }
+std::string percent(double share) {
+  return fmt::format("{:.1f}%", 100 * share);
+}
 
 // By how much perplexity falls.
-double fall(const ArmScore& arm) { return 1 - std::exp(arm.versus_base.mean); }
+double fall(const ArmScore& arm) {
+  return 1 - std::exp(arm.versus_base.mean);
+}
 
 EvaluationVerdict gain_of(const CorpusScore& corpus) {
   const ArmScore& alone = corpus.arm("alone:" + corpus.role);
   const bool sure = alone.versus_base.high && *alone.versus_base.high < 0;
   return {"gain", corpus.name, fall(alone) >= kGain && sure,
-          fmt::format("{} alone lowers perplexity by {}{}", corpus.role, percent(fall(alone)), sure ? "" : ", interval holds 0"),
+          fmt::format("{} alone lowers perplexity by {}{}", corpus.role, percent(fall(alone)),
+                      sure ? "" : ", interval holds 0"),
           "at least " + percent(kGain) + ", interval excluding 0"};
 }
 
 EvaluationVerdict kept_of(const CorpusScore& corpus) {
-  return {"kept", corpus.name, corpus.gain_kept && *corpus.gain_kept >= kKept,
-          corpus.gain_kept ? "composed keeps " + percent(*corpus.gain_kept) + " of the gain" : "there is no gain to keep",
-          "at least " + percent(kKept)};
+  return {
+      "kept", corpus.name, corpus.gain_kept && *corpus.gain_kept >= kKept,
+      corpus.gain_kept ? "composed keeps " + percent(*corpus.gain_kept) + " of the gain" : "there is no gain to keep",
+      "at least " + percent(kKept)};
 }
 
 EvaluationVerdict general_of(const CorpusScore& corpus) {
   const double worse = -fall(corpus.arm("composed"));
   return {"general", corpus.name, worse <= kGeneralLoss,
-          worse > 0 ? "composed is " + percent(worse) + " worse than base" : "composed is " + percent(-worse) + " better than base",
+          worse > 0 ? "composed is " + percent(worse) + " worse than base"
+                    : "composed is " + percent(-worse) + " better than base",
           "at most " + percent(kGeneralLoss) + " worse"};
 }
 
 EvaluationVerdict pooled_against(const Evaluation& evaluation, const std::string& other) {
   const double composed = evaluation.pooled_arm("composed").nll.mean, there = evaluation.pooled_arm(other).nll.mean;
   return {"pooled", other, composed < there,
-          fmt::format("pooled perplexity {:.2f}, {} {:.2f}", std::exp(composed), other, std::exp(there)), "composed lower"};
+          fmt::format("pooled perplexity {:.2f}, {} {:.2f}", std::exp(composed), other, std::exp(there)),
+          "composed lower"};
 }
 
 } // namespace

@@ -37,7 +37,8 @@ class ChatTemplate {
 
   // The ids of the conversation; answer: followed by what makes the model answer.
   // Errors: incompatible, if the tokenizer lacks one of the family's control tokens.
-  std::vector<std::int32_t> encode(const Tokenizer& tokenizer, const std::vector<ChatMessage>& messages, bool answer) const;
+  std::vector<std::int32_t> encode(const Tokenizer& tokenizer, const std::vector<ChatMessage>& messages,
+                                   bool answer) const;
   // Tokens and strings that end an answer.
   std::vector<std::int32_t> stop_ids(const Tokenizer& tokenizer) const;
   std::vector<std::string> stops() const;

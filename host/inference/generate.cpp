@@ -67,7 +67,8 @@ Generation generate(Session& session, const GenerateOptions& options, const std:
     }
     // A model may have more rows than the tokenizer has tokens; those stand for nothing and are not drawn.
     const std::span<const float> logits_V = session.logits();
-    const std::int32_t id = sampler.sample(logits_V.first(std::min(vocab, logits_V.size())), static_cast<std::uint64_t>(i));
+    const std::int32_t id =
+        sampler.sample(logits_V.first(std::min(vocab, logits_V.size())), static_cast<std::uint64_t>(i));
     session.append({&id, 1});
     out.tokens.push_back(id);
     if (std::find(options.stop_ids.begin(), options.stop_ids.end(), id) != options.stop_ids.end()) {

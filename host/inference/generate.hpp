@@ -15,9 +15,9 @@ namespace tenon {
 struct GenerateOptions {
   std::int64_t max_tokens = 256;
   SamplingOptions sampling;
-  std::vector<std::string> stops;       // text that ends the answer and is not part of it
-  std::vector<std::int32_t> stop_ids;   // tokens that do the same
-  bool skip_special = true;             // special tokens leave no text
+  std::vector<std::string> stops;     // text that ends the answer and is not part of it
+  std::vector<std::int32_t> stop_ids; // tokens that do the same
+  bool skip_special = true;           // special tokens leave no text
   std::function<bool()> interrupted = {};
 };
 
@@ -34,6 +34,7 @@ struct Generation {
 // emit gets every piece of text as soon as it is sure: whole UTF-8 characters, never a part of a stop string.
 // Piece::token counts generated tokens from 0; token i was written at position (prompt length - 1 + i).
 // Requires: the session is not empty. Errors: those of Session and Sampler.
-Generation generate(Session& session, const GenerateOptions& options, const std::function<void(const Piece&)>& emit = {});
+Generation generate(Session& session, const GenerateOptions& options,
+                    const std::function<void(const Piece&)>& emit = {});
 
 } // namespace tenon

@@ -28,7 +28,8 @@ std::size_t largest(std::span<const float> logits_V) {
   std::size_t best = 0;
   for (std::size_t i = 0; i < logits_V.size(); ++i) {
     if (std::isnan(logits_V[i]) || logits_V[i] == INFINITY)
-      throw Error(Code::numeric, "sampling", fmt::format("the logit of token {} is {}, need a finite number", i, logits_V[i]),
+      throw Error(Code::numeric, "sampling",
+                  fmt::format("the logit of token {} is {}, need a finite number", i, logits_V[i]),
                   "the model or an expert computes something that is not finite; try --strict to see which");
     if (logits_V[i] > logits_V[best]) best = i;
   }
@@ -77,7 +78,9 @@ std::vector<Choice> choices(std::span<const float> logits_V, const SamplingOptio
   return out;
 }
 
-Sampler::Sampler(const SamplingOptions& options) : options_(options), stream_(options.seed, "sample") { check_options(options); }
+Sampler::Sampler(const SamplingOptions& options) : options_(options), stream_(options.seed, "sample") {
+  check_options(options);
+}
 
 std::int32_t Sampler::sample(std::span<const float> logits_V, std::uint64_t index) const {
   const std::vector<Choice> all = choices(logits_V, options_);

@@ -40,7 +40,9 @@ Session::Session(const Session& other, Sequence sequence)
       strengths_(other.strengths_.fork()),
       logits_V_(other.logits_V_) {}
 
-Session Session::fork() const { return Session(*this, sequence_.fork()); }
+Session Session::fork() const {
+  return Session(*this, sequence_.fork());
+}
 
 void Session::append(std::span<const std::int32_t> tokens) {
   if (static_cast<std::int64_t>(tokens.size()) > room())
@@ -57,7 +59,8 @@ void Session::append(std::span<const std::int32_t> tokens) {
 std::span<const float> Session::logits() {
   if (tokens_.empty()) throw Error(Code::usage, "session", "there is no token yet to continue from");
   while (positions_run() < tokens_.size()) {
-    if (options_.interrupted && options_.interrupted()) throw Error(Code::interrupted, "session", "stopped while reading the text");
+    if (options_.interrupted && options_.interrupted())
+      throw Error(Code::interrupted, "session", "stopped while reading the text");
     const auto left = std::span(tokens_).subspan(positions_run());
     const auto chunk = left.first(std::min<std::size_t>(left.size(), static_cast<std::size_t>(options_.prefill_chunk)));
     run(chunk, chunk.size() == left.size());

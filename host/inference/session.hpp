@@ -17,15 +17,17 @@ namespace tenon {
 
 struct SessionOptions {
   std::int64_t prefill_chunk = 512;
-  std::int64_t context = 0;                      // most tokens of a sequence; 0: what the model was made for
-  std::function<bool()> interrupted = {};        // asked between chunks
+  std::int64_t context = 0;               // most tokens of a sequence; 0: what the model was made for
+  std::function<bool()> interrupted = {}; // asked between chunks
 };
 
 // Tokens and time, prompts (more than one token at once) and single steps apart.
 struct Speed {
   std::int64_t prefill_tokens = 0, decode_tokens = 0;
   double prefill_seconds = 0, decode_seconds = 0;
-  double prefill_rate() const { return prefill_seconds > 0 ? static_cast<double>(prefill_tokens) / prefill_seconds : 0; }
+  double prefill_rate() const {
+    return prefill_seconds > 0 ? static_cast<double>(prefill_tokens) / prefill_seconds : 0;
+  }
   double decode_rate() const { return decode_seconds > 0 ? static_cast<double>(decode_tokens) / decode_seconds : 0; }
 };
 

@@ -4,7 +4,8 @@
 //   test.causal     {"blocks", "heads", ...}: transformer blocks, each token sees those before it
 //   test.token      {"inner"}: a small MLP on the base's output; h_t alone counts
 //   test.recurrent  {}: a decaying sum with a fixed state, on the base's output
-//   test.faulty     {"fault": "none" | "throw" | "nan" | "shape" | "type", "after": n}: the base's output, then the fault
+//   test.faulty     {"fault": "none" | "throw" | "nan" | "shape" | "type", "after": n}: the base's output, then the
+//   fault
 #pragma once
 
 #include "host/loading/native.hpp"
@@ -110,16 +111,25 @@ inline const Architecture* architectures(std::size_t* count) {
 }
 
 inline const void* extension(const char* id) {
-  static const tenon_expert_table table = {sizeof(tenon_expert_table), 0,
-                                           native::create<architectures>, native::destroy, native::parameters,
-                                           native::state_layout, native::initialize, native::bind, native::prepare,
-                                           native::forward, nullptr, nullptr};
+  static const tenon_expert_table table = {sizeof(tenon_expert_table),
+                                           0,
+                                           native::create<architectures>,
+                                           native::destroy,
+                                           native::parameters,
+                                           native::state_layout,
+                                           native::initialize,
+                                           native::bind,
+                                           native::prepare,
+                                           native::forward,
+                                           nullptr,
+                                           nullptr};
   return std::strcmp(id, "tenon.native/1") == 0 ? &table : nullptr;
 }
 
 // The test program as a plugin. Initialised on first use.
 inline const tenon_plugin* plugin() {
-  static const tenon_plugin self = {sizeof(tenon_plugin), TENON_ABI_MAJOR, TENON_ABI_MINOR, TENON_ABI_MAJOR, 0, native::init, extension};
+  static const tenon_plugin self = {sizeof(tenon_plugin), TENON_ABI_MAJOR, TENON_ABI_MINOR, TENON_ABI_MAJOR, 0,
+                                    native::init,         extension};
   static const bool ready = self.init(host_table(), nullptr) == TENON_OK;
   return ready ? &self : nullptr;
 }

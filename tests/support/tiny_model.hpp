@@ -71,7 +71,11 @@ inline std::shared_ptr<const Model> tiny_model(const std::filesystem::path& fold
   manifest.contract.cut = {1, 3};
   manifest.contract.width = s.width;
   manifest.contract.tokenizer_digest = tokenizer.digest();
-  const ModelFiles files{folder / "weights.safetensors", folder / "tokenizer.json", folder / "normalization.safetensors", {}, "sha256:tiny"};
+  const ModelFiles files{folder / "weights.safetensors",
+                         folder / "tokenizer.json",
+                         folder / "normalization.safetensors",
+                         {},
+                         "sha256:tiny"};
   return std::make_shared<const Model>(manifest, files, folder / "cache");
 }
 
@@ -85,20 +89,26 @@ struct ExpertKind {
 inline ExpertKind causal(const std::string& name) {
   return {name, "test.causal", middle_config(tiny_shape(), 1, 3)};
 }
-inline ExpertKind token(const std::string& name) { return {name, "test.token", {{"inner", 24}}, "token", true}; }
-inline ExpertKind recurrent(const std::string& name) { return {name, "test.recurrent", {}, "recurrent", true}; }
+inline ExpertKind token(const std::string& name) {
+  return {name, "test.token", {{"inner", 24}}, "token", true};
+}
+inline ExpertKind recurrent(const std::string& name) {
+  return {name, "test.recurrent", {}, "recurrent", true};
+}
 inline ExpertKind faulty(const std::string& name, const std::string& fault, int after = 0) {
   return {name, "test.faulty", {{"fault", fault}, {"after", after}}, "causal", true};
 }
 
 // An expert with random weights (streams named after it) and a random row of this norm and bias.
-inline ExpertPackage tiny_expert(const Model& model, const ExpertKind& kind, double row_norm = 1.0, double row_bias = 0.0) {
+inline ExpertPackage tiny_expert(const Model& model, const ExpertKind& kind, double row_norm = 1.0,
+                                 double row_bias = 0.0) {
   ExpertPackage package;
   package.entry.name = package.manifest.name = kind.name;
   package.entry.version = package.manifest.version = {1, 0, 0, "", ""};
   package.manifest.architecture = kind.architecture;
   package.manifest.config = kind.config;
-  const json::object values = {{"config", kind.config}, {"model", {{"width", model.shape().width}, {"first", 1}, {"last", 3}}}};
+  const json::object values = {{"config", kind.config},
+                               {"model", {{"width", model.shape().width}, {"first", 1}, {"last", 3}}}};
   package.expert = std::make_shared<LoadedExpert>(
       plugin(), ExpertSpec{kind.name + " 1.0.0", kind.architecture, values, model.statistics().mean_C,
                            model.statistics().deviation_C, ExpertContext::parse(kind.context), kind.uses_base});
@@ -114,7 +124,8 @@ inline ExpertPackage tiny_expert(const Model& model, const ExpertKind& kind, dou
 }
 
 // The base and then these; the base takes no part in routing, so it has no row.
-inline std::vector<ExpertPackage> tiny_experts(const Model& model, const std::vector<ExpertKind>& kinds, double row_norm = 1.0) {
+inline std::vector<ExpertPackage> tiny_experts(const Model& model, const std::vector<ExpertKind>& kinds,
+                                               double row_norm = 1.0) {
   std::vector<ExpertPackage> out = {tiny_expert(model, causal("base"))};
   out.front().row.reset();
   for (const ExpertKind& kind : kinds) out.push_back(tiny_expert(model, kind, row_norm));
@@ -145,6 +156,8 @@ inline at::Tensor tensor_of(const std::vector<std::int32_t>& ids) {
   return out;
 }
 
-inline double largest_difference(const at::Tensor& a, const at::Tensor& b) { return (a - b).abs().max().item<double>(); }
+inline double largest_difference(const at::Tensor& a, const at::Tensor& b) {
+  return (a - b).abs().max().item<double>();
+}
 
 } // namespace tenon::test

@@ -73,7 +73,8 @@ TEST_CASE("cross-entropy does not depend on how many logits are made at once") {
   const at::Tensor m_NC = tiny.model->trunk().forward(batch);
   const at::Tensor whole = next_token_nll(tiny.model->head(), m_NC, batch, 1000);
   CHECK(whole.sizes() == at::IntArrayRef({2, 23}));
-  for (const std::int64_t chunk : {1, 7, 46}) CHECK(largest_difference(next_token_nll(tiny.model->head(), m_NC, batch, chunk), whole) < 1e-5);
+  for (const std::int64_t chunk : {1, 7, 46})
+    CHECK(largest_difference(next_token_nll(tiny.model->head(), m_NC, batch, chunk), whole) < 1e-5);
 }
 
 TEST_CASE("scores are those of the forward path, arm by arm") {
@@ -107,7 +108,8 @@ TEST_CASE("an evaluation gives the same numbers twice, and blocks asked for are 
     CHECK((now > done && total == 10));
     done = now;
   };
-  const Evaluation one = evaluate(*composition, corpora, options), two = evaluate(*composition, corpora, options = options_of(16));
+  const Evaluation one = evaluate(*composition, corpora, options),
+                   two = evaluate(*composition, corpora, options = options_of(16));
   CHECK(one.corpora[0].blocks == 10);
   CHECK(two.corpora[0].blocks == 40);
   CHECK(one.corpora[0].arm("base").block_nll[1] == Approx(two.corpora[0].arm("base").block_nll[4]));
@@ -135,10 +137,13 @@ TEST_CASE("an untrained expert fails the check") {
     if (parameter.name == "out.weight") packages[1].expert->bind(parameter.name, at::zeros(parameter.tensor.sizes()));
   packages[1].expert->prepare(TENON_INFERENCE);
   Composition composition(tiny.model, packages, {}, 0.0, {});
-  const Evaluation out = evaluate(composition, {{"law", "legal", shard_of(tiny, "law", 200)}, {"news", "general", shard_of(tiny, "news", 200)}}, options_of(16));
+  const Evaluation out = evaluate(
+      composition, {{"law", "legal", shard_of(tiny, "law", 200)}, {"news", "general", shard_of(tiny, "news", 200)}},
+      options_of(16));
   const std::vector<EvaluationVerdict> verdicts = judge(out);
   const auto verdict = [&](const std::string& rule) {
-    return *std::find_if(verdicts.begin(), verdicts.end(), [&](const EvaluationVerdict& one) { return one.rule == rule; });
+    return *std::find_if(verdicts.begin(), verdicts.end(),
+                         [&](const EvaluationVerdict& one) { return one.rule == rule; });
   };
   CHECK_FALSE(verdict("gain").passed);
   CHECK_FALSE(verdict("kept").passed);

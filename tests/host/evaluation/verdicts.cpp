@@ -19,7 +19,8 @@ ArmScore arm(const std::string& name, double perplexity, double base, double hal
 }
 
 // Perplexities: law by base 100, its expert alone, composed; news by base 30, composed; the interval's half width.
-std::map<std::string, bool> verdicts(double alone, double composed, double general, double half = 0.01, double uniform = 80) {
+std::map<std::string, bool> verdicts(double alone, double composed, double general, double half = 0.01,
+                                     double uniform = 80) {
   Evaluation evaluation;
   CorpusScore law, news;
   law.name = "law", law.role = "legal", news.name = "news", news.role = "general";
@@ -27,7 +28,8 @@ std::map<std::string, bool> verdicts(double alone, double composed, double gener
   if (alone < 100) law.gain_kept = std::log(100 / composed) / std::log(100 / alone);
   news.arms = {arm("base", 30, 30), arm("composed", general, 30), arm("alone:legal", 40, 30)};
   evaluation.corpora = {law, news};
-  evaluation.pooled = {arm("base", 90, 90), arm("composed", 60, 90), arm("uniform", uniform, 90), arm("random", 85, 90)};
+  evaluation.pooled = {arm("base", 90, 90), arm("composed", 60, 90), arm("uniform", uniform, 90),
+                       arm("random", 85, 90)};
   std::map<std::string, bool> out;
   for (const EvaluationVerdict& one : judge(evaluation)) out[one.rule + ":" + one.subject] = one.passed;
   return out;

@@ -63,7 +63,9 @@ void turn(const Composition& composition, Walk& walk, std::int64_t length, std::
   walk.w_TE = at::cat({walk.w_TE.narrow(0, 0, length), other.w_TE.narrow(0, length, walk.length() - length)});
 }
 
-Walk fork(const Walk& walk) { return {walk.sequence.fork(), walk.ids, walk.w_TE.clone(), walk.logits_TV.clone()}; }
+Walk fork(const Walk& walk) {
+  return {walk.sequence.fork(), walk.ids, walk.w_TE.clone(), walk.logits_TV.clone()};
+}
 
 // One step of all walks together: a chunk of each, in one batch.
 void step(Composition& composition, std::vector<Walk>& walks, const RandomStream& random, std::uint64_t number) {
@@ -89,7 +91,9 @@ void step(Composition& composition, std::vector<Walk>& walks, const RandomStream
   const at::Tensor logits_NV = composition.model().head().forward(composition.middle(batch, &w_NE), batch);
   for (std::size_t i = 0; i < parts.size(); ++i) {
     const BatchRows& rows = batch.rows[i];
-    parts[i].first->logits_TV.narrow(0, parts[i].second, rows.length).copy_(logits_NV.narrow(0, rows.offset, rows.length));
+    parts[i]
+        .first->logits_TV.narrow(0, parts[i].second, rows.length)
+        .copy_(logits_NV.narrow(0, rows.offset, rows.length));
   }
 }
 
@@ -112,7 +116,8 @@ TEST_CASE("sparse execution equals dense execution over random strengths, chunks
   const auto composition = tiny.compose(kEveryKind);
   for (const std::uint64_t seed : {1, 2, 3}) {
     std::vector<Walk> walks;
-    for (const std::int64_t length : {1, 7, 24, 40}) walks.push_back(start(*composition, "text" + std::to_string(length), length, seed));
+    for (const std::int64_t length : {1, 7, 24, 40})
+      walks.push_back(start(*composition, "text" + std::to_string(length), length, seed));
     finish(*composition, walks, seed);
     check(*composition, walks);
   }
@@ -150,7 +155,8 @@ TEST_CASE("sparse execution equals dense execution without state, whole sequence
   const Tiny tiny;
   const auto composition = tiny.compose(kEveryKind);
   const auto one = tokens("one", 20), two = tokens("two", 20);
-  const at::Tensor w_1 = random_strengths("w1", 20, 5, 1), w_2 = random_strengths("w2", 20, 5, 1), w_NE = at::cat({w_1, w_2});
+  const at::Tensor w_1 = random_strengths("w1", 20, 5, 1), w_2 = random_strengths("w2", 20, 5, 1),
+                   w_NE = at::cat({w_1, w_2});
   const Batch batch = Batch::whole(at::stack({tensor_of(one), tensor_of(two)}));
   const at::Tensor logits_NV = composition->model().head().forward(composition->middle(batch, &w_NE), batch);
   CHECK(largest_difference(logits_NV.narrow(0, 0, 20), dense(*composition, one, w_1)) < kTolerance);
@@ -188,7 +194,8 @@ TEST_CASE("one expert with strength 1 gives its output bit for bit") {
   for (std::size_t slot = 0; slot < experts.size(); ++slot) {
     at::Tensor w_NE = at::zeros({16, 5});
     w_NE.select(1, static_cast<std::int64_t>(slot)).fill_(1.0);
-    CHECK(composition->middle(batch, &w_NE).equal(slot == 0 ? base_TC : experts[slot].forward(h_TC, base_TC, {&span, 1})));
+    CHECK(composition->middle(batch, &w_NE)
+              .equal(slot == 0 ? base_TC : experts[slot].forward(h_TC, base_TC, {&span, 1})));
   }
 }
 
@@ -215,7 +222,8 @@ TEST_CASE("an expert at fault is masked with one line, and its strength goes to 
     std::vector<std::string> said;
     Composition::Options options;
     options.say = [&](const std::string& line) { said.push_back(line); };
-    const auto composition = tiny.compose({causal("one"), faulty("bad", fault, 1)}, {"softmax", 2, 1.0, "token"}, 0.0, options);
+    const auto composition =
+        tiny.compose({causal("one"), faulty("bad", fault, 1)}, {"softmax", 2, 1.0, "token"}, 0.0, options);
     const Batch batch = Batch::whole(tensor_of(tokens("text", 12)).unsqueeze(0));
     const at::Tensor well = composition->forward(batch);
     CHECK(said.empty());

@@ -14,7 +14,8 @@ Tokenizer with_template(const std::string& source) {
 }
 
 const std::string kSmolLm =
-    "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system\nYou are "
+    "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system\nYou "
+    "are "
     "a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n' }}{% endif %}{{'<|im_start|>' + "
     "message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}{% if add_generation_prompt %}{{ "
     "'<|im_start|>assistant\n' }}{% endif %}";
@@ -31,15 +32,18 @@ TEST_CASE("ChatML is known by its marks and written as its template writes it") 
   const ChatTemplate made = ChatTemplate::of(tokenizer);
   CHECK(made.family() == "chatml");
   CHECK_FALSE(made.default_system());
-  CHECK(rendered(made, tokenizer, {{"system", "Be brief."}, {"user", "Hello"}, {"assistant", "Hi"}, {"user", " Why?\n"}}) ==
-        "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\nHi<|im_end|>\n"
+  CHECK(rendered(made, tokenizer,
+                 {{"system", "Be brief."}, {"user", "Hello"}, {"assistant", "Hi"}, {"user", " Why?\n"}}) ==
+        "<|im_start|>system\nBe "
+        "brief.<|im_end|>\n<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\nHi<|im_end|>\n"
         "<|im_start|>user\n Why?\n<|im_end|>\n<|im_start|>assistant\n");
 }
 
 TEST_CASE("a template's own system message stands first unless the conversation brings one") {
   const Tokenizer tokenizer = with_template(kSmolLm);
   const ChatTemplate made = ChatTemplate::of(tokenizer);
-  const std::string own = "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n";
+  const std::string own =
+      "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n";
   CHECK(rendered(made, tokenizer, {{"user", "Hello"}}) ==
         own + "<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\n");
   CHECK(rendered(made, tokenizer, {{"system", "S"}, {"user", "Hello"}}) ==

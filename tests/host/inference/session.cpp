@@ -205,7 +205,8 @@ TEST_CASE("a strict fault leaves the session where it was") {
   const Tiny tiny;
   Composition::Options options;
   options.strict = true;
-  const auto composition = tiny.compose({causal("one"), faulty("bad", "throw", 1)}, {"softmax", 2, 1.0, "token"}, 0.0, options);
+  const auto composition =
+      tiny.compose({causal("one"), faulty("bad", "throw", 1)}, {"softmax", 2, 1.0, "token"}, 0.0, options);
   Session session(*composition);
   session.append(tokens("prompt", 10));
   (void)session.logits();

@@ -15,7 +15,8 @@ std::string text_of(const std::vector<Piece>& pieces) {
 std::string filtered(const std::vector<std::string>& pieces, std::vector<std::string> stops) {
   StopFilter filter(std::move(stops));
   std::string out;
-  for (std::size_t i = 0; i < pieces.size(); ++i) out += text_of(filter.push({pieces[i], static_cast<std::int64_t>(i)})) + "|";
+  for (std::size_t i = 0; i < pieces.size(); ++i)
+    out += text_of(filter.push({pieces[i], static_cast<std::int64_t>(i)})) + "|";
   return out + text_of(filter.flush()) + (filter.stopped() ? " stopped" : "");
 }
 
