@@ -38,7 +38,7 @@ PRODUCT = re.compile(
 UNFINISHED = re.compile("|".join(["TO" + "DO", "FIX" + "ME", "not " + "implemented", "not yet " + "supported"]),
                         re.IGNORECASE)
 OUTSIDE = re.compile(r"\.\./" + r"shared\b|(?<![\w.])/" + r"work/|/tmp/" + r"build")
-TYPE = re.compile(r"^(?:struct|class|enum class) (\w+)[^;{]*\{", re.MULTILINE)
+TYPE = re.compile(r"^(?:struct|class|enum class) (\w+)(?: final)?\s*(?::(?!:)[^;{]*)?\{", re.MULTILINE)
 CODE = {".c", ".h", ".cpp", ".hpp", ".cu", ".cuh"}
 HEADERS = {".h", ".hpp", ".cuh"}
 TEXT = CODE | {".py", ".sh", ".md", ".txt", ".cmake", ".json", ".in", ".yml", ".yaml"}
