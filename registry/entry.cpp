@@ -1,4 +1,4 @@
-#include "registry/names.hpp"
+#include "registry/fields.hpp"
 #include "registry/package.hpp"
 #include "registry/rules.hpp"
 
@@ -23,18 +23,11 @@ bool is_utc_time(std::string_view text) {
   return true;
 }
 
-std::string line_at(const JsonReader& reader) {
-  std::string line = reader.string();
-  if (const std::string problem = line_problem(line); !problem.empty()) reader.fail(problem + ", need one plain line");
-  return line;
-}
-
 FileRecord file_of(const JsonReader& reader) {
-  FileRecord file{reader.at("path").string(), reader.at("role").string(), reader.at("digest").string(), 0};
+  FileRecord file{reader.at("path").string(), reader.at("role").string(), digest_at(reader.at("digest")), 0};
   if (const std::string problem = package_path_problem(file.path); !problem.empty())
     reader.at("path").fail("this path cannot stand in a package: " + problem);
   if (!is_role(file.role)) reader.at("role").fail("need a short lower-case word");
-  if (!is_digest(file.digest)) reader.at("digest").fail("need sha256: and 64 lower-case hex digits");
   const std::int64_t size = reader.at("size").integer();
   if (size < 0) reader.at("size").fail("need 0 or more");
   file.size_bytes = static_cast<std::uint64_t>(size);
@@ -53,9 +46,8 @@ void read_files(const JsonReader& list, Entry& entry) {
 
 void read_plugin_fields(const JsonReader& reader, Entry& entry) {
   entry.platform = line_at(reader.at("platform"));
-  entry.source = reader.at("source").string();
+  entry.source = digest_at(reader.at("source"));
   if (entry.platform.empty()) reader.at("platform").fail("need the platform this build is for");
-  if (!is_digest(entry.source)) reader.at("source").fail("need sha256: and 64 lower-case hex digits");
 }
 
 } // namespace
@@ -73,15 +65,9 @@ Entry Entry::parse(std::string_view bytes, std::string_view where) {
     reader.at("schema").fail(fmt::format("found {}, need {}", schema, kEntrySchema),
                              schema > kEntrySchema ? "update Tenon" : "");
   Entry entry;
-  const auto kind = kind_of(reader.at("kind").string());
-  if (!kind) reader.at("kind").fail("need model, plugin or expert");
-  entry.kind = *kind;
-  entry.name = reader.at("name").string();
-  if (const std::string problem = name_problem(entry.name, entry.kind); !problem.empty())
-    reader.at("name").fail("cannot name a package: " + problem);
-  const auto version = Version::try_parse(reader.at("version").string());
-  if (!version) reader.at("version").fail("need a semantic version");
-  entry.version = *version;
+  entry.kind = kind_at(reader.at("kind"));
+  entry.name = name_at(reader.at("name"), entry.kind);
+  entry.version = version_at(reader.at("version"));
   entry.published = reader.at("published").string();
   if (!is_utc_time(entry.published)) reader.at("published").fail("need a time as 2026-01-31T12:00:00Z");
   entry.summary = line_at(reader.at("summary"));

@@ -1,6 +1,7 @@
 #include "registry/index.hpp"
 
 #include "registry/base/files.hpp"
+#include "registry/fields.hpp"
 #include "registry/index_file.hpp"
 #include "registry/rules.hpp"
 
@@ -25,37 +26,21 @@ Event::What read_what(const JsonReader& reader) {
   reader.fail("found \"" + text.substr(0, 40) + "\", need publish, yank or unyank");
 }
 
-std::string read_digest(const JsonReader& reader) {
-  std::string digest = reader.string();
-  if (!is_digest(digest)) reader.fail("need sha256: and 64 lower-case hex digits");
-  return digest;
-}
-
-std::string line_at(const JsonReader& reader) {
-  std::string line = reader.string();
-  if (const std::string problem = line_problem(line); !problem.empty()) reader.fail(problem + ", need one plain line");
-  return line;
-}
-
 Event event_of(const json::value& value, const std::string& where) {
   const JsonReader reader(value, rules::format(where));
   Event event;
   event.what = read_what(reader.at("event"));
-  const auto kind = kind_of(reader.at("kind").string());
-  if (!kind) reader.at("kind").fail("need model, plugin or expert");
-  event.kind = *kind;
+  event.kind = kind_at(reader.at("kind"));
   event.name = reader.at("name").string();
-  const auto version = Version::try_parse(reader.at("version").string());
-  if (!version) reader.at("version").fail("need a semantic version");
-  event.version = *version;
+  event.version = version_at(reader.at("version"));
   event.time = line_at(reader.at("time"));
   event.reason = reader.has("reason") ? line_at(reader.at("reason")) : "";
   if (reader.has("signature")) event.signature = reader.at("signature").value();
   if (event.what != Event::What::publish) return event;
-  event.entry = read_digest(reader.at("entry"));
+  event.entry = digest_at(reader.at("entry"));
   if (event.kind == Kind::plugin) {
     event.platform = line_at(reader.at("platform"));
-    event.source = read_digest(reader.at("source"));
+    event.source = digest_at(reader.at("source"));
   }
   return event;
 }

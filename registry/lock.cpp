@@ -1,6 +1,7 @@
 #include "registry/lock.hpp"
 
 #include "registry/base/files.hpp"
+#include "registry/fields.hpp"
 #include "registry/rules.hpp"
 
 #include <fmt/format.h>
@@ -35,24 +36,6 @@ std::string one_of(const JsonReader& reader, std::initializer_list<std::string_v
   reader.fail(fmt::format("found \"{}\", need one of {}", text.substr(0, 80), needed));
 }
 
-std::string digest_at(const JsonReader& reader) {
-  std::string digest = reader.string();
-  if (!is_digest(digest)) reader.fail("need sha256: and 64 lower-case hex digits");
-  return digest;
-}
-
-std::string name_at(const JsonReader& reader) {
-  std::string name = reader.string();
-  if (const std::string problem = name_problem(name); !problem.empty()) reader.fail("no package name: " + problem);
-  return name;
-}
-
-Version version_at(const JsonReader& reader) {
-  const auto version = Version::try_parse(reader.string());
-  if (!version) reader.fail("need a semantic version");
-  return *version;
-}
-
 PackageRequest request_at(const JsonReader& reader) {
   try {
     return PackageRequest::parse(reader.string());
@@ -84,7 +67,7 @@ json::object routing_json(const Routing& routing) {
 LockedPlugin plugin_at(const JsonReader& reader) {
   require_only(reader, {"name", "version", "entry", "platform", "library"});
   return {name_at(reader.at("name")), version_at(reader.at("version")), digest_at(reader.at("entry")),
-          reader.at("platform").string(), digest_at(reader.at("library"))};
+          line_at(reader.at("platform")), digest_at(reader.at("library"))};
 }
 
 LockedSlot slot_at(const JsonReader& reader, std::int64_t place) {

@@ -1,6 +1,6 @@
 #include "registry/manifest.hpp"
 
-#include "registry/names.hpp"
+#include "registry/fields.hpp"
 #include "registry/rules.hpp"
 
 #include <algorithm>
@@ -16,25 +16,6 @@ void require_schema(const Schema& schema, const json::value& value, const std::s
   for (std::size_t i = 1; i < std::min<std::size_t>(problems.size(), 3); ++i) message += "\n  " + problems[i];
   if (problems.size() > 3) message += "\n  and " + std::to_string(problems.size() - 3) + " more";
   throw Error(Code::integrity, rules::format(where), message);
-}
-
-std::string digest_at(const JsonReader& reader) {
-  std::string digest = reader.string();
-  if (!is_digest(digest)) reader.fail("need sha256: and 64 lower-case hex digits");
-  return digest;
-}
-
-std::string name_at(const JsonReader& reader, Kind kind) {
-  std::string name = reader.string();
-  if (const std::string problem = name_problem(name, kind); !problem.empty())
-    reader.fail("\"" + name + "\" cannot name a " + kind_name(kind) + ": " + problem);
-  return name;
-}
-
-Version version_at(const JsonReader& reader) {
-  const auto version = Version::try_parse(reader.string());
-  if (!version) reader.fail("\"" + reader.string() + "\" is no semantic version, as 1.2.0 is");
-  return *version;
 }
 
 Cut cut_at(const JsonReader& reader) {
@@ -80,10 +61,7 @@ json::array strings_json(const std::vector<std::string>& strings) {
 }
 
 std::string line_of_member(const JsonReader& reader, std::string_view key) {
-  std::string line = reader.string(key, "");
-  if (const std::string problem = line_problem(line); !problem.empty())
-    reader.at(key).fail(problem + ", need one plain line");
-  return line;
+  return reader.has(key) ? line_at(reader.at(key)) : "";
 }
 
 std::optional<std::string> digest_of_member(const JsonReader& reader, std::string_view key) {
