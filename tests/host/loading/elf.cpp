@@ -144,7 +144,7 @@ TEST_CASE("elf survives mutated libraries, with no allocation that the file does
   for (const char* name : {"honest", "links_openmp", "second_export"}) {
     const MappedFile file = library(name);
     Mutator mutator(7);
-    for (int i = 0; i < 4000; ++i) {
+    for (int i = 0; i < 2000; ++i) {
       const std::vector<std::byte> bytes = mutator.mutate(file.bytes());
       const AllocationWatch watch;
       read_everything(bytes);
