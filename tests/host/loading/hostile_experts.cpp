@@ -56,7 +56,7 @@ TEST_CASE("an expert that returns a wrong shape, a wrong type or nothing is name
   const Liars liars;
   const Error shape = liars.forward_error("hostile.wrong_shape");
   CHECK(shape.code == Code::plugin);
-  CHECK_THAT(shape.what(), Contains("liar 1.0.0") && Contains("returned (4,3)") && Contains("need (3,4)"));
+  CHECK_THAT(shape.what(), Contains("liar 1.0.0") && Contains("returned (4, 3)") && Contains("need (3, 4)"));
   CHECK(liars.forward_error("hostile.wrong_type").code == Code::plugin);
   CHECK(liars.forward_error("hostile.no_tensor").code == Code::plugin);
 }

@@ -1,0 +1,150 @@
+#!/usr/bin/env python3
+"""How fast Tenon reads and writes beside transformers, both in float32, on the same SmolLM2 and the same machine.
+
+  tests/bench/inference.py [--tenon BIN] [--model GGUF] [--home DIR] [--rounds 5] [--json FILE]
+
+Rounds alternate between the two, so that a machine that slows down slows both. Prints medians and their ratio:
+  prefill      512 tokens, logits of the last position, tokens/s
+  decode       64 tokens after them, tokens/s
+  first token  from the start of the process to the first byte on stdout, file cache warm, seconds (Tenon alone)
+  memory       RssAnon while it writes, MB (Tenon alone; keys, values and kept rows of the sequence included)
+A virtual environment with the reference is made on the first run (.deps/bench). Needs host/setup.sh. Never a test: the
+figures are the machine's as much as ours.
+"""
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+VENV = ROOT / ".deps" / "bench"
+PACKAGES = ["torch==2.11.0", "transformers==4.57.1", "gguf==0.17.1", "numpy"]
+PREFILL, DECODE = 512, 64
+
+REFERENCE = r"""
+import json, sys, time, torch
+from pathlib import Path
+from transformers import AutoModelForCausalLM, AutoTokenizer
+path = Path(sys.argv[1])
+load = dict(gguf_file=path.name)
+tokenizer = AutoTokenizer.from_pretrained(path.parent, **load)
+model = AutoModelForCausalLM.from_pretrained(path.parent, **load, dtype=torch.float32).eval()
+for line in sys.stdin:
+    job = json.loads(line)
+    ids = torch.tensor([job["ids"]])
+    with torch.inference_mode():
+        start = time.perf_counter()
+        out = model(ids, use_cache=True, logits_to_keep=1)
+        read = time.perf_counter()
+        for _ in range(job["decode"]):
+            out = model(out.logits[:, -1].argmax(-1, keepdim=True), past_key_values=out.past_key_values, use_cache=True)
+        done = time.perf_counter()
+    print(json.dumps({"prefill": len(job["ids"]) / (read - start), "decode": job["decode"] / (done - read),
+                      "threads": torch.get_num_threads()}), flush=True)
+"""
+
+
+def reference_python():
+    python = VENV / "bin" / "python"
+    if not (VENV / "ready").exists():
+        print("making the reference environment (once)", file=sys.stderr)
+        subprocess.run([sys.executable, "-m", "venv", VENV], check=True)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", *PACKAGES], check=True)
+        (VENV / "ready").touch()
+    return python
+
+
+class Reference:
+    def __init__(self, model):
+        self.process = subprocess.Popen([reference_python(), "-c", REFERENCE, model], stdin=subprocess.PIPE,
+                                        stdout=subprocess.PIPE, text=True)
+
+    def measure(self, ids):
+        self.process.stdin.write(json.dumps({"ids": ids, "decode": DECODE}) + "\n")
+        self.process.stdin.flush()
+        return json.loads(self.process.stdout.readline())
+
+
+class Tenon:
+    def __init__(self, binary, home):
+        self.command = [binary, "--home", home, "run", "smollm2", "-", "--quiet", "--max-tokens"]
+
+    def measure(self, prompt):
+        # One token more than is timed: the first comes from the prompt's own logits.
+        run = subprocess.run(self.command + [str(DECODE + 1), "--json"], input=prompt, capture_output=True, text=True, check=True)
+        told = json.loads(run.stdout)
+        return {"prefill": told["speed"]["prefill_tokens_per_second"], "decode": told["speed"]["decode_tokens_per_second"],
+                "tokens": told["prompt_tokens"]}
+
+    def first_token(self, prompt):
+        """Seconds to the first byte, and RssAnon in MB at the last moment it could be read."""
+        start = time.perf_counter()
+        process = subprocess.Popen(self.command + [str(DECODE)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        process.stdin.write(prompt.encode())
+        process.stdin.close()
+        process.stdout.read(1)
+        seconds, private = time.perf_counter() - start, 0.0
+        while process.poll() is None:
+            for line in Path(f"/proc/{process.pid}/status").read_text().splitlines():
+                if line.startswith("RssAnon:"):
+                    private = max(private, int(line.split()[1]) / 1024)
+            time.sleep(0.02)
+        process.stdout.read()
+        return seconds, private
+
+
+def prompt_of(python, model):
+    """Text of exactly 512 tokens, and their ids, by the reference's tokenizer."""
+    code = ("import json,sys\nfrom pathlib import Path\nfrom transformers import AutoTokenizer\np=Path(sys.argv[1])\n"
+            "t=AutoTokenizer.from_pretrained(p.parent,gguf_file=p.name)\n"
+            "ids=t(' The river ran past the old mill and the miller counted his sacks again.'*80)['input_ids'][:512]\n"
+            "print(json.dumps({'ids':ids,'text':t.decode(ids)}))")
+    told = json.loads(subprocess.run([python, "-c", code, model], capture_output=True, text=True, check=True).stdout)
+    return told["text"], told["ids"]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tenon", default=str(ROOT / ".build" / "bin" / "tenon"))
+    parser.add_argument("--model", default=str(ROOT / ".deps" / "models" / "SmolLM2-135M-Instruct.Q4_1.gguf"))
+    parser.add_argument("--home", default=str(ROOT / ".demo" / "home"), help="where the model stands imported as smollm2")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--json", help="also write the figures here")
+    options = parser.parse_args()
+
+    python = reference_python()
+    text, ids = prompt_of(python, options.model)
+    reference, tenon = Reference(options.model), Tenon(options.tenon, options.home)
+    ours, theirs, starts = [], [], []
+    for round_number in range(options.rounds + 1):  # the first warms up
+        one, other, start = tenon.measure(text), reference.measure(ids), tenon.first_token("Once upon a time")
+        if one["tokens"] != len(ids):
+            sys.exit(f"the prompts differ: {one['tokens']} tokens here, {len(ids)} there")
+        if round_number:
+            ours.append(one), theirs.append(other), starts.append(start)
+            print(f"round {round_number}: prefill {one['prefill']:.0f} and {other['prefill']:.0f} tokens/s, "
+                  f"decode {one['decode']:.1f} and {other['decode']:.1f}", file=sys.stderr)
+
+    result = {"date": time.strftime("%Y-%m-%d"), "machine": platform.processor() or platform.machine(), "cores": os.cpu_count(),
+              "threads_of_reference": theirs[0]["threads"], "rounds": options.rounds}
+    for what in ("prefill", "decode"):
+        mine, other = (statistics.median(run[what] for run in runs) for runs in (ours, theirs))
+        ratios = [one[what] / two[what] for one, two in zip(ours, theirs)]
+        result[what] = {"tenon": mine, "transformers": other, "ratio": statistics.median(ratios),
+                        "lowest": min(ratios), "highest": max(ratios)}
+        print(f"{what:8} {mine:8.1f} tokens/s, transformers {other:8.1f}: {statistics.median(ratios):.2f}x "
+              f"({min(ratios):.2f} to {max(ratios):.2f})")
+    result["first_token_seconds"] = statistics.median(seconds for seconds, _ in starts)
+    result["rss_anon_mb"] = max(private for _, private in starts)
+    print(f"first token after {result['first_token_seconds']:.2f} s; RssAnon {result['rss_anon_mb']:.0f} MB")
+    if options.json:
+        Path(options.json).write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
