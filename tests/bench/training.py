@@ -6,7 +6,8 @@ needs a Python with torch (the pinned wheel will do), a registry that holds MODE
 Both sides start from one checkpoint of a rank-16 `tenon.low_rank` expert, take the same blocks in the same order, and
 must have the same loss at each step (to 1e-3); they take turns, so that a busy machine slows both. PyTorch's side is
 what one would write by hand: trunk, base and head as modules, autograd over expert and head, cross-entropy over all
-logits, AdamW fused. It runs trunk and base in each step that needs them. Prints tokens/s of both and their ratio.
+logits, AdamW fused. It runs trunk and base in each step that needs them. Prints tokens/s of both and their ratio; on a
+machine that does other work too, processor seconds with one thread (--threads 1, OMP_NUM_THREADS=1) tell more.
 """
 import argparse, json, math, os, pathlib, shutil, signal, struct, subprocess, sys, tempfile, time
 
@@ -164,11 +165,16 @@ class Eager:
         return out
 
 
+def processor_seconds(pid):
+    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 class Tenon:
     """Runs `tenon expert train`, stopping it (Ctrl-C) after each round of steps."""
     def __init__(self, words, folder, steps):
         self.metrics = folder / ".run" / "metrics.jsonl"
-        self.words = words
+        self.words, self.processor = words, []  # processor seconds a step, by round
 
     def lines(self):
         return [json.loads(line) for line in self.metrics.read_text().splitlines() if line.endswith("}")] if self.metrics.exists() else []
@@ -176,12 +182,19 @@ class Tenon:
     def advance(self, steps):
         """At least so many steps more; returns their metrics."""
         before = len(self.lines())
-        process = subprocess.Popen(self.words, stdout=subprocess.DEVNULL)
-        while process.poll() is None and len(self.lines()) < before + steps:
-            time.sleep(0.05)
+        process = subprocess.Popen(self.words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        seen, marks = before, []  # (steps made, processor seconds) at each new line
+        while process.poll() is None and seen < before + steps:
+            time.sleep(0.01)
+            made = len(self.lines())
+            if made > seen:
+                seen = made
+                marks.append((made, processor_seconds(process.pid)))
         if process.poll() is None:
             process.send_signal(signal.SIGINT)
         assert process.wait() in (0, 130), process.returncode
+        if len(marks) > 1:
+            self.processor.append((marks[-1][1] - marks[0][1]) / (marks[-1][0] - marks[0][0]))
         return self.lines()[before:]
 
 
@@ -196,7 +209,7 @@ def main():
     with tempfile.TemporaryDirectory() as scratch:
         folder = pathlib.Path(scratch) / "bench"
         words = [options.tenon, "expert", "train", "bench", "--model", options.model, "--arch", "tenon.low_rank", "--set", "rank=16",
-                 "--set", "train.steps=200", "--out", str(folder), "-q", "--data", *options.data]
+                 "--set", f"train.steps={options.rounds * (options.steps + 6) + 10}", "--out", str(folder), "-q", "--data", *options.data]
         tenon = Tenon(words, folder, options.steps)
         tenon.advance(2)  # also computes the cached outputs, which are not part of a step
         run = folder / ".run"
@@ -206,20 +219,24 @@ def main():
         digest = json.loads((run / "env.json").read_text())["identity"]["text"].split(":")[1]
         shards = home / "cache" / "corpora" / digest
         eager = Eager(Registry(home), options.model, checkpoint, plan, read_tokens(next(shards.glob("train*"))))
-        seconds, tokens, worst = {"tenon": 0.0, "eager": 0.0}, 0, 0.0
+        seconds, tokens, worst, eager_processor = {"tenon": 0.0, "eager": 0.0}, 0, 0.0, []
+        tenon.processor.clear()
         for round_number in range(options.rounds):
-            for line in tenon.advance(options.steps):
+            lines, before = [line for line in tenon.advance(options.steps) if "blocks" in line], time.process_time()
+            for line in lines:
                 begin = time.perf_counter()
                 loss = eager.step(line)
                 seconds["eager"] += time.perf_counter() - begin
                 seconds["tenon"] += line["tokens"] / line["tokens_per_second"]
                 tokens += line["tokens"]
                 worst = max(worst, abs(loss - line["loss"]) / max(1e-3, abs(line["loss"])) if line["kind"] == "domain" else abs(loss - line["loss"]))
+            eager_processor.append((time.process_time() - before) / len(lines))
             print(f"round {round_number + 1}: tenon {tokens / seconds['tenon']:.1f} tokens/s, eager {tokens / seconds['eager']:.1f} tokens/s, "
-                  f"ratio {seconds['eager'] / seconds['tenon']:.3f}, largest difference of a loss {worst:.1e}", flush=True)
+                  f"ratio {seconds['eager'] / seconds['tenon']:.3f}; processor seconds a step {tenon.processor[-1]:.2f} and {eager_processor[-1]:.2f}, "
+                  f"ratio {eager_processor[-1] / tenon.processor[-1]:.3f}; largest difference of a loss {worst:.1e}", flush=True)
         ratio = seconds["eager"] / seconds["tenon"]
         print(json.dumps({"tenon_tokens_per_second": tokens / seconds["tenon"], "eager_tokens_per_second": tokens / seconds["eager"],
-                          "ratio": ratio, "largest_loss_difference": worst, "threads": options.threads, "torch": torch.__version__}))
+                          "ratio": ratio, "processor_ratio": sum(eager_processor) / sum(tenon.processor), "largest_loss_difference": worst, "threads": options.threads, "torch": torch.__version__}))
         if worst > 1e-3:
             sys.exit("the two sides do not compute the same loss")
 
