@@ -1,15 +1,15 @@
 #!/usr/bin/env python3
 """How fast Tenon reads and writes beside transformers, both in float32, on the same SmolLM2 and the same machine.
 
-  tests/bench/inference.py [--tenon BIN] [--model GGUF] [--home DIR] [--rounds 5] [--json FILE]
+  tests/bench/inference.py [--tenon BIN] [--model GGUF] [--home DIR] [--python PYTHON] [--rounds 5] [--json FILE]
 
 Rounds alternate between the two, so that a machine that slows down slows both. Prints medians and their ratio:
   prefill      512 tokens, logits of the last position, tokens/s
   decode       64 tokens after them, tokens/s
   first token  from the start of the process to the first byte on stdout, file cache warm, seconds (Tenon alone)
   memory       RssAnon while it writes, MB (Tenon alone; keys, values and kept rows of the sequence included)
-A virtual environment with the reference is made on the first run (.deps/bench). Needs host/setup.sh. Never a test: the
-figures are the machine's as much as ours.
+Needs the demo's home, or any that holds the model as smollm2. Without --python, a virtual environment with the
+reference is made on the first run (.deps/bench, 5 GB). Never a test: the figures are the machine's as much as ours.
 """
 import argparse
 import json
@@ -23,7 +23,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 VENV = ROOT / ".deps" / "bench"
-PACKAGES = ["torch==2.11.0", "transformers==4.57.1", "gguf==0.17.1", "numpy"]
+PACKAGES = ["torch==2.11.0", "transformers>=5,<6", "accelerate", "gguf", "safetensors"]
 PREFILL, DECODE = 512, 64
 
 REFERENCE = r"""
@@ -60,8 +60,8 @@ def reference_python():
 
 
 class Reference:
-    def __init__(self, model):
-        self.process = subprocess.Popen([reference_python(), "-c", REFERENCE, model], stdin=subprocess.PIPE,
+    def __init__(self, python, model):
+        self.process = subprocess.Popen([python, "-c", REFERENCE, model], stdin=subprocess.PIPE,
                                         stdout=subprocess.PIPE, text=True)
 
     def measure(self, ids):
@@ -76,9 +76,11 @@ class Tenon:
 
     def measure(self, prompt):
         # One token more than is timed: the first comes from the prompt's own logits.
-        run = subprocess.run(self.command + [str(DECODE + 1), "--json"], input=prompt, capture_output=True, text=True, check=True)
+        run = subprocess.run(self.command + [str(DECODE + 1), "--json"], input=prompt, stdout=subprocess.PIPE, text=True,
+                             check=True)
         told = json.loads(run.stdout)
-        return {"prefill": told["speed"]["prefill_tokens_per_second"], "decode": told["speed"]["decode_tokens_per_second"],
+        speed = told["speed"]
+        return {"prefill": speed["prefill_tokens_per_second"], "decode": speed["decode_tokens_per_second"],
                 "tokens": told["prompt_tokens"]}
 
     def first_token(self, prompt):
@@ -112,14 +114,15 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tenon", default=str(ROOT / ".build" / "bin" / "tenon"))
     parser.add_argument("--model", default=str(ROOT / ".deps" / "models" / "SmolLM2-135M-Instruct.Q4_1.gguf"))
-    parser.add_argument("--home", default=str(ROOT / ".demo" / "home"), help="where the model stands imported as smollm2")
+    parser.add_argument("--home", default=str(ROOT / ".demo" / "home"), help="where the model is, as smollm2")
+    parser.add_argument("--python", help="a Python with torch, transformers, accelerate and gguf")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", help="also write the figures here")
     options = parser.parse_args()
 
-    python = reference_python()
+    python = options.python or reference_python()
     text, ids = prompt_of(python, options.model)
-    reference, tenon = Reference(options.model), Tenon(options.tenon, options.home)
+    reference, tenon = Reference(python, options.model), Tenon(options.tenon, options.home)
     ours, theirs, starts = [], [], []
     for round_number in range(options.rounds + 1):  # the first warms up
         one, other, start = tenon.measure(text), reference.measure(ids), tenon.first_token("Once upon a time")
@@ -130,8 +133,8 @@ def main():
             print(f"round {round_number}: prefill {one['prefill']:.0f} and {other['prefill']:.0f} tokens/s, "
                   f"decode {one['decode']:.1f} and {other['decode']:.1f}", file=sys.stderr)
 
-    result = {"date": time.strftime("%Y-%m-%d"), "machine": platform.processor() or platform.machine(), "cores": os.cpu_count(),
-              "threads_of_reference": theirs[0]["threads"], "rounds": options.rounds}
+    result = {"date": time.strftime("%Y-%m-%d"), "machine": platform.processor() or platform.machine(),
+              "cores": os.cpu_count(), "threads_of_reference": theirs[0]["threads"], "rounds": options.rounds}
     for what in ("prefill", "decode"):
         mine, other = (statistics.median(run[what] for run in runs) for runs in (ours, theirs))
         ratios = [one[what] / two[what] for one, two in zip(ours, theirs)]
