@@ -1,0 +1,174 @@
+// run, chat and eval as a user calls them, on a random model: what they say, where they say it, and how they end.
+#include <catch2/catch.hpp>
+
+#include "registry/base/files.hpp"
+#include "registry/base/json.hpp"
+#include "tests/host/cli/program/program.hpp"
+
+using namespace tenon;
+using Catch::Matchers::Contains;
+
+namespace {
+
+// The program with this on standard input.
+Finished with_input(const std::string& input, const std::string& words) {
+  return run_program(
+      {"/bin/sh", "-c", "printf '" + input + "' | \"$PROGRAM\" " + words},
+      {{"PROGRAM", TENON_PROGRAM}, {"TENON_HOME", world_with_model().home().string()}, {"NO_COLOR", "1"}});
+}
+
+json::object json_of(const Finished& finished) {
+  INFO(finished.out << finished.err);
+  REQUIRE(finished.status == 0);
+  return parse_json(finished.out, "stdout").as_object();
+}
+
+// A composition of the model and an expert that was trained for two steps.
+const World& world_with_composition() {
+  static const World world;
+  static const bool made = [] {
+    const std::string folder = (world.scratch.path() / "legal").string();
+    if (world.new_model("toy").status != 0) throw std::runtime_error("model new failed");
+    const std::vector<std::vector<std::string>> steps = {{"expert",
+                                                          "train",
+                                                          "legal",
+                                                          "--model",
+                                                          "toy",
+                                                          "--arch",
+                                                          "tenon.low_rank",
+                                                          "--data",
+                                                          (world.text() / "prose").string(),
+                                                          "--out",
+                                                          folder,
+                                                          "--set",
+                                                          "train.steps=2",
+                                                          "--set",
+                                                          "data.sequence_length=32",
+                                                          "--set",
+                                                          "data.held_out_blocks=4",
+                                                          "--set",
+                                                          "general.blocks=4",
+                                                          "--set",
+                                                          "evaluate_blocks=2"},
+                                                         {"publish", folder},
+                                                         {"compose", "bot", "--model", "toy", "legal"}};
+    for (const auto& words : steps)
+      if (const Finished finished = world.call(words); finished.status != 0)
+        throw std::runtime_error(words[0] + ": " + finished.out + finished.err);
+    return true;
+  }();
+  return made ? world : world;
+}
+
+} // namespace
+
+TEST_CASE("run streams its text on stdout alone, and the same command writes the same text") {
+  const World& world = world_with_model();
+  const std::vector<std::string> words = {"run", "toy",    "Once upon", "--max-tokens", "12", "--temperature",
+                                          "1",   "--seed", "4"};
+  const Finished one = world.call(words), two = world.call(words);
+  INFO(one.err);
+  CHECK(one.status == 0);
+  CHECK_FALSE(one.out.empty());
+  CHECK(one.out == two.out);
+  CHECK_THAT(one.err, Contains("tokens/s"));
+  const json::object told = json_of(world.call(
+      {"run", "toy", "Once upon", "--max-tokens", "12", "--temperature", "1", "--seed", "4", "--json", "--quiet"}));
+  CHECK(std::string(told.at("text").as_string()) + "\n" == one.out);
+  CHECK(told.at("prompt_tokens") == 9); // bytes
+}
+
+TEST_CASE("run reads its prompt from standard input") {
+  const Finished given = world_with_model().call({"run", "toy", "abc", "--max-tokens", "6"});
+  const Finished piped = with_input("abc", "run toy - --max-tokens 6");
+  INFO(piped.err);
+  CHECK(piped.status == 0);
+  CHECK(piped.out == given.out);
+}
+
+TEST_CASE("run refuses what cannot be run, each with its own exit status") {
+  const World& world = world_with_model();
+  CHECK(world.call({"run", "nobody", "abc"}).status == 3);
+  CHECK_THAT(world.call({"run", "nobody", "abc"}).err, Contains("toy"));
+  CHECK(world.call({"run", "toy", ""}).status == 2);
+  CHECK(world.call({"run", "toy", "abc", "--temperature", "-1"}).status == 2);
+  CHECK(world.call({"run", "toy", "abc", "--top-p", "0"}).status == 2);
+  const Finished full = world.call({"run", "toy", "abcdefgh", "--context", "5"});
+  CHECK(full.status == 2);
+  CHECK_THAT(full.err, Contains("8") && Contains("5"));
+}
+
+TEST_CASE("run --explain names every expert with its share, and says how much work was skipped") {
+  const Finished told =
+      world_with_composition().call({"run", "bot", "prose number", "--max-tokens", "10", "--explain"});
+  INFO(told.err);
+  CHECK(told.status == 0);
+  CHECK_THAT(told.out, Contains("toy-base") && Contains("legal") && Contains("share"));
+  CHECK_THAT(told.err, Contains("skipped"));
+}
+
+TEST_CASE("a composition edited away from its lock is said, and refused with --locked") {
+  const World& world = world_with_composition();
+  CHECK(world.call({"run", "bot", "abc", "--max-tokens", "2", "--locked"}).status == 0);
+  const fs::path path = world.home() / "compositions" / "bot" / "composition.json";
+  const std::string before = read_file(path);
+  std::string after = before;
+  const std::size_t at = after.find("\"temperature\": 1");
+  REQUIRE(at != std::string::npos);
+  after.replace(at, 16, "\"temperature\": 2");
+  write_file(path, after);
+  const Finished said = world.call({"run", "bot", "abc", "--max-tokens", "2"});
+  CHECK(said.status == 0);
+  CHECK_THAT(said.err, Contains("routing"));
+  const Finished refused = world.call({"run", "bot", "abc", "--max-tokens", "2", "--locked"});
+  CHECK(refused.status == 4);
+  CHECK_THAT(refused.err, Contains("routing") && Contains("remedy:"));
+  write_file(path, before);
+}
+
+TEST_CASE("chat refuses a model without a template, with the families there are, and talks in a named one") {
+  const Finished refused = with_input("Hello\\n", "chat toy");
+  CHECK(refused.status == 4);
+  CHECK_THAT(refused.err, Contains("chatml") && Contains("llama3") && Contains("--template"));
+  CHECK(with_input("Hello\\n", "chat toy --template vicuna").status == 2);
+  const json::object told = json_of(
+      with_input("Hello\\nWhy?\\n", "chat toy --template chatml --system Brief. --max-tokens 5 --json --quiet"));
+  const json::array& messages = told.at("messages").as_array();
+  REQUIRE(messages.size() == 5);
+  CHECK(messages[0].at("role") == "system");
+  CHECK(messages[3].at("content") == "Why?");
+}
+
+TEST_CASE("eval tells perplexity with its interval for every arm, per corpus and pooled") {
+  const World& world = world_with_composition();
+  const json::object told =
+      json_of(world.call({"eval", "bot", "--data", "numbers=" + (world.text() / "numbers").string() + ":general",
+                          "--data", "prose=held-out:" + (world.scratch.path() / "legal").string() + ":legal",
+                          "--sequence-length", "32", "--blocks", "4", "--json", "--quiet"}));
+  CHECK(told.at("corpora").as_array().size() == 2);
+  for (const char* arm : {"base", "alone:legal", "composed", "uniform", "random", "without:legal"}) {
+    INFO(arm);
+    const json::value& score = told.at("pooled").at(arm);
+    CHECK(score.at("perplexity_95").as_array()[0].as_double() <= score.at("perplexity").as_double());
+    CHECK(score.at("perplexity_95").as_array()[1].as_double() >= score.at("perplexity").as_double());
+  }
+  CHECK(told.at("corpora").as_array()[1].at("loads").as_object().size() == 2);
+}
+
+TEST_CASE("eval --check fails for an expert that was hardly trained, and its tables still come") {
+  const World& world = world_with_composition();
+  const Finished checked =
+      world.call({"eval", "bot", "--data", "prose=held-out:" + (world.scratch.path() / "legal").string() + ":legal",
+                  "--sequence-length", "32", "--blocks", "4", "--check"});
+  INFO(checked.out << checked.err);
+  CHECK(checked.status == 1);
+  CHECK_THAT(checked.out, Contains("FAILED") && Contains("gain"));
+}
+
+TEST_CASE("eval refuses corpora it cannot score, each with its own exit status") {
+  const World& world = world_with_model();
+  CHECK(world.call({"eval", "toy", "--data", "nowhere"}).status == 2);
+  CHECK(world.call({"eval", "toy", "--data", "x=/no/such/file"}).status == 3);
+  CHECK(world.call({"eval", "toy", "--data", "x=" + world.text().string() + ":medical"}).status == 2);
+  CHECK(world.call({"eval", "toy", "--data", "x=held-out:" + world.text().string()}).status == 3);
+}
