@@ -31,7 +31,8 @@ system_packages() {
     return
   fi
   local installed missing=() package
-  installed="$(dpkg-query -W -f '${db:Status-Abbrev} ${Package}\n' "${packages[@]}" 2>/dev/null | sed -n 's/^ii *//p')"
+  # dpkg-query fails where it has never heard of one of them; the others are still listed.
+  installed="$({ dpkg-query -W -f '${db:Status-Abbrev} ${Package}\n' "${packages[@]}" 2>/dev/null || true; } | sed -n 's/^ii *//p')"
   for package in "${packages[@]}"; do
     grep -qxF "$package" <<<"$installed" || missing+=("$package")
   done
