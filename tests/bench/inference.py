@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """How fast Tenon reads and writes beside transformers, both in float32, on the same SmolLM2 and the same machine.
 
-  tests/bench/inference.py [--tenon BIN] [--model GGUF] [--home DIR] [--python PYTHON] [--rounds 5] [--json FILE]
+  ninja -C .build tenon tenon_inference_bench
+  tests/bench/inference.py [--build DIR] [--model GGUF] [--home DIR] [--python PYTHON] [--rounds 5] [--json FILE]
 
 Rounds alternate between the two, so that a machine that slows down slows both. Prints medians and their ratio:
   prefill      512 tokens, logits of the last position, tokens/s
@@ -59,10 +60,11 @@ def reference_python():
     return python
 
 
-class Reference:
-    def __init__(self, python, model):
-        self.process = subprocess.Popen([python, "-c", REFERENCE, model], stdin=subprocess.PIPE,
-                                        stdout=subprocess.PIPE, text=True)
+class Side:
+    """One process that keeps the model warm and answers a line with a line."""
+
+    def __init__(self, command):
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def measure(self, ids):
         self.process.stdin.write(json.dumps({"ids": ids, "decode": DECODE}) + "\n")
@@ -70,49 +72,34 @@ class Reference:
         return json.loads(self.process.stdout.readline())
 
 
-class Tenon:
-    def __init__(self, binary, home):
-        self.command = [binary, "--home", home, "run", "smollm2", "-", "--quiet", "--max-tokens"]
-
-    def measure(self, prompt):
-        # One token more than is timed: the first comes from the prompt's own logits.
-        run = subprocess.run(self.command + [str(DECODE + 1), "--json"], input=prompt, stdout=subprocess.PIPE, text=True,
-                             check=True)
-        told = json.loads(run.stdout)
-        speed = told["speed"]
-        return {"prefill": speed["prefill_tokens_per_second"], "decode": speed["decode_tokens_per_second"],
-                "tokens": told["prompt_tokens"]}
-
-    def first_token(self, prompt):
-        """Seconds to the first byte, and RssAnon in MB at the last moment it could be read."""
-        start = time.perf_counter()
-        process = subprocess.Popen(self.command + [str(DECODE)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        process.stdin.write(prompt.encode())
-        process.stdin.close()
-        process.stdout.read(1)
-        seconds, private = time.perf_counter() - start, 0.0
-        while process.poll() is None:
-            for line in Path(f"/proc/{process.pid}/status").read_text().splitlines():
-                if line.startswith("RssAnon:"):
-                    private = max(private, int(line.split()[1]) / 1024)
-            time.sleep(0.02)
-        process.stdout.read()
-        return seconds, private
+def first_token(tenon, home):
+    """Seconds to the first byte of a new process, and the most RssAnon in MB seen while it wrote."""
+    start = time.perf_counter()
+    process = subprocess.Popen([tenon, "--home", home, "run", "smollm2", "Once upon a time", "--quiet", "--max-tokens",
+                                str(DECODE)], stdout=subprocess.PIPE)
+    process.stdout.read(1)
+    seconds, private = time.perf_counter() - start, 0.0
+    while process.poll() is None:
+        for line in Path(f"/proc/{process.pid}/status").read_text().splitlines():
+            if line.startswith("RssAnon:"):
+                private = max(private, int(line.split()[1]) / 1024)
+        time.sleep(0.02)
+    process.stdout.read()
+    return seconds, private
 
 
-def prompt_of(python, model):
-    """Text of exactly 512 tokens, and their ids, by the reference's tokenizer."""
+def prompt_ids(python, model):
+    """512 tokens of text, by the reference's tokenizer."""
     code = ("import json,sys\nfrom pathlib import Path\nfrom transformers import AutoTokenizer\np=Path(sys.argv[1])\n"
             "t=AutoTokenizer.from_pretrained(p.parent,gguf_file=p.name)\n"
-            "ids=t(' The river ran past the old mill and the miller counted his sacks again.'*80)['input_ids'][:512]\n"
-            "print(json.dumps({'ids':ids,'text':t.decode(ids)}))")
-    told = json.loads(subprocess.run([python, "-c", code, model], capture_output=True, text=True, check=True).stdout)
-    return told["text"], told["ids"]
+            "print(json.dumps(t(' The river ran past the old mill and the miller counted his sacks.'*80)['input_ids']))")
+    told = subprocess.run([python, "-c", code, model], stdout=subprocess.PIPE, text=True, check=True).stdout
+    return json.loads(told)[:PREFILL]
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tenon", default=str(ROOT / ".build" / "bin" / "tenon"))
+    parser.add_argument("--build", type=Path, default=ROOT / ".build")
     parser.add_argument("--model", default=str(ROOT / ".deps" / "models" / "SmolLM2-135M-Instruct.Q4_1.gguf"))
     parser.add_argument("--home", default=str(ROOT / ".demo" / "home"), help="where the model is, as smollm2")
     parser.add_argument("--python", help="a Python with torch, transformers, accelerate and gguf")
@@ -121,20 +108,20 @@ def main():
     options = parser.parse_args()
 
     python = options.python or reference_python()
-    text, ids = prompt_of(python, options.model)
-    reference, tenon = Reference(python, options.model), Tenon(options.tenon, options.home)
+    ids = prompt_ids(python, options.model)
+    reference = Side([python, "-c", REFERENCE, options.model])
+    tenon = Side([options.build / "tests" / "tenon_inference_bench", options.home, "smollm2"])
     ours, theirs, starts = [], [], []
     for round_number in range(options.rounds + 1):  # the first warms up
-        one, other, start = tenon.measure(text), reference.measure(ids), tenon.first_token("Once upon a time")
-        if one["tokens"] != len(ids):
-            sys.exit(f"the prompts differ: {one['tokens']} tokens here, {len(ids)} there")
+        one, other = tenon.measure(ids), reference.measure(ids)
+        start = first_token(options.build / "bin" / "tenon", options.home)
         if round_number:
             ours.append(one), theirs.append(other), starts.append(start)
             print(f"round {round_number}: prefill {one['prefill']:.0f} and {other['prefill']:.0f} tokens/s, "
                   f"decode {one['decode']:.1f} and {other['decode']:.1f}", file=sys.stderr)
 
     result = {"date": time.strftime("%Y-%m-%d"), "machine": platform.processor() or platform.machine(),
-              "cores": os.cpu_count(), "threads_of_reference": theirs[0]["threads"], "rounds": options.rounds}
+              "cores": os.cpu_count(), "threads": [ours[0]["threads"], theirs[0]["threads"]], "rounds": options.rounds}
     for what in ("prefill", "decode"):
         mine, other = (statistics.median(run[what] for run in runs) for runs in (ours, theirs))
         ratios = [one[what] / two[what] for one, two in zip(ours, theirs)]
