@@ -24,9 +24,7 @@ constexpr std::array<Format, 6> formats{{
     {BlockType::Q4_1, "Q4_1", 32, 20},
 }};
 
-const Format& format(BlockType type) {
-  return formats[static_cast<std::size_t>(type)];
-}
+const Format& format(BlockType type) { return formats[static_cast<std::size_t>(type)]; }
 
 std::uint16_t half_at(const std::byte* bytes) {
   return static_cast<std::uint16_t>(std::to_integer<unsigned>(bytes[0]) | std::to_integer<unsigned>(bytes[1]) << 8);
@@ -57,15 +55,9 @@ void dequantise_q4_1(const std::byte* in, float* out) {
 
 } // namespace
 
-const char* block_name(BlockType type) {
-  return format(type).name;
-}
-std::size_t block_elements(BlockType type) {
-  return format(type).elements;
-}
-std::size_t block_bytes(BlockType type) {
-  return format(type).bytes;
-}
+const char* block_name(BlockType type) { return format(type).name; }
+std::size_t block_elements(BlockType type) { return format(type).elements; }
+std::size_t block_bytes(BlockType type) { return format(type).bytes; }
 
 std::optional<BlockType> block_type(std::string_view name) {
   for (const Format& f : formats) {
@@ -114,9 +106,7 @@ float f16_to_f32(std::uint16_t bits) {
   return std::bit_cast<float>(sign | std::bit_cast<std::uint32_t>(magnitude));
 }
 
-float bf16_to_f32(std::uint16_t bits) {
-  return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16);
-}
+float bf16_to_f32(std::uint16_t bits) { return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16); }
 
 std::uint16_t f32_to_f16(float value) {
   const std::uint32_t bits = std::bit_cast<std::uint32_t>(value);

@@ -26,9 +26,7 @@ const char* block_name(BlockType type);                     // "Q4_1"
 std::optional<BlockType> block_type(std::string_view name); // nullopt for a name not listed above
 std::size_t block_elements(BlockType type);                 // 1 or 32
 std::size_t block_bytes(BlockType type);                    // 4, 2, 2, 34, 18, 20
-inline bool is_quantised(BlockType type) {
-  return block_elements(type) > 1;
-}
+inline bool is_quantised(BlockType type) { return block_elements(type) > 1; }
 
 // Bytes of a row of `columns` numbers; nullopt when they are no whole number of blocks, or the size overflows.
 std::optional<std::size_t> row_bytes(BlockType type, std::size_t columns);

@@ -70,7 +70,8 @@ at::Tensor run_v1(const at::Tensor& x_NC, const PackedPointer& run, std::int64_t
 TORCH_LIBRARY(tenon, library) {
   library.class_<PackedHandle>("Packed");
   library.def("pack_linear_v1(Tensor weight, Tensor? bias, Tensor? a, Tensor? b, float scale) -> " PACKED);
-  library.def("pack_block_v1(" PACKED "[] linears, Tensor attention_norm, Tensor ffn_norm, int heads, int kv_heads, "
+  library.def("pack_block_v1(" PACKED
+              "[] linears, Tensor attention_norm, Tensor ffn_norm, int heads, int kv_heads, "
               "int head_dim, float norm_eps, float rope_theta) -> " PACKED);
   library.def("pack_run_v1(" PACKED "[] blocks) -> " PACKED);
   library.def("linear_v1(Tensor x, " PACKED " packed) -> Tensor");

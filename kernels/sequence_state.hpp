@@ -13,9 +13,9 @@ class SequenceState {
  public:
   virtual ~SequenceState() = default;
 
-  virtual at::Tensor fixed(std::int64_t slot) = 0;                       // read and written in place
-  virtual void append(std::int64_t slot, const at::Tensor& rows) = 0;    // (n, ...) after those already there
-  virtual at::Tensor rows(std::int64_t slot) const = 0;                  // (length, ...), valid until the next append
+  virtual at::Tensor fixed(std::int64_t slot) = 0;                    // read and written in place
+  virtual void append(std::int64_t slot, const at::Tensor& rows) = 0; // (n, ...) after those already there
+  virtual at::Tensor rows(std::int64_t slot) const = 0;               // (length, ...), valid until the next append
 };
 
 inline tenon_state* to_handle(SequenceState* state) { return reinterpret_cast<tenon_state*>(state); }

@@ -41,8 +41,7 @@ at::Tensor attend(const at::Tensor& q_nHD, const at::Tensor& k_LGD, const at::Te
     return (repeat == 1 ? x_HLD : at::repeat_interleave(x_HLD, repeat, 0)).unsqueeze(0);
   };
   std::optional<at::Tensor> mask; // needed only where queries follow a past
-  if (queries > 1 && keys > queries)
-    mask = at::ones({queries, keys}, at::kBool).tril(keys - queries);
+  if (queries > 1 && keys > queries) mask = at::ones({queries, keys}, at::kBool).tril(keys - queries);
   const at::Tensor y_1HnD = at::scaled_dot_product_attention(heads_first(q_nHD, 1), heads_first(k_LGD, group),
                                                              heads_first(v_LGD, group), mask, 0.0,
                                                              /*is_causal=*/queries > 1 && keys == queries);
@@ -55,9 +54,9 @@ at::Tensor attention_part(const at::Tensor& x_NC, const PackedBlock& block, cons
   const auto heads = [&](const PackedLinear& packed, std::int64_t count) {
     return linear(x_NC, packed).view({rows, count, block.head_dim});
   };
-  const at::Tensor y_NHD = attention(rotation.apply(heads(block.q, block.heads)),
-                                     rotation.apply(heads(block.k, block.kv_heads)), heads(block.v, block.kv_heads),
-                                     spans, slot);
+  const at::Tensor y_NHD =
+      attention(rotation.apply(heads(block.q, block.heads)), rotation.apply(heads(block.k, block.kv_heads)),
+                heads(block.v, block.kv_heads), spans, slot);
   return linear(y_NHD.reshape({rows, -1}), block.o);
 }
 

@@ -31,9 +31,7 @@ IndexFile::IndexFile(std::filesystem::path path) : path_(std::move(path)) {
   if (fd_ < 0) fail(path_, "cannot be opened for writing", errno);
 }
 
-IndexFile::~IndexFile() {
-  ::close(fd_);
-}
+IndexFile::~IndexFile() { ::close(fd_); }
 
 void IndexFile::repair() {
   off_t keep = size_of(fd_, path_);

@@ -201,12 +201,8 @@ void write_request(const std::filesystem::path& path, const Request& request) {
   write_file(path, pretty_json(request.to_json()));
 }
 
-Lock read_lock(const std::filesystem::path& path) {
-  return Lock::parse(read_json(path, kLimitBytes), path.string());
-}
+Lock read_lock(const std::filesystem::path& path) { return Lock::parse(read_json(path, kLimitBytes), path.string()); }
 
-void write_lock(const std::filesystem::path& path, const Lock& lock) {
-  write_file(path, pretty_json(lock.to_json()));
-}
+void write_lock(const std::filesystem::path& path, const Lock& lock) { write_file(path, pretty_json(lock.to_json())); }
 
 } // namespace tenon

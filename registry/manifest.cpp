@@ -25,9 +25,7 @@ Cut cut_at(const JsonReader& reader) {
   return cut;
 }
 
-json::object cut_json(const Cut& cut) {
-  return {{"first", cut.first}, {"last", cut.last}};
-}
+json::object cut_json(const Cut& cut) { return {{"first", cut.first}, {"last", cut.last}}; }
 
 std::vector<ManifestFile> files_at(const JsonReader& whole) {
   std::vector<ManifestFile> files;
@@ -141,9 +139,7 @@ json::object header_json(Kind kind, const std::string& name, const Version& vers
   return object;
 }
 
-std::string cut_text(const Cut& cut) {
-  return std::to_string(cut.first) + ":" + std::to_string(cut.last);
-}
+std::string cut_text(const Cut& cut) { return std::to_string(cut.first) + ":" + std::to_string(cut.last); }
 
 } // namespace
 

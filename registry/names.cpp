@@ -12,15 +12,9 @@ namespace {
 constexpr std::size_t kNameLimit = 64;
 constexpr std::size_t kPathLimit = 255;
 
-bool is_letter(char c) {
-  return c >= 'a' && c <= 'z';
-}
-bool is_digit(char c) {
-  return c >= '0' && c <= '9';
-}
-bool is_separator(char c) {
-  return c == '.' || c == '-' || c == '_';
-}
+bool is_letter(char c) { return c >= 'a' && c <= 'z'; }
+bool is_digit(char c) { return c >= '0' && c <= '9'; }
+bool is_separator(char c) { return c == '.' || c == '-' || c == '_'; }
 
 } // namespace
 
@@ -82,9 +76,7 @@ bool is_digest(std::string_view text) {
   return std::all_of(text.begin(), text.end(), [](char c) { return is_digit(c) || (c >= 'a' && c <= 'f'); });
 }
 
-std::string digest_of_text(std::string_view text) {
-  return "sha256:" + sha256(text);
-}
+std::string digest_of_text(std::string_view text) { return "sha256:" + sha256(text); }
 
 std::string package_path_problem(std::string_view path) {
   if (path.empty()) return "it is empty";

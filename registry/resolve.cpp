@@ -9,9 +9,7 @@
 namespace tenon {
 namespace {
 
-Refusal refusal_of(const Error& error) {
-  return {error.code, error.unit, error.message, error.remedy};
-}
+Refusal refusal_of(const Error& error) { return {error.code, error.unit, error.message, error.remedy}; }
 
 // One level, one refusal per thing that does not fit; the walk goes on, so that a user sees all of them at once.
 class Resolver {

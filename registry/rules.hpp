@@ -39,8 +39,6 @@ inline constexpr const char* kRequest = "TN-R13 request";
 inline constexpr const char* kLocked = "TN-R14 locked";
 
 // Who speaks when a file is malformed: "TN-R9 format: expert.json".
-inline std::string format(const std::string& where) {
-  return std::string(kFormat) + ": " + where;
-}
+inline std::string format(const std::string& where) { return std::string(kFormat) + ": " + where; }
 
 } // namespace tenon::rules

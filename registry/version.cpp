@@ -222,8 +222,6 @@ PackageRequest PackageRequest::parse(std::string_view text) {
   return request;
 }
 
-std::string PackageRequest::text() const {
-  return range.text() == "*" ? name : name + "@" + range.text();
-}
+std::string PackageRequest::text() const { return range.text() == "*" ? name : name + "@" + range.text(); }
 
 } // namespace tenon

@@ -1,5 +1,5 @@
-// tenon compose | add | remove: which experts a composition has. What was asked for is composition.json; what it became,
-// with every digest, is composition.lock.json.
+// tenon compose | add | remove: which experts a composition has. What was asked for is composition.json; what it
+// became, with every digest, is composition.lock.json.
 #include "host/cli/command.hpp"
 #include "host/cli/progress.hpp"
 #include "host/composition/loader.hpp"
@@ -30,7 +30,8 @@ std::filesystem::path lock_path(const Context& context, const std::string& name)
 Request read_existing(const Context& context, const std::string& name) {
   const std::filesystem::path path = request_path(context, name);
   if (!std::filesystem::exists(path))
-    throw Error(Code::not_found, "compose", "there is no composition " + name, "make one: tenon compose " + name + " --model MODEL EXPERT...");
+    throw Error(Code::not_found, "compose", "there is no composition " + name,
+                "make one: tenon compose " + name + " --model MODEL EXPERT...");
   return read_request(path);
 }
 
@@ -50,14 +51,16 @@ Lock make_lock(const Request& request, Context& context) {
       continue;
     }
     if (!package.row)
-      throw Error(Code::incompatible, entry.title(), "this expert has no row, so no router can choose it", "train it with tenon expert train");
+      throw Error(Code::incompatible, entry.title(), "this expert has no row, so no router can choose it",
+                  "train it with tenon expert train");
     rows.push_back(*package.row);
   }
   std::optional<Progress> bar;
-  lock.router.prior = fit_prior(*model, rows, request.routing, context.home.cache(), [&](std::uint64_t done, std::uint64_t total) {
-    if (!bar) bar.emplace(context.out, "general text", static_cast<std::int64_t>(total), "blocks");
-    bar->update(static_cast<std::int64_t>(done));
-  });
+  lock.router.prior =
+      fit_prior(*model, rows, request.routing, context.home.cache(), [&](std::uint64_t done, std::uint64_t total) {
+        if (!bar) bar.emplace(context.out, "general text", static_cast<std::int64_t>(total), "blocks");
+        bar->update(static_cast<std::int64_t>(done));
+      });
   lock.router.prior_set = lock.set_digest();
   return lock;
 }
@@ -71,10 +74,11 @@ void show(const std::string& name, const Lock& lock, Context& context) {
   for (const LockedSlot& slot : lock.slots)
     table.rows.push_back({std::to_string(slot.slot), slot.name, slot.version.text(),
                           slot.plugin.name + " " + slot.plugin.version.text(), slot.entry.substr(0, 19)});
-  context.out.line(fmt::format("{}: {} {}, {} strengths{}, prior of the base {:.3f}", name, lock.model.name, lock.model.version.text(),
-                               lock.router.routing.strengths,
-                               lock.router.routing.strengths == "top_k" ? fmt::format(" (k = {})", lock.router.routing.top_k) : "",
-                               lock.router.prior.value_or(0.0)));
+  context.out.line(
+      fmt::format("{}: {} {}, {} strengths{}, prior of the base {:.3f}", name, lock.model.name,
+                  lock.model.version.text(), lock.router.routing.strengths,
+                  lock.router.routing.strengths == "top_k" ? fmt::format(" (k = {})", lock.router.routing.top_k) : "",
+                  lock.router.prior.value_or(0.0)));
   context.out.table(table);
   context.out.next(fmt::format("tenon run {} \"...\" --explain", name));
 }
@@ -102,7 +106,8 @@ void add_experts(const Settings& settings, Context& context) {
     const PackageRequest expert = PackageRequest::parse(text);
     for (const PackageRequest& member : request.experts)
       if (member.name == expert.name)
-        throw Error(Code::usage, settings.name, expert.name + " is in it already", "take it out first: tenon remove " + settings.name + " " + expert.name);
+        throw Error(Code::usage, settings.name, expert.name + " is in it already",
+                    "take it out first: tenon remove " + settings.name + " " + expert.name);
     request.experts.push_back(expert);
   }
   lock_and_show(settings.name, request, context);
@@ -111,11 +116,13 @@ void add_experts(const Settings& settings, Context& context) {
 void remove_experts(const Settings& settings, Context& context) {
   Request request = read_existing(context, settings.name);
   for (const std::string& name : settings.experts) {
-    const auto found = std::find_if(request.experts.begin(), request.experts.end(), [&](const PackageRequest& member) { return member.name == name; });
+    const auto found = std::find_if(request.experts.begin(), request.experts.end(),
+                                    [&](const PackageRequest& member) { return member.name == name; });
     if (found == request.experts.end()) {
       std::vector<std::string> members;
       for (const PackageRequest& member : request.experts) members.push_back(member.name);
-      throw Error(Code::not_found, settings.name, "it has no expert " + name, "it has: " + (members.empty() ? "none" : joined(members, ", ")));
+      throw Error(Code::not_found, settings.name, "it has no expert " + name,
+                  "it has: " + (members.empty() ? "none" : joined(members, ", ")));
     }
     request.experts.erase(found);
   }
@@ -130,9 +137,15 @@ void add_compose(CLI::App& app, Context& context) {
   command->add_option("name", settings->name, "Name of the composition")->required();
   command->add_option("experts", settings->experts, "Experts, as NAME or NAME@RANGE; the base is always there");
   command->add_option("--model", settings->model, "Model, as NAME or NAME@RANGE")->required();
-  command->add_option("--strengths", settings->strengths, "softmax (every expert runs) or top_k")->check(CLI::IsMember({"softmax", "top_k"}))->capture_default_str();
-  command->add_option("--top-k", settings->top_k, "How many experts a position may use, the base among them")->check(CLI::PositiveNumber)->capture_default_str();
-  command->add_option("--temperature", settings->temperature, "Of the strengths")->check(CLI::PositiveNumber)->capture_default_str();
+  command->add_option("--strengths", settings->strengths, "softmax (every expert runs) or top_k")
+      ->check(CLI::IsMember({"softmax", "top_k"}))
+      ->capture_default_str();
+  command->add_option("--top-k", settings->top_k, "How many experts a position may use, the base among them")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command->add_option("--temperature", settings->temperature, "Of the strengths")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
   examples(*command, {"tenon compose bot --model smollm2 legal@^1 hr@^1 --top-k 2"});
   command->callback([settings, &context] { compose(*settings, context); });
 }

@@ -76,8 +76,9 @@ std::string gain_text(const json::object& evidence, const char* which) {
   const json::value value = evidence;
   const JsonReader reader(value, "evidence");
   const JsonReader gain = reader.at("lower_than_base").at(which);
-  return fmt::format("{:.2f} ({:.1f}% lower, 95% interval {:.1f} to {:.1f})", reader.at("perplexity").at(which).number(),
-                     gain.at("percent").number(), gain.at("interval95").at(0).number(), gain.at("interval95").at(1).number());
+  return fmt::format("{:.2f} ({:.1f}% lower, 95% interval {:.1f} to {:.1f})",
+                     reader.at("perplexity").at(which).number(), gain.at("percent").number(),
+                     gain.at("interval95").at(0).number(), gain.at("interval95").at(1).number());
 }
 
 void report(Context& context, const Settings& settings, const TrainingResult& result) {
@@ -116,11 +117,13 @@ void train(const Settings& settings, Context& context) {
 
 void add_expert_train(CLI::App& app, Context& context) {
   auto settings = std::make_shared<Settings>();
-  CLI::App* command = noun(app, "expert", "Make experts")->add_subcommand("train", "Train an expert beside a model's base");
+  CLI::App* command =
+      noun(app, "expert", "Make experts")->add_subcommand("train", "Train an expert beside a model's base");
   command->add_option("name", settings->name, "What to call the expert")->required();
   command->add_option("--model", settings->model, "The model it is for: NAME or NAME@RANGE")->type_name("REF");
   command->add_option("--arch", settings->architecture, "Its architecture: tenon.low_rank, ...")->type_name("ARCH");
-  command->add_option("--plugin", settings->plugin, "The plugin that has it, where several do: NAME@RANGE")->type_name("REF");
+  command->add_option("--plugin", settings->plugin, "The plugin that has it, where several do: NAME@RANGE")
+      ->type_name("REF");
   command->add_option("--dev", settings->dev, "A plugin library from a build tree")->type_name("PATH");
   command->add_option("--data", settings->data, "Its text: files, folders, JSONL")->type_name("PATH");
   command->add_option("--plan", settings->plan, "A training plan")->type_name("FILE");

@@ -29,7 +29,8 @@ Cut parse_cut(const std::string& text) {
     if (used != colon) throw std::invalid_argument(text);
     return {first, last};
   } catch (const std::exception&) {
-    throw Error(Code::usage, "cut", "found \"" + text + "\", need A:Z", "for example --cut 10:20, first layer included, last excluded");
+    throw Error(Code::usage, "cut", "found \"" + text + "\", need A:Z",
+                "for example --cut 10:20, first layer included, last excluded");
   }
 }
 
@@ -46,7 +47,9 @@ class Staging {
   explicit Staging(const Home& home) : path_(home.cache() / ("staging-" + std::to_string(getpid()))) {
     std::error_code error;
     std::filesystem::create_directories(path_, error);
-    if (error) throw Error(Code::environment, "home", "cannot make " + path_.string() + ": " + error.message(), "check permissions and disk space, or name another place with TENON_HOME");
+    if (error)
+      throw Error(Code::environment, "home", "cannot make " + path_.string() + ": " + error.message(),
+                  "check permissions and disk space, or name another place with TENON_HOME");
   }
   ~Staging() {
     std::error_code ignored;
@@ -68,7 +71,8 @@ std::vector<std::filesystem::path> calibration_texts(const Settings& settings, c
 void import(const WholeModel& whole, const Settings& settings, const std::string& name, Context& context) {
   const Registry registry = Registry::open_or_create(context.registry(), "local");
   if (registry.find(name))
-    throw Error(Code::usage, name, "the registry already has a package of this name", "choose another with --name NAME");
+    throw Error(Code::usage, name, "the registry already has a package of this name",
+                "choose another with --name NAME");
   const Staging staging(context.home);
   ImportOptions options;
   options.name = name;
@@ -81,7 +85,8 @@ void import(const WholeModel& whole, const Settings& settings, const std::string
   options.progress = [&](std::string_view what, std::uint64_t done, std::uint64_t total) {
     if (stage != what) {
       bar.reset();
-      bar.emplace(context.out, std::string(what), static_cast<std::int64_t>(total), what == "statistics" ? "blocks" : "bytes");
+      bar.emplace(context.out, std::string(what), static_cast<std::int64_t>(total),
+                  what == "statistics" ? "blocks" : "bytes");
       stage = what;
     }
     bar->update(static_cast<std::int64_t>(done));
@@ -93,18 +98,27 @@ void import(const WholeModel& whole, const Settings& settings, const std::string
 
   const ModelManifest manifest = ModelManifest::parse(model.manifest, model.title());
   if (context.flags.json) {
-    context.out.json({{"model", model.name}, {"version", model.version.text()}, {"entry", model.digest},
-                      {"base", base.name}, {"model_digest", manifest.contract.model_digest},
-                      {"base_digest", manifest.contract.base_digest}, {"proven_positions", imported.proven_positions},
+    context.out.json({{"model", model.name},
+                      {"version", model.version.text()},
+                      {"entry", model.digest},
+                      {"base", base.name},
+                      {"model_digest", manifest.contract.model_digest},
+                      {"base_digest", manifest.contract.base_digest},
+                      {"proven_positions", imported.proven_positions},
                       {"calibration_tokens", imported.calibration_tokens}});
     return;
   }
-  context.out.line(fmt::format("{}: layers 0:{} trunk, {}:{} base, {}:{} head; width {}", model.title(), options.cut.first,
-                               options.cut.first, options.cut.last, options.cut.last, manifest.layers, manifest.contract.width));
-  context.out.line(fmt::format("joined again: logits equal the uncut model's bit for bit at {} positions", imported.proven_positions));
-  context.out.line(fmt::format("calibration: {} tokens of {} kinds", imported.calibration_tokens, manifest.calibration->kinds.size()));
+  context.out.line(fmt::format("{}: layers 0:{} trunk, {}:{} base, {}:{} head; width {}", model.title(),
+                               options.cut.first, options.cut.first, options.cut.last, options.cut.last,
+                               manifest.layers, manifest.contract.width));
+  context.out.line(fmt::format("joined again: logits equal the uncut model's bit for bit at {} positions",
+                               imported.proven_positions));
+  context.out.line(fmt::format("calibration: {} tokens of {} kinds", imported.calibration_tokens,
+                               manifest.calibration->kinds.size()));
   if (imported.calibration_tokens < 200000 || manifest.calibration->kinds.size() < 6)
-    context.out.warn("calibration text this small or this uniform makes rows less sure; 200,000 tokens of six kinds are a good measure");
+    context.out.warn(
+        "calibration text this small or this uniform makes rows less sure; 200,000 tokens of six kinds are a good "
+        "measure");
   context.out.next(fmt::format("tenon run {} \"Once upon a time\"", model.name));
 }
 
@@ -113,9 +127,11 @@ void add_import(CLI::App& model, Context& context) {
   CLI::App* command = model.add_subcommand("import", "Cut a model and publish trunk, head and base");
   command->add_option("source", settings->source, "A .gguf file or a Hugging Face directory")->required();
   command->add_option("--cut", settings->cut, "A:Z, the middle: first layer included, last excluded")->required();
-  command->add_option("--calibration", settings->calibration, "General text, one subfolder a kind (default: TENON_HOME/calibration)");
+  command->add_option("--calibration", settings->calibration,
+                      "General text, one subfolder a kind (default: TENON_HOME/calibration)");
   command->add_option("--name", settings->name, "Name of the model package (default: from the file)");
-  examples(*command, {"tenon model import smollm2.gguf --cut 10:20 --calibration texts/", "tenon model import ./SmolLM2-135M --cut 10:20 --name smollm2"});
+  examples(*command, {"tenon model import smollm2.gguf --cut 10:20 --calibration texts/",
+                      "tenon model import ./SmolLM2-135M --cut 10:20 --name smollm2"});
   command->callback([settings, &context] {
     const WholeModel whole = read_whole_model(settings->source);
     import(whole, *settings, settings->name.empty() ? name_from(settings->source) : settings->name, context);
@@ -124,11 +140,13 @@ void add_import(CLI::App& model, Context& context) {
 
 void add_new(CLI::App& model, Context& context) {
   auto settings = std::make_shared<Settings>();
-  CLI::App* command = model.add_subcommand("new", "Make a small random model with a byte tokenizer, for tests and research");
+  CLI::App* command =
+      model.add_subcommand("new", "Make a small random model with a byte tokenizer, for tests and research");
   ModelShape& shape = settings->shape;
   command->add_option("name", settings->name, "Name of the model package")->required();
   command->add_option("--cut", settings->cut, "A:Z, the middle")->default_str("2:4");
-  command->add_option("--calibration", settings->calibration, "General text, one subfolder a kind (default: TENON_HOME/calibration)");
+  command->add_option("--calibration", settings->calibration,
+                      "General text, one subfolder a kind (default: TENON_HOME/calibration)");
   command->add_option("--seed", settings->seed, "Of the random weights");
   command->add_option("--width", shape.width, "Model width C")->capture_default_str();
   command->add_option("--layers", shape.layers, "Layers")->capture_default_str();
@@ -140,7 +158,8 @@ void add_new(CLI::App& model, Context& context) {
   settings->cut = "2:4";
   command->callback([settings, &context] {
     const ModelShape& s = settings->shape;
-    if (s.width < 1 || s.layers < 1 || s.kv_heads < 1 || s.head_dim < 2 || s.head_dim % 2 || s.ffn_width < 1 || s.heads % s.kv_heads)
+    if (s.width < 1 || s.layers < 1 || s.kv_heads < 1 || s.head_dim < 2 || s.head_dim % 2 || s.ffn_width < 1 ||
+        s.heads % s.kv_heads)
       throw Error(Code::usage, "model new", "these sizes make no model",
                   "all are at least 1, --head-dim is even, --heads is a multiple of --kv-heads");
     import(random_model(s, settings->seed), *settings, settings->name, context);

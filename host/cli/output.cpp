@@ -106,9 +106,7 @@ Output::Output(const Flags& flags, std::FILE* results, std::FILE* messages)
       messages_tty_(isatty(fileno(messages)) != 0),
       environment_allows_color_(environment_allows_color()) {}
 
-void Output::line(std::string_view text) {
-  fmt::print(results_, "{}\n", text);
-}
+void Output::line(std::string_view text) { fmt::print(results_, "{}\n", text); }
 
 void Output::stream(std::string_view text) {
   std::fwrite(text.data(), 1, text.size(), results_);
@@ -123,9 +121,7 @@ void Output::table(const Table& table) {
   fmt::print(results_, "{}", text);
 }
 
-void Output::json(const json::value& value) {
-  fmt::print(results_, "{}", pretty_json(value));
-}
+void Output::json(const json::value& value) { fmt::print(results_, "{}", pretty_json(value)); }
 
 void Output::note(std::string_view text) {
   if (!flags_->quiet) fmt::print(messages_, "{}\n", text);
@@ -144,9 +140,7 @@ void Output::error(const Error& error) {
   fmt::print(messages_, "{}", error_text(error, flags_->json, messages_color()));
 }
 
-std::string Output::paint(Style style, std::string_view text) const {
-  return painted(colors(), sequence(style), text);
-}
+std::string Output::paint(Style style, std::string_view text) const { return painted(colors(), sequence(style), text); }
 
 std::string Output::paint_index(std::size_t index, std::string_view text) const {
   constexpr std::array<const char*, 12> kColors = {
@@ -157,15 +151,9 @@ std::string Output::paint_index(std::size_t index, std::string_view text) const 
   return painted(colors(), kColors[color], text);
 }
 
-bool Output::colors() const {
-  return results_tty_ && environment_allows_color_ && !flags_->no_color && !flags_->json;
-}
-bool Output::messages_color() const {
-  return messages_tty_ && environment_allows_color_ && !flags_->no_color;
-}
-bool Output::messages_on_terminal() const {
-  return messages_tty_;
-}
+bool Output::colors() const { return results_tty_ && environment_allows_color_ && !flags_->no_color && !flags_->json; }
+bool Output::messages_color() const { return messages_tty_ && environment_allows_color_ && !flags_->no_color; }
+bool Output::messages_on_terminal() const { return messages_tty_; }
 
 bool Output::confirm(std::string_view question) {
   if (flags_->no_input || !messages_tty_ || isatty(STDIN_FILENO) == 0) return false;

@@ -28,7 +28,8 @@ std::vector<Row> rows_of(const std::vector<ExpertPackage>& packages) {
   std::vector<Row> rows;
   for (std::size_t slot = 1; slot < packages.size(); ++slot) {
     if (!packages[slot].row)
-      throw Error(Code::incompatible, packages[slot].entry.title(), "this expert has no row, so no router can choose it",
+      throw Error(Code::incompatible, packages[slot].entry.title(),
+                  "this expert has no row, so no router can choose it",
                   "train it, or publish it with its row.safetensors");
     rows.push_back(*packages[slot].row);
   }
@@ -53,9 +54,12 @@ Composition::Composition(const Loader& loader, const Lock& lock, Options options
 
 Composition::Composition(std::shared_ptr<const Model> model, std::vector<ExpertPackage> experts, Routing routing,
                          double prior, Options options)
-    : model_(std::move(model)), packages_(std::move(experts)), experts_(living(packages_), options.strict, options.say) {
+    : model_(std::move(model)),
+      packages_(std::move(experts)),
+      experts_(living(packages_), options.strict, options.say) {
   const Statistics& h = model_->statistics();
-  router_ = std::make_unique<Router>(Normalization{h.mean_C, h.deviation_C}, rows_of(packages_), std::move(routing), prior);
+  router_ =
+      std::make_unique<Router>(Normalization{h.mean_C, h.deviation_C}, rows_of(packages_), std::move(routing), prior);
 }
 
 at::Tensor Composition::forward(const Batch& batch) { return model_->head().forward(middle(batch), batch); }

@@ -14,8 +14,8 @@ namespace tenon {
 class Composition {
  public:
   struct Options {
-    bool strict = false;     // a faulty expert ends the call instead of being masked
-    Experts::Say say = {};   // where the one line about a masked expert goes
+    bool strict = false;   // a faulty expert ends the call instead of being masked
+    Experts::Say say = {}; // where the one line about a masked expert goes
   };
   // Errors: of loading; whatever does not fit is refused with its rule.
   Composition(const Loader& loader, const Lock& lock, Options options);

@@ -33,11 +33,14 @@ void write_row(const std::filesystem::path& path, const Row& row) {
 }
 
 Loader::Loader(const Registry& registry, Options options)
-    : registry_(registry), options_(std::move(options)), plugins_(host_side(host_operators()), options_.store, host_table()) {}
+    : registry_(registry),
+      options_(std::move(options)),
+      plugins_(host_side(host_operators()), options_.store, host_table()) {}
 
 // Checked once by hash, afterwards by inode, size and change time.
 std::filesystem::path Loader::path_of(const Entry& entry, const FileRecord& file) const {
-  return VerifiedBlobs(options_.cache / "verified").check(registry_.blob(file.digest), file.digest, entry.title() + " " + file.path);
+  return VerifiedBlobs(options_.cache / "verified")
+      .check(registry_.blob(file.digest), file.digest, entry.title() + " " + file.path);
 }
 
 std::filesystem::path Loader::path_of(const Entry& entry, std::string_view role) const {
@@ -85,8 +88,13 @@ std::shared_ptr<LoadedExpert> Loader::create(const Plugin& plugin, const std::st
                            {"last", model.contract().cut.last},
                            {"dtype", "float32"}}}};
   if (base) values["base"] = {{"architecture", base->architecture}, {"config", base->config}};
-  ExpertSpec spec{title,         architecture,          values, model.statistics().mean_C, model.statistics().deviation_C,
-                  facts->context, facts->uses_base_output()};
+  ExpertSpec spec{title,
+                  architecture,
+                  values,
+                  model.statistics().mean_C,
+                  model.statistics().deviation_C,
+                  facts->context,
+                  facts->uses_base_output()};
   return std::make_shared<LoadedExpert>(plugin.table, std::move(spec));
 }
 
@@ -111,10 +119,11 @@ ExpertPackage Loader::expert(const Entry& entry, const Model& model, const Exper
   candidate.model = &model.manifest();
   if (const auto refusal = first_refusal(candidate, 6, 6)) throw refusal->to_error();
 
-  package.expert = create(from, manifest.architecture, manifest.config, model, base ? &base->manifest : nullptr, entry.title());
+  package.expert =
+      create(from, manifest.architecture, manifest.config, model, base ? &base->manifest : nullptr, entry.title());
   if (const auto files = entry.files_with_role("weights"); !files.empty())
-    package.weights = std::make_shared<const Weights>(
-        Weights::open(path_of(entry, files[0]), files[0].digest, options_.cache));
+    package.weights =
+        std::make_shared<const Weights>(Weights::open(path_of(entry, files[0]), files[0].digest, options_.cache));
   bind_weights(*package.expert, manifest, package.weights.get(), base ? base->weights.get() : nullptr);
   package.expert->prepare(TENON_INFERENCE);
   if (!entry.files_with_role("row").empty()) package.row = read_row(path_of(entry, "row"));

@@ -43,8 +43,9 @@ class Loader {
   ExpertPackage expert(const Entry& entry, const Model& model, const ExpertPackage* base,
                        const LockedPlugin* plugin = nullptr) const;
   // A new expert of this architecture and configuration (defaults filled in), unbound: for training.
-  std::shared_ptr<LoadedExpert> create(const Plugin& plugin, const std::string& architecture, const json::object& config,
-                                       const Model& model, const ExpertManifest* base, const std::string& title) const;
+  std::shared_ptr<LoadedExpert> create(const Plugin& plugin, const std::string& architecture,
+                                       const json::object& config, const Model& model, const ExpertManifest* base,
+                                       const std::string& title) const;
 
   const Registry& registry() const { return registry_; }
   const std::filesystem::path& cache() const { return options_.cache; }

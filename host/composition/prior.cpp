@@ -16,7 +16,8 @@ at::Tensor compute(const Model& model, const PriorProgress& progress) {
   const Shard shard = model.calibration();
   std::vector<std::uint32_t> blocks = calibration_blocks(shard, kLength, CalibrationPart::prior);
   if (blocks.empty())
-    throw Error(Code::usage, model.manifest().name, "its calibration text is too short to hold out a block of 256 tokens",
+    throw Error(Code::usage, model.manifest().name,
+                "its calibration text is too short to hold out a block of 256 tokens",
                 "import the model again with more calibration text");
   // Spread over all kinds of text.
   const std::size_t count = std::min(kBlocks, blocks.size());
@@ -25,7 +26,8 @@ at::Tensor compute(const Model& model, const PriorProgress& progress) {
     const auto block = shard.block(blocks[i * blocks.size() / count], kLength);
     at::Tensor tokens_1T = at::empty({1, kLength}, at::kLong);
     std::copy(block.begin(), block.end(), tokens_1T.data_ptr<std::int64_t>());
-    rows.push_back(model.trunk().forward(Batch::whole(tokens_1T)).narrow(0, 1, kLength - 1)); // position 0 takes the base
+    rows.push_back(
+        model.trunk().forward(Batch::whole(tokens_1T)).narrow(0, 1, kLength - 1)); // position 0 takes the base
     if (progress) progress(i + 1, count);
   }
   return at::cat(rows);

@@ -175,12 +175,8 @@ const ArmScore& find_arm(const std::vector<ArmScore>& arms, const std::string& n
 
 } // namespace
 
-const ArmScore& CorpusScore::arm(const std::string& wanted) const {
-  return find_arm(arms, wanted);
-}
-const ArmScore& Evaluation::pooled_arm(const std::string& wanted) const {
-  return find_arm(pooled, wanted);
-}
+const ArmScore& CorpusScore::arm(const std::string& wanted) const { return find_arm(arms, wanted); }
+const ArmScore& Evaluation::pooled_arm(const std::string& wanted) const { return find_arm(pooled, wanted); }
 
 Evaluation evaluate(Composition& composition, const std::vector<EvaluationCorpus>& corpora,
                     const EvaluationOptions& options) {

@@ -44,9 +44,7 @@ json::object corpus_json(const CorpusScore& corpus) {
           {"loads", loads}};
 }
 
-std::string number(double value) {
-  return value < 1000 ? fmt::format("{:.2f}", value) : fmt::format("{:.0f}", value);
-}
+std::string number(double value) { return value < 1000 ? fmt::format("{:.2f}", value) : fmt::format("{:.0f}", value); }
 
 std::string perplexity_text(const ArmScore& arm) {
   const std::string mean = number(std::exp(arm.nll.mean));

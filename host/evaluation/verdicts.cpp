@@ -9,14 +9,10 @@ namespace {
 
 constexpr double kGain = 0.10, kKept = 0.80, kGeneralLoss = 0.01;
 
-std::string percent(double share) {
-  return fmt::format("{:.1f}%", 100 * share);
-}
+std::string percent(double share) { return fmt::format("{:.1f}%", 100 * share); }
 
 // By how much perplexity falls.
-double fall(const ArmScore& arm) {
-  return 1 - std::exp(arm.versus_base.mean);
-}
+double fall(const ArmScore& arm) { return 1 - std::exp(arm.versus_base.mean); }
 
 EvaluationVerdict gain_of(const CorpusScore& corpus) {
   const ArmScore& alone = corpus.arm("alone:" + corpus.role);

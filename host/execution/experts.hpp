@@ -18,7 +18,9 @@ namespace tenon {
 // How much expert work was asked for densely (every expert at every position), and how much was done.
 struct Work {
   std::int64_t dense_rows = 0, run_rows = 0;
-  double skipped() const { return dense_rows ? 1.0 - static_cast<double>(run_rows) / static_cast<double>(dense_rows) : 0.0; }
+  double skipped() const {
+    return dense_rows ? 1.0 - static_cast<double>(run_rows) / static_cast<double>(dense_rows) : 0.0;
+  }
 };
 
 class Experts {

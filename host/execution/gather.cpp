@@ -11,7 +11,11 @@ Chosen choose(const at::Tensor& w_NE, std::size_t slot) {
 }
 
 Gather::Gather(const at::Tensor& h_NC, Experts& experts, const Batch& batch, const at::Tensor& w_NE)
-    : h_NC_(h_NC), experts_(experts), batch_(batch), base_done_(batch.rows.size(), 0), base_last_(batch.rows.size(), 0) {
+    : h_NC_(h_NC),
+      experts_(experts),
+      batch_(batch),
+      base_done_(batch.rows.size(), 0),
+      base_last_(batch.rows.size(), 0) {
   for (std::size_t slot = 0; slot < experts.size(); ++slot) {
     if (slot != 0 && !experts[slot].uses_base_output()) continue;
     const std::vector<std::int64_t> last = last_of_rows(choose(w_NE, slot));
@@ -109,7 +113,8 @@ void Gather::keep(std::size_t slot, const std::vector<Range>& ranges, const at::
     const BatchRows& rows = batch_.rows[range.row];
     const std::int64_t first = std::max(range.first, rows.position), count = range.last - first;
     const at::Tensor part = y.narrow(0, offset, range.last - range.first);
-    if (count > 0) y_NC.narrow(0, rows.offset + first - rows.position, count).copy_(part.narrow(0, first - range.first, count));
+    if (count > 0)
+      y_NC.narrow(0, rows.offset + first - rows.position, count).copy_(part.narrow(0, first - range.first, count));
     if (rows.sequence) {
       rows.sequence->experts[slot].advance(range.last - range.first);
       if (slot == 0 && experts_.keep_base()) rows.sequence->base.append(part);

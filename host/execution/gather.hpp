@@ -42,9 +42,9 @@ class Gather {
   const at::Tensor& h_NC_;
   Experts& experts_;
   const Batch& batch_;
-  at::Tensor base_NC_;                        // the base's outputs, as far as they have been run
-  std::vector<std::int64_t> base_done_;       // without state: positions of each row the base has been run over
-  std::vector<std::int64_t> base_last_;       // how far the base is needed in each row, by it and all that stand on it
+  at::Tensor base_NC_;                  // the base's outputs, as far as they have been run
+  std::vector<std::int64_t> base_done_; // without state: positions of each row the base has been run over
+  std::vector<std::int64_t> base_last_; // how far the base is needed in each row, by it and all that stand on it
 };
 
 } // namespace tenon

@@ -3,9 +3,7 @@
 namespace tenon {
 namespace {
 
-unsigned char at(std::string_view text, std::size_t index) {
-  return static_cast<unsigned char>(text[index]);
-}
+unsigned char at(std::string_view text, std::size_t index) { return static_cast<unsigned char>(text[index]); }
 
 // ED, B0..B3, 80..BF is U+DC00..U+DCFF. True if the text, as far as it goes, agrees.
 bool may_be_escape(std::string_view text) {
@@ -22,9 +20,7 @@ void append_escape(std::string& out, unsigned char byte) {
   out.push_back(static_cast<char>(0x80 | (byte & 0x3F)));
 }
 
-bool starts_with_escape(std::string_view text) {
-  return text.size() >= 3 && may_be_escape(text);
-}
+bool starts_with_escape(std::string_view text) { return text.size() >= 3 && may_be_escape(text); }
 
 std::size_t unescape(std::string_view raw, bool last, std::string& out) {
   std::size_t used = 0;

@@ -25,9 +25,7 @@ struct Source {
   bool named; // by the caller, not found in a directory
 };
 
-bool hidden(const fs::path& path) {
-  return path.filename().string().starts_with('.');
-}
+bool hidden(const fs::path& path) { return path.filename().string().starts_with('.'); }
 
 void walk(const fs::path& directory, std::vector<Source>& sources) {
   std::vector<fs::directory_entry> entries;
@@ -77,9 +75,7 @@ std::string name_of(const std::vector<fs::path>& inputs) {
   return inputs.front().string() + (inputs.size() > 1 ? fmt::format(" and {} more", inputs.size() - 1) : "");
 }
 
-bool blank(std::string_view text) {
-  return text.find_first_not_of(" \t\r\n\v\f") == std::string_view::npos;
-}
+bool blank(std::string_view text) { return text.find_first_not_of(" \t\r\n\v\f") == std::string_view::npos; }
 
 std::string members_of(const json::value& line) {
   if (!line.is_object()) return "no object";

@@ -167,12 +167,8 @@ std::int64_t GgufFile::integer(std::string_view key, std::int64_t fallback) cons
   return has(key) ? integer(key) : fallback;
 }
 
-double GgufFile::number(std::string_view key, double fallback) const {
-  return has(key) ? number(key) : fallback;
-}
+double GgufFile::number(std::string_view key, double fallback) const { return has(key) ? number(key) : fallback; }
 
-bool GgufFile::boolean(std::string_view key, bool fallback) const {
-  return has(key) ? boolean(key) : fallback;
-}
+bool GgufFile::boolean(std::string_view key, bool fallback) const { return has(key) ? boolean(key) : fallback; }
 
 } // namespace tenon

@@ -41,9 +41,7 @@ using Shards = std::vector<std::shared_ptr<const SafetensorsFile>>;
 using Tensors = std::unordered_map<std::string, StoredTensor>;
 
 // A buffer that old checkpoints stored beside the weights; it follows from rope_theta.
-bool is_buffer(std::string_view tensor) {
-  return tensor.ends_with(".rotary_emb.inv_freq");
-}
+bool is_buffer(std::string_view tensor) { return tensor.ends_with(".rotary_emb.inv_freq"); }
 
 // The index and the shards must agree about what is where.
 void check_places(const HfDirectory& found, const std::unordered_map<std::string, std::string>& shard_of) {

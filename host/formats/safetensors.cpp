@@ -79,12 +79,8 @@ TensorView read_entry(const JsonReader& entry, std::string_view name, std::span<
 
 } // namespace
 
-const char* dtype_name(Dtype dtype) {
-  return dtypes[static_cast<std::size_t>(dtype)].name;
-}
-std::size_t dtype_bytes(Dtype dtype) {
-  return dtypes[static_cast<std::size_t>(dtype)].bytes;
-}
+const char* dtype_name(Dtype dtype) { return dtypes[static_cast<std::size_t>(dtype)].name; }
+std::size_t dtype_bytes(Dtype dtype) { return dtypes[static_cast<std::size_t>(dtype)].bytes; }
 
 std::optional<Dtype> dtype_of(std::string_view name) {
   for (const DtypeInfo& info : dtypes) {

@@ -92,9 +92,7 @@ class HashedFile {
   std::vector<std::byte> buffer_;
 };
 
-std::size_t padded(std::size_t size) {
-  return (size + 7) & ~std::size_t{7};
-}
+std::size_t padded(std::size_t size) { return (size + 7) & ~std::size_t{7}; }
 
 template <typename T>
 std::span<const std::byte> bytes_of(const T* first, std::size_t count) {
@@ -103,9 +101,7 @@ std::span<const std::byte> bytes_of(const T* first, std::size_t count) {
 
 } // namespace
 
-Shard Shard::open(const std::filesystem::path& path) {
-  return Shard(path);
-}
+Shard Shard::open(const std::filesystem::path& path) { return Shard(path); }
 
 Shard::Shard(const std::filesystem::path& path) : file_(std::make_shared<const MappedFile>(path)) {
   const std::span<const std::byte> bytes = file_->bytes();

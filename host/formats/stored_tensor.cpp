@@ -54,9 +54,7 @@ StoredTensor read_blocks(const SafetensorsFile& file, const TensorView& view, co
 
 } // namespace
 
-std::size_t StoredTensor::elements() const {
-  return bytes.size() / nn::block_bytes(type) * nn::block_elements(type);
-}
+std::size_t StoredTensor::elements() const { return bytes.size() / nn::block_bytes(type) * nn::block_elements(type); }
 
 StoredTensor stored_tensor(const SafetensorsFile& file, std::string_view name) {
   const TensorView& view = file.at(name);

@@ -262,35 +262,15 @@ std::optional<std::int32_t> Tokenizer::separator() const {
   return end_of_text && is_special(*end_of_text) ? end_of_text : eos();
 }
 
-std::int32_t Tokenizer::vocab_size() const {
-  return static_cast<std::int32_t>(impl_->token_texts.size());
-}
-std::optional<std::int32_t> Tokenizer::bos() const {
-  return impl_->data.bos;
-}
-std::optional<std::int32_t> Tokenizer::eos() const {
-  return impl_->data.eos;
-}
-bool Tokenizer::add_bos() const {
-  return impl_->data.add_bos;
-}
-const std::string& Tokenizer::chat_template() const {
-  return impl_->data.chat_template;
-}
-const std::string& Tokenizer::type() const {
-  return impl_->data.type;
-}
-const TokenizerData& Tokenizer::data() const {
-  return impl_->data;
-}
-const std::string& Tokenizer::json() const {
-  return impl_->json;
-}
-const std::string& Tokenizer::digest() const {
-  return impl_->digest;
-}
-bool Tokenizer::has_every_byte() const {
-  return impl_->every_byte;
-}
+std::int32_t Tokenizer::vocab_size() const { return static_cast<std::int32_t>(impl_->token_texts.size()); }
+std::optional<std::int32_t> Tokenizer::bos() const { return impl_->data.bos; }
+std::optional<std::int32_t> Tokenizer::eos() const { return impl_->data.eos; }
+bool Tokenizer::add_bos() const { return impl_->data.add_bos; }
+const std::string& Tokenizer::chat_template() const { return impl_->data.chat_template; }
+const std::string& Tokenizer::type() const { return impl_->data.type; }
+const TokenizerData& Tokenizer::data() const { return impl_->data; }
+const std::string& Tokenizer::json() const { return impl_->json; }
+const std::string& Tokenizer::digest() const { return impl_->digest; }
+bool Tokenizer::has_every_byte() const { return impl_->every_byte; }
 
 } // namespace tenon

@@ -22,9 +22,7 @@ bool is_null(const JsonReader& reader, std::string_view key) {
               "this tokenizer would give other ids here than where the model was trained");
 }
 
-std::string type_of(const JsonReader& component) {
-  return utf8_replaced(component.at("type").string());
-}
+std::string type_of(const JsonReader& component) { return utf8_replaced(component.at("type").string()); }
 
 void refuse_unless_null(const JsonReader& root, const std::string& where, std::string_view key) {
   if (is_null(root, key)) return;

@@ -12,9 +12,7 @@ namespace {
 
 constexpr const char* kSchema = "tenon.tokenizer/1";
 
-json::value id_or_null(const std::optional<std::int32_t>& id) {
-  return id ? json::value(*id) : json::value(nullptr);
-}
+json::value id_or_null(const std::optional<std::int32_t>& id) { return id ? json::value(*id) : json::value(nullptr); }
 
 // The object has exactly these members.
 void expect_members(const JsonReader& reader, std::initializer_list<std::string_view> names) {

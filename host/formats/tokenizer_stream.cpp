@@ -14,9 +14,7 @@ std::string StreamDecoder::push(std::int32_t id) {
   return take(false);
 }
 
-std::string StreamDecoder::flush() {
-  return take(true);
-}
+std::string StreamDecoder::flush() { return take(true); }
 
 std::string StreamDecoder::take(bool last) {
   if (tokenizer_->has_every_byte()) {

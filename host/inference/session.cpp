@@ -40,9 +40,7 @@ Session::Session(const Session& other, Sequence sequence)
       strengths_(other.strengths_.fork()),
       logits_V_(other.logits_V_) {}
 
-Session Session::fork() const {
-  return Session(*this, sequence_.fork());
-}
+Session Session::fork() const { return Session(*this, sequence_.fork()); }
 
 void Session::append(std::span<const std::int32_t> tokens) {
   if (static_cast<std::int64_t>(tokens.size()) > room())

@@ -26,9 +26,7 @@ std::vector<Piece> StopFilter::push(Piece piece) {
   return take(text_.size() - keep);
 }
 
-std::vector<Piece> StopFilter::flush() {
-  return stopped() ? std::vector<Piece>{} : take(text_.size());
-}
+std::vector<Piece> StopFilter::flush() { return stopped() ? std::vector<Piece>{} : take(text_.size()); }
 
 std::vector<Piece> StopFilter::take(std::size_t bytes) {
   std::vector<Piece> out;

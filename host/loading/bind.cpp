@@ -13,7 +13,8 @@ at::Tensor find(const WeightRecord& record, const Weights* own, const Weights* b
   const std::string place = record.source.substr(0, colon), name = record.source.substr(colon + 1);
   const Weights* weights = place == "base" ? base : own;
   if (!weights || !weights->has(name))
-    throw Error(Code::integrity, "TN-P20 weights", title + ": " + record.name + " should be " + record.source + ", which is not there",
+    throw Error(Code::integrity, "TN-P20 weights",
+                title + ": " + record.name + " should be " + record.source + ", which is not there",
                 "publish the expert again from its training folder");
   return weights->at(name);
 }
@@ -24,7 +25,8 @@ void refuse_extra(const ExpertManifest& manifest, const Weights* own, const std:
     bool used = false;
     for (const WeightRecord& record : manifest.weights) used = used || record.source == "file:" + name;
     if (!used)
-      throw Error(Code::integrity, "TN-P20 weights", title + ": the file holds " + name + ", which expert.json does not name",
+      throw Error(Code::integrity, "TN-P20 weights",
+                  title + ": the file holds " + name + ", which expert.json does not name",
                   "publish the expert again from its training folder");
   }
 }
@@ -34,9 +36,7 @@ void refuse_extra(const ExpertManifest& manifest, const Weights* own, const std:
 std::vector<WeightRecord> weight_records(const LoadedExpert& expert) {
   std::vector<WeightRecord> records;
   for (const ExpertParameter& parameter : expert.parameters())
-    records.push_back({parameter.name,
-                       parameter.tensor.sizes().vec(),
-                       "float32",
+    records.push_back({parameter.name, parameter.tensor.sizes().vec(), "float32",
                        parameter.shared ? "base:" + *parameter.shared : "file:" + parameter.name});
   return records;
 }
@@ -51,7 +51,8 @@ void bind_weights(LoadedExpert& expert, const ExpertManifest& manifest, const We
   for (const WeightRecord& record : manifest.weights) {
     const at::Tensor tensor = find(record, own, base, expert.title());
     if (tensor.sizes() != at::IntArrayRef(record.shape))
-      throw Error(Code::integrity, "TN-P20 weights", expert.title() + ": " + record.name + " in the file has another shape than expert.json says",
+      throw Error(Code::integrity, "TN-P20 weights",
+                  expert.title() + ": " + record.name + " in the file has another shape than expert.json says",
                   "publish the expert again from its training folder");
     expert.bind(record.name, tensor);
   }

@@ -161,9 +161,7 @@ std::string Platform::text() const {
   return fmt::format("{} {} libtorch-{} cuda-{} {}", compiler, stdlib, libtorch, cuda, cpu);
 }
 
-std::string AbiVersion::text() const {
-  return fmt::format("{}.{}", major, minor);
-}
+std::string AbiVersion::text() const { return fmt::format("{}.{}", major, minor); }
 
 ExpertContext ExpertContext::parse(std::string_view text) {
   if (text == "token") return {Kind::token, 1};

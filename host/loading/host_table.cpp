@@ -24,8 +24,8 @@ void normal(std::uint64_t seed, tenon_text name, float* out, std::uint64_t count
   RandomStream(seed, std::string_view(name.data, name.size)).normal({out, count});
 }
 
-void parallel_for(std::uint64_t count, std::uint64_t grain,
-                  void (*task)(void*, std::uint64_t, std::uint64_t), void* context) {
+void parallel_for(std::uint64_t count, std::uint64_t grain, void (*task)(void*, std::uint64_t, std::uint64_t),
+                  void* context) {
   at::parallel_for(0, static_cast<std::int64_t>(count), static_cast<std::int64_t>(grain),
                    [&](std::int64_t begin, std::int64_t end) { task(context, begin, end); });
 }

@@ -63,8 +63,8 @@ ModuleLayout LoadedExpert::read_layout() const {
     return table_->state_layout(
         expert_,
         [](void* context, const tenon_state_tensor* tensor) {
-          static_cast<ModuleLayout*>(context)->push_back({tensor->name, tensor->kind == TENON_STATE_PER_POSITION,
-                                                          {tensor->shape, tensor->shape + tensor->rank}});
+          static_cast<ModuleLayout*>(context)->push_back(
+              {tensor->name, tensor->kind == TENON_STATE_PER_POSITION, {tensor->shape, tensor->shape + tensor->rank}});
         },
         &layout, message);
   });
@@ -79,7 +79,8 @@ std::vector<ExpertParameter> LoadedExpert::parameters() const {
         [](void* context, const tenon_parameter* parameter) {
           static_cast<std::vector<ExpertParameter>*>(context)->push_back(
               {parameter->name, parameter->shared ? std::optional<std::string>(parameter->shared) : std::nullopt,
-               (parameter->flags & TENON_PARAMETER_TRAINABLE) != 0, *static_cast<const at::Tensor*>(parameter->tensor)});
+               (parameter->flags & TENON_PARAMETER_TRAINABLE) != 0,
+               *static_cast<const at::Tensor*>(parameter->tensor)});
         },
         &out, message);
   });

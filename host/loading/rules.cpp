@@ -32,45 +32,23 @@ std::optional<Refusal> judge_weights(const Candidate& c);
 
 namespace {
 
-bool has_entry(const Candidate& c) {
-  return c.entry != nullptr;
-}
+bool has_entry(const Candidate& c) { return c.entry != nullptr; }
 bool has_entry_and_digest(const Candidate& c) {
   return c.entry && !c.digest.empty() && c.entry->files_with_role("library").size() == 1;
 }
-bool has_library(const Candidate& c) {
-  return c.elf.has_value() || !c.elf_problem.empty();
-}
-bool has_elf(const Candidate& c) {
-  return c.elf.has_value();
-}
-bool has_entry_and_facts(const Candidate& c) {
-  return c.entry && c.facts;
-}
-bool has_facts_and_host(const Candidate& c) {
-  return c.facts && c.host;
-}
-bool has_expert_and_facts(const Candidate& c) {
-  return c.facts && c.expert;
-}
+bool has_library(const Candidate& c) { return c.elf.has_value() || !c.elf_problem.empty(); }
+bool has_elf(const Candidate& c) { return c.elf.has_value(); }
+bool has_entry_and_facts(const Candidate& c) { return c.entry && c.facts; }
+bool has_facts_and_host(const Candidate& c) { return c.facts && c.host; }
+bool has_expert_and_facts(const Candidate& c) { return c.facts && c.expert; }
 bool has_architecture(const Candidate& c) {
   return c.facts && c.expert && c.facts->architecture(c.expert->architecture);
 }
-bool has_expert_and_model(const Candidate& c) {
-  return c.expert && c.model;
-}
-bool has_architecture_and_model(const Candidate& c) {
-  return has_architecture(c) && c.model;
-}
-bool was_opened(const Candidate& c) {
-  return c.table || !c.open_problem.empty();
-}
-bool has_table_and_facts(const Candidate& c) {
-  return c.table && c.facts;
-}
-bool has_parameters(const Candidate& c) {
-  return c.expert && c.parameters;
-}
+bool has_expert_and_model(const Candidate& c) { return c.expert && c.model; }
+bool has_architecture_and_model(const Candidate& c) { return has_architecture(c) && c.model; }
+bool was_opened(const Candidate& c) { return c.table || !c.open_problem.empty(); }
+bool has_table_and_facts(const Candidate& c) { return c.table && c.facts; }
+bool has_parameters(const Candidate& c) { return c.expert && c.parameters; }
 
 constexpr Rule kRules[] = {
     {"TN-P1 package", 1, "the package's entry and its facts agree with each other", "publish the plugin again",
@@ -123,9 +101,7 @@ constexpr Rule kRules[] = {
 
 } // namespace
 
-std::span<const Rule> loading_rules() {
-  return kRules;
-}
+std::span<const Rule> loading_rules() { return kRules; }
 
 std::optional<Refusal> first_refusal(const Candidate& candidate, int first_step, int last_step) {
   for (const Rule& rule : kRules) {

@@ -12,18 +12,14 @@
 namespace tenon {
 namespace {
 
-std::string expert_title(const Candidate& c) {
-  return c.expert->name + " " + c.expert->version.text();
-}
+std::string expert_title(const Candidate& c) { return c.expert->name + " " + c.expert->version.text(); }
 
 Refusal refusal(Code code, const char* rule, const Candidate& c, const std::string& message,
                 const std::string& remedy) {
   return {code, rule, expert_title(c) + ": " + message, remedy};
 }
 
-const ArchitectureFacts& architecture(const Candidate& c) {
-  return *c.facts->architecture(c.expert->architecture);
-}
+const ArchitectureFacts& architecture(const Candidate& c) { return *c.facts->architecture(c.expert->architecture); }
 
 std::string names(const Facts& facts) {
   std::vector<std::string> out;
@@ -43,9 +39,7 @@ bool contains(const std::vector<std::string>& list, const std::string& wanted) {
   return std::find(list.begin(), list.end(), wanted) != list.end();
 }
 
-std::string shape_text(const std::vector<std::int64_t>& shape) {
-  return fmt::format("({})", fmt::join(shape, ", "));
-}
+std::string shape_text(const std::vector<std::int64_t>& shape) { return fmt::format("({})", fmt::join(shape, ", ")); }
 
 // A weight's source: its own file, or the base.
 std::string base_tensor(const WeightRecord& record) {
@@ -106,15 +100,9 @@ std::optional<Refusal> judge_config(const Candidate& c) {
                  "correct the fields named");
 }
 
-std::optional<Refusal> judge_model(const Candidate& c) {
-  return contract_refusal(c, rules::kModel);
-}
-std::optional<Refusal> judge_base(const Candidate& c) {
-  return contract_refusal(c, rules::kBase);
-}
-std::optional<Refusal> judge_contract(const Candidate& c) {
-  return contract_refusal(c, rules::kContract);
-}
+std::optional<Refusal> judge_model(const Candidate& c) { return contract_refusal(c, rules::kModel); }
+std::optional<Refusal> judge_base(const Candidate& c) { return contract_refusal(c, rules::kBase); }
+std::optional<Refusal> judge_contract(const Candidate& c) { return contract_refusal(c, rules::kContract); }
 
 std::optional<Refusal> judge_width(const Candidate& c) {
   const std::int64_t width = c.model->contract.width;

@@ -22,7 +22,8 @@ std::vector<std::uint32_t> calibration_blocks(const Shard& calibration, std::int
   std::vector<std::uint32_t> out;
   const auto count = static_cast<std::int64_t>(calibration.block_count(static_cast<std::size_t>(length)));
   for (std::int64_t i = 0; i < count; ++i)
-    if (part_at(i * length) == part && part_at((i + 1) * length - 1) == part) out.push_back(static_cast<std::uint32_t>(i));
+    if (part_at(i * length) == part && part_at((i + 1) * length - 1) == part)
+      out.push_back(static_cast<std::uint32_t>(i));
   return out;
 }
 

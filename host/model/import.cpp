@@ -45,7 +45,8 @@ Parts cut_tensors(const WholeModel& whole, const Cut& cut) {
 void check_cut(const Cut& cut, std::int64_t layers) {
   if (0 <= cut.first && cut.first < cut.last && cut.last <= layers) return;
   throw Error(Code::usage, "cut",
-              "found " + std::to_string(cut.first) + ":" + std::to_string(cut.last) + ", this model has layers 0:" + std::to_string(layers),
+              "found " + std::to_string(cut.first) + ":" + std::to_string(cut.last) +
+                  ", this model has layers 0:" + std::to_string(layers),
               "choose --cut A:Z with 0 <= A < Z <= " + std::to_string(layers));
 }
 
@@ -114,7 +115,7 @@ WholeModel read_whole_model(const std::filesystem::path& source) {
   auto file = std::make_shared<SourceModel>(SourceModel::open(source));
   const ModelConfig& config = file->config();
   WholeModel whole;
-  whole.shape = {config.hidden_size, config.layers,   config.heads,        config.kv_heads,   config.head_dim,
+  whole.shape = {config.hidden_size, config.layers,     config.heads,        config.kv_heads,   config.head_dim,
                  config.ffn_size,    config.vocab_size, config.rms_norm_eps, config.rope_theta, config.tie_embeddings};
   whole.tensors = file->tensors();
   whole.tokenizer = std::make_unique<Tokenizer>(file->gguf() ? read_gguf_tokenizer(*file->gguf())
@@ -210,7 +211,8 @@ ImportedModel import_model(const WholeModel& whole, const ImportOptions& options
   write_statistics(model_folder / "normalization.safetensors",
                    measure(trunk, d0.tokens, options.calibration_sequence, stage("statistics")));
 
-  const SafetensorsFile model_file(model_folder / "weights.safetensors"), base_file(base_folder / "weights.safetensors");
+  const SafetensorsFile model_file(model_folder / "weights.safetensors"),
+      base_file(base_folder / "weights.safetensors");
   ModelContract contract{model_digest(weights_digest(model_file), whole.shape, options.cut),
                          weights_digest(base_file),
                          options.cut,
@@ -233,12 +235,14 @@ ImportedModel import_model(const WholeModel& whole, const ImportOptions& options
                  {"normalization.safetensors", "other"},
                  {"calibration.tokens", "calibration"}};
   model.config = shape_to_json(whole.shape);
-  if (whole.context_length > 0) model.config["context_length"] = whole.context_length; // what runs need, not the contract
+  if (whole.context_length > 0)
+    model.config["context_length"] = whole.context_length; // what runs need, not the contract
 
   ExpertManifest base;
   base.name = model.base_name;
   base.version = model.version;
-  base.summary = "The middle of " + options.name + ", layers " + std::to_string(options.cut.first) + ":" + std::to_string(options.cut.last);
+  base.summary = "The middle of " + options.name + ", layers " + std::to_string(options.cut.first) + ":" +
+                 std::to_string(options.cut.last);
   base.plugin = PackageRequest::parse("tenon.transformer@^1");
   base.architecture = "tenon.transformer";
   base.config = middle_config(whole.shape, options.cut.first, options.cut.last);

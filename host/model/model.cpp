@@ -23,9 +23,9 @@ WeightSource source_of(const Weights& weights) {
 } // namespace
 
 json::object shape_to_json(const ModelShape& shape) {
-  return {{"width", shape.width},         {"layers", shape.layers},     {"heads", shape.heads},
-          {"kv_heads", shape.kv_heads},   {"head_dim", shape.head_dim}, {"ffn_width", shape.ffn_width},
-          {"vocab", shape.vocab},         {"norm_eps", shape.norm_eps}, {"rope_theta", shape.rope_theta},
+  return {{"width", shape.width},        {"layers", shape.layers},     {"heads", shape.heads},
+          {"kv_heads", shape.kv_heads},  {"head_dim", shape.head_dim}, {"ffn_width", shape.ffn_width},
+          {"vocab", shape.vocab},        {"norm_eps", shape.norm_eps}, {"rope_theta", shape.rope_theta},
           {"tied_embedding", shape.tied}};
 }
 
@@ -47,8 +47,8 @@ ModelShape shape_from_json(const json::object& config, const std::string& where)
 }
 
 json::object middle_config(const ModelShape& shape, std::int64_t first, std::int64_t last) {
-  return {{"blocks", last - first},         {"heads", shape.heads},         {"kv_heads", shape.kv_heads},
-          {"head_dim", shape.head_dim},     {"ffn_width", shape.ffn_width}, {"norm_eps", shape.norm_eps},
+  return {{"blocks", last - first},        {"heads", shape.heads},         {"kv_heads", shape.kv_heads},
+          {"head_dim", shape.head_dim},    {"ffn_width", shape.ffn_width}, {"norm_eps", shape.norm_eps},
           {"rope_theta", shape.rope_theta}};
 }
 

@@ -22,7 +22,8 @@ RandomStream::RandomStream(std::uint64_t seed, std::string_view name) {
 }
 
 std::array<std::uint32_t, 4> RandomStream::block(std::uint64_t counter) const {
-  std::array<std::uint32_t, 4> x = {static_cast<std::uint32_t>(counter), static_cast<std::uint32_t>(counter >> 32), stream_, 0};
+  std::array<std::uint32_t, 4> x = {static_cast<std::uint32_t>(counter), static_cast<std::uint32_t>(counter >> 32),
+                                    stream_, 0};
   std::array<std::uint32_t, 2> key = key_;
   for (int round = 0; round < 10; ++round) {
     const std::uint64_t a = 0xD2511F53ull * x[0], b = 0xCD9E8D57ull * x[2];

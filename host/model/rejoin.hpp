@@ -11,7 +11,8 @@ namespace tenon {
 at::Tensor uncut_logits(const ModelShape& shape, const WeightSource& weights, const Batch& batch);
 at::Tensor rejoined_logits(const ModelShape& shape, const Cut& cut, const WeightSource& weights, const Batch& batch);
 
-// Compares both, bit for bit, over the shard's first tokens. Returns: how many positions. Errors: bug, where they differ.
+// Compares both, bit for bit, over the shard's first tokens. Returns: how many positions. Errors: bug, where they
+// differ.
 std::int64_t prove_rejoined(const ModelShape& shape, const Cut& cut, const WeightSource& weights, const Shard& text);
 
 } // namespace tenon

@@ -19,7 +19,9 @@ void RowBuffer::append(const at::Tensor& rows) {
   length_ = needed;
 }
 
-at::Tensor RowBuffer::rows(std::int64_t first, std::int64_t last) const { return buffer_.narrow(0, first, last - first); }
+at::Tensor RowBuffer::rows(std::int64_t first, std::int64_t last) const {
+  return buffer_.narrow(0, first, last - first);
+}
 
 void RowBuffer::truncate(std::int64_t length) { length_ = std::min(length_, length); }
 

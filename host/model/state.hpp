@@ -1,9 +1,9 @@
 // What the host remembers of a sequence: state of trunk, head and experts, and the rows that experts receive.
 //
 // A module never owns its memory between calls: the host keeps it, so that a sequence can be forked, cut back, saved
-// and dropped whoever wrote the expert. Kept rows make sparse execution exact: an expert that was not chosen for a while
-// is run over the rows it missed.
-// Thread: one forward call at a time per sequence; different sequences are independent.
+// and dropped whoever wrote the expert. Kept rows make sparse execution exact: an expert that was not chosen for a
+// while is run over the rows it missed. Thread: one forward call at a time per sequence; different sequences are
+// independent.
 #pragma once
 
 #include "kernels/sequence_state.hpp"
@@ -40,7 +40,8 @@ class ModuleState : public SequenceState {
   ModuleState() = default;
   explicit ModuleState(const ModuleLayout& layout);
 
-  // Errors (all): Error bug-free by construction for our modules; a plugin's wrong slot becomes a status at the boundary.
+  // Errors (all): Error bug-free by construction for our modules; a plugin's wrong slot becomes a status at the
+  // boundary.
   at::Tensor fixed(std::int64_t slot) override;
   void append(std::int64_t slot, const at::Tensor& rows) override;
   at::Tensor rows(std::int64_t slot) const override;

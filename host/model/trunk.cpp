@@ -20,7 +20,7 @@ Tensor embed(const Tensor& embedding_VC, const Tensor& tokens_N) { return embedd
 
 std::shared_ptr<nn::Transformer> bind_layers(const ModelShape& shape, std::int64_t first, std::int64_t last,
                                              const WeightSource& weights) {
-  const nn::TransformerOptions options{shape.width,    last - first,     shape.heads,    shape.kv_heads,
+  const nn::TransformerOptions options{shape.width,    last - first,    shape.heads,    shape.kv_heads,
                                        shape.head_dim, shape.ffn_width, shape.norm_eps, shape.rope_theta};
   auto layers = std::make_shared<nn::Transformer>(options);
   for (std::int64_t i = first; i < last; ++i)

@@ -70,7 +70,8 @@ at::Tensor Weights::at(const std::string& name) const {
   if (view.dtype != Dtype::F32)
     throw Error(Code::incompatible, file_->name(), "tensor " + name + " is " + dtype_name(view.dtype) + ", need F32");
   const std::vector<std::int64_t> shape(view.shape.begin(), view.shape.end());
-  return at::from_blob(const_cast<std::byte*>(view.bytes.data()), shape, [keep = file_](void*) {}, at::kFloat);
+  return at::from_blob(
+      const_cast<std::byte*>(view.bytes.data()), shape, [keep = file_](void*) {}, at::kFloat);
 }
 
 std::string weights_digest(const SafetensorsFile& file, const std::vector<std::string>& prefixes) {
@@ -100,7 +101,8 @@ void write_weights(const std::filesystem::path& path, const std::vector<std::pai
     const at::Tensor& value = keep.emplace_back(tensor.detach().to(at::kFloat).contiguous());
     const std::span<const float> numbers(value.data_ptr<float>(), static_cast<std::size_t>(value.numel()));
     for (const float number : numbers)
-      if (!std::isfinite(number)) throw Error(Code::numeric, path.filename().string(), "tensor " + name + " is not finite");
+      if (!std::isfinite(number))
+        throw Error(Code::numeric, path.filename().string(), "tensor " + name + " is not finite");
     views.push_back({name, Dtype::F32, {value.sizes().begin(), value.sizes().end()}, std::as_bytes(numbers)});
   }
   write_safetensors(path, views, metadata);

@@ -14,7 +14,8 @@ Router::Router(Normalization normalization, const std::vector<Row>& rows, Routin
   if (routing_.policy != "token")
     throw Error(Code::incompatible, "router", "found policy \"" + routing_.policy + "\", this host has: token");
   if (routing_.strengths != "softmax" && routing_.strengths != "top_k")
-    throw Error(Code::incompatible, "router", "found strengths \"" + routing_.strengths + "\", this host has: softmax, top_k");
+    throw Error(Code::incompatible, "router",
+                "found strengths \"" + routing_.strengths + "\", this host has: softmax, top_k");
   const std::int64_t width = normalization_.mean_C.size(0);
   r_EC_ = at::empty({static_cast<std::int64_t>(rows.size()), width});
   b_E_ = at::empty({static_cast<std::int64_t>(rows.size())});

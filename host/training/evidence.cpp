@@ -66,7 +66,8 @@ HeldOutLosses measure_held_out(const Subject& subject, const Streams& held_out, 
   hooks.say_begin("held-out text", count * held_out.length(), "tokens");
   for (std::int64_t i = 0; i < count; ++i) {
     if (hooks.stopped())
-      throw Error(Code::interrupted, "train", "stopped while measuring the expert", "run the same command again to go on");
+      throw Error(Code::interrupted, "train", "stopped while measuring the expert",
+                  "run the same command again to go on");
     measure_block(subject, held_out, loss, i, row, out);
     hooks.say_update((i + 1) * held_out.length());
   }
@@ -93,8 +94,11 @@ json::object evidence_json(const HeldOutLosses& losses, const std::string& data_
           {"blocks", losses.base.size()},
           {"tokens", losses.tokens},
           {"perplexity",
-           {{"base", perplexity(losses.base)}, {"alone", perplexity(losses.alone)}, {"mixture", perplexity(losses.mixture)}}},
-          {"lower_than_base", {{"alone", gain_json(losses.base, losses.alone)}, {"mixture", gain_json(losses.base, losses.mixture)}}},
+           {{"base", perplexity(losses.base)},
+            {"alone", perplexity(losses.alone)},
+            {"mixture", perplexity(losses.mixture)}}},
+          {"lower_than_base",
+           {{"alone", gain_json(losses.base, losses.alone)}, {"mixture", gain_json(losses.base, losses.mixture)}}},
           {"mean_strength", losses.mean_strength}};
 }
 
@@ -128,7 +132,8 @@ at::Tensor sample_positions(const Streams& streams, const Normalization& normali
     at::Tensor n = normalization.apply(streams.h_TC(i).narrow(0, 1, a_block));
     if (all > positions) {
       const std::int64_t take = (i + 1) * positions / streams.size() - i * positions / streams.size();
-      const at::Tensor at_positions = (at::arange(take, at::kLong) * a_block).floor_divide(std::max<std::int64_t>(take, 1));
+      const at::Tensor at_positions =
+          (at::arange(take, at::kLong) * a_block).floor_divide(std::max<std::int64_t>(take, 1));
       n = n.index_select(0, at_positions);
     }
     rows.push_back(n);

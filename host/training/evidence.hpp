@@ -1,5 +1,5 @@
-// What held-out text says about an expert: perplexity of the base, of the expert alone, and of the two mixed by the row.
-// Also the statistics of n(h) over its training text. Position 0 is the base's throughout. Thread: one.
+// What held-out text says about an expert: perplexity of the base, of the expert alone, and of the two mixed by the
+// row. Also the statistics of n(h) over its training text. Position 0 is the base's throughout. Thread: one.
 #pragma once
 
 #include "host/routing/router.hpp"

@@ -106,7 +106,8 @@ at::Tensor VocabularyLoss::per_position(const at::Tensor& features_NC, const at:
   at::Tensor out_N = at::empty({rows}, at::kFloat);
   for_chunks(rows, chunks(rows), [&](std::int64_t first, std::int64_t count) {
     const at::Tensor p_nV = log_probabilities(features_NC.narrow(0, first, count), first_);
-    out_N.narrow(0, first, count).copy_(p_nV.gather(1, targets_N.narrow(0, first, count).unsqueeze(1)).squeeze(1).neg_());
+    out_N.narrow(0, first, count)
+        .copy_(p_nV.gather(1, targets_N.narrow(0, first, count).unsqueeze(1)).squeeze(1).neg_());
   });
   return out_N;
 }

@@ -25,7 +25,8 @@ class VocabularyLoss {
   // -log p(target) of each position, (N) float32. No gradient.
   at::Tensor per_position(const at::Tensor& features_NC, const at::Tensor& targets_N) const;
 
-  // Each fills gradient_NC (towards the features, of the mean) where it is defined, and returns the mean. For the nodes.
+  // Each fills gradient_NC (towards the features, of the mean) where it is defined, and returns the mean. For the
+  // nodes.
   double cross_entropy_into(const at::Tensor& features_NC, const at::Tensor& targets_N, at::Tensor gradient_NC) const;
   double divergence_into(const at::Tensor& features_NC, const at::Tensor& base_features_NC,
                          at::Tensor gradient_NC) const;

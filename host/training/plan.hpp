@@ -2,8 +2,8 @@
 //
 //   {"architecture": "tenon.low_rank", "model": "smollm2", "config": {"rank": 16}, "data": {"paths": ["docs/"]}}
 //
-// Everything else has a default. A plan's digest leaves out where the text lies (the text has its own digest), so that a
-// moved folder goes on with the same training. Thread: values; any.
+// Everything else has a default. A plan's digest leaves out where the text lies (the text has its own digest), so that
+// a moved folder goes on with the same training. Thread: values; any.
 #pragma once
 
 #include "registry/base/json.hpp"
@@ -60,8 +60,8 @@ struct TrainingPlan {
   bool is_general_step(std::int64_t step) const;
 };
 
-// Applies "train.steps=100" or "rank=16" to a plan. The value is JSON, or else a string. A name without a dot that is no
-// field of the plan itself belongs to the expert's configuration: "rank" is "config.rank". Errors: usage.
+// Applies "train.steps=100" or "rank=16" to a plan. The value is JSON, or else a string. A name without a dot that is
+// no field of the plan itself belongs to the expert's configuration: "rank" is "config.rank". Errors: usage.
 void set_field(json::object& plan, std::string_view assignment);
 
 const json::object& plan_schema();

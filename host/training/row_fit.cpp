@@ -13,7 +13,8 @@ namespace {
 constexpr std::int64_t kMaxIterations = 500, kMemory = 12;
 constexpr double kGradientEnough = 1e-7;
 
-// The objective on x = (r, b). Rows carry their class in `sign` (+1 domain, -1 general) and weigh half a class together.
+// The objective on x = (r, b). Rows carry their class in `sign` (+1 domain, -1 general) and weigh half a class
+// together.
 class Objective {
  public:
   Objective(const at::Tensor& domain, const at::Tensor& general, double l2) : l2_(l2) {
@@ -78,8 +79,9 @@ class History {
 
 void check_inputs(const at::Tensor& domain, const at::Tensor& general) {
   if (domain.size(0) == 0 || general.size(0) == 0)
-    throw Error(Code::usage, "row", "found " + std::to_string(domain.size(0)) + " positions of the expert's text and " +
-                                        std::to_string(general.size(0)) + " of general text, need some of both",
+    throw Error(Code::usage, "row",
+                "found " + std::to_string(domain.size(0)) + " positions of the expert's text and " +
+                    std::to_string(general.size(0)) + " of general text, need some of both",
                 "give more text with --data");
   for (const at::Tensor* each : {&domain, &general})
     if (!at::isfinite(*each).all().item<bool>())

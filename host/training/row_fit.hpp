@@ -13,9 +13,9 @@ namespace tenon {
 
 struct RowFit {
   Row row;
-  double loss = 0.0;               // mean cross-entropy in nats, both classes weighing one half
-  double accuracy = 0.0;           // on what it was fitted to, both classes weighing one half
-  double gradient = 0.0;           // largest component left
+  double loss = 0.0;     // mean cross-entropy in nats, both classes weighing one half
+  double accuracy = 0.0; // on what it was fitted to, both classes weighing one half
+  double gradient = 0.0; // largest component left
   std::int64_t iterations = 0;
 };
 

@@ -46,7 +46,8 @@ RunFolder::RunFolder(const fs::path& folder) : folder_(folder) {
   if (lock_ < 0) fail(run() / "lock");
   if (::flock(lock_, LOCK_EX | LOCK_NB) != 0) {
     ::close(lock_);
-    throw Error(Code::usage, folder_.string(), "another process is training there", "wait for it, or choose another --out DIR");
+    throw Error(Code::usage, folder_.string(), "another process is training there",
+                "wait for it, or choose another --out DIR");
   }
 }
 

@@ -1,6 +1,6 @@
-// The folder of a training. Beside the package itself (expert.json, weights, row, profile), which `tenon publish` takes,
-// stands .run/: plan.json, env.json, metrics.jsonl, checkpoint.safetensors, which it leaves alone.
-// Thread: one; a second process on the same folder is refused.
+// The folder of a training. Beside the package itself (expert.json, weights, row, profile), which `tenon publish`
+// takes, stands .run/: plan.json, env.json, metrics.jsonl, checkpoint.safetensors, which it leaves alone. Thread: one;
+// a second process on the same folder is refused.
 #pragma once
 
 #include "host/training/checkpoint.hpp"

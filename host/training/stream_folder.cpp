@@ -95,11 +95,12 @@ void StreamFolder::write_count() const {
 
 void StreamFolder::make_room(std::uint64_t need_bytes, std::uint64_t budget_bytes) {
   if (need_bytes > budget_bytes)
-    throw Error(Code::usage, "streams",
-                fmt::format("the outputs of trunk and base need {:.2f} GiB of disk, the budget is {:.2f} GiB",
-                            static_cast<double>(need_bytes) / kGiB, static_cast<double>(budget_bytes) / kGiB),
-                "raise it with --set streams.budget_gib=..., halve the need with --set streams.dtype=bfloat16, or train "
-                "on less with --set data.max_tokens=...");
+    throw Error(
+        Code::usage, "streams",
+        fmt::format("the outputs of trunk and base need {:.2f} GiB of disk, the budget is {:.2f} GiB",
+                    static_cast<double>(need_bytes) / kGiB, static_cast<double>(budget_bytes) / kGiB),
+        "raise it with --set streams.budget_gib=..., halve the need with --set streams.dtype=bfloat16, or train "
+        "on less with --set data.max_tokens=...");
   std::multimap<fs::file_time_type, fs::path> others;
   std::uint64_t used = need_bytes;
   std::error_code ignored;

@@ -22,8 +22,8 @@ class StreamFolder {
   std::int64_t blocks() const { return blocks_; } // whole and on disk, those appended since the last sync included
   void append(std::span<const std::byte> block);
   void sync();
-  // Sees to it that this folder may grow to `need_bytes`: removes others, unused longest first, until all stay below the
-  // budget. Errors: usage (alone it is over the budget), environment (the disk is full).
+  // Sees to it that this folder may grow to `need_bytes`: removes others, unused longest first, until all stay below
+  // the budget. Errors: usage (alone it is over the budget), environment (the disk is full).
   void make_room(std::uint64_t need_bytes, std::uint64_t budget_bytes);
   std::shared_ptr<const MappedFile> map() const;
 

@@ -101,8 +101,9 @@ Streams Streams::open(Blocks blocks, const Model& model, const LoadedExpert& bas
 at::Tensor Streams::half(std::int64_t i, std::int64_t which) const {
   const std::int64_t half_bytes = blocks_.length * width_ * (bfloat16_ ? 2 : 4);
   const std::byte* data = file_->bytes().data() + (2 * i + which) * half_bytes;
-  const at::Tensor stored = at::from_blob(const_cast<std::byte*>(data), {blocks_.length, width_}, [keep = file_](void*) {},
-                                          bfloat16_ ? at::kBFloat16 : at::kFloat);
+  const at::Tensor stored = at::from_blob(
+      const_cast<std::byte*>(data), {blocks_.length, width_}, [keep = file_](void*) {},
+      bfloat16_ ? at::kBFloat16 : at::kFloat);
   return bfloat16_ ? stored.to(at::kFloat) : stored;
 }
 

@@ -2,9 +2,9 @@
 //
 // cache/streams/<key>/ holds blocks.bin (per block h (T,C), then the base's output (T,C)) and blocks.json, which says
 // how many blocks are whole; it is written after them, so that whatever is killed goes on where it was. Blocks stand in
-// a fixed random order of the text, so that a longer training extends what a shorter one left. Each block is computed by
-// itself: its bits do not depend on what was computed with it. The folders together stay below a budget; those unused
-// longest go first. Thread: one; processes take turns by a lock, and mapped blocks outlive their file.
+// a fixed random order of the text, so that a longer training extends what a shorter one left. Each block is computed
+// by itself: its bits do not depend on what was computed with it. The folders together stay below a budget; those
+// unused longest go first. Thread: one; processes take turns by a lock, and mapped blocks outlive their file.
 #pragma once
 
 #include "host/formats/shards.hpp"

@@ -58,8 +58,9 @@ json::object complete_config(const ArchitectureFacts& facts, const json::object&
     return facts.complete(config);
   } catch (const Error& error) {
     throw Error(Code::usage, facts.name, error.message,
-                "see what it can be told: tenon show " + plugin.facts.name + "; fields of the plan have a section, as in "
-                "--set train.steps=100");
+                "see what it can be told: tenon show " + plugin.facts.name +
+                    "; fields of the plan have a section, as in "
+                    "--set train.steps=100");
   }
 }
 
@@ -125,7 +126,8 @@ const Plugin& find_plugin(const Loader& loader, const std::vector<fs::path>& dev
       return loader.plugins().load({path, nullptr});
   if (request) loader.registry().resolve(*request, Kind::plugin, host_platform().text()); // says what is wrong with it
   throw Error(Code::not_found, "train",
-              "found no architecture " + architecture + (request ? " in " + request->name : "") + "; there are: " + list_of(seen),
+              "found no architecture " + architecture + (request ? " in " + request->name : "") +
+                  "; there are: " + list_of(seen),
               "publish the plugin that has it (tenon publish PLUGIN.so), or give its library with --dev");
 }
 
@@ -139,7 +141,8 @@ NamedTensors Subject::trainable() const {
 
 std::string Subject::frozen_digest() const {
   std::vector<std::pair<std::string, at::Tensor>> tensors;
-  for (const ExpertParameter& parameter : base.expert->parameters()) tensors.emplace_back(parameter.name, parameter.tensor);
+  for (const ExpertParameter& parameter : base.expert->parameters())
+    tensors.emplace_back(parameter.name, parameter.tensor);
   return model->memory_digest() + " " + tensors_digest(tensors);
 }
 

@@ -13,8 +13,8 @@
 
 namespace tenon {
 
-// The plugin with this architecture: a build tree's (--dev) first, then the registry's, then those that come with Tenon.
-// request: "name@range", or empty for any. Errors: not_found, listing the architectures there are.
+// The plugin with this architecture: a build tree's (--dev) first, then the registry's, then those that come with
+// Tenon. request: "name@range", or empty for any. Errors: not_found, listing the architectures there are.
 const Plugin& find_plugin(const Loader& loader, const std::vector<std::filesystem::path>& dev,
                           const std::string& architecture, const std::string& request);
 

@@ -53,7 +53,8 @@ class Training {
   void save(const Trainer& trainer, std::int64_t step, const TrainingIdentity& identity) const;
   void steps(Trainer& trainer, std::int64_t first, const TrainingIdentity& identity, const Streams& held_out,
              TrainingResult& result);
-  void check_stop(const Trainer& trainer, std::int64_t done, std::int64_t first, const TrainingIdentity& identity) const;
+  void check_stop(const Trainer& trainer, std::int64_t done, std::int64_t first,
+                  const TrainingIdentity& identity) const;
   void evaluate_between(const Trainer& trainer, std::int64_t done, const Streams& held_out);
   void write_package(const Trainer& trainer, const Streams& domain, const CorpusSplit& text,
                      const TrainingIdentity& identity, const json::object& evidence) const;
@@ -107,13 +108,15 @@ Streams Training::streams(const Shard& shard, std::vector<std::uint32_t> order, 
 // No more blocks than the steps will ask for; which ones is a random choice that a longer training only adds to.
 Streams Training::domain_streams(const CorpusSplit& text) const {
   const RandomStream random(static_cast<std::uint64_t>(plan_.data.seed), "sample");
-  return streams(text.train, sample(random, all_blocks(text.train, plan_.data.sequence_length), plan_.domain_sequences()),
+  return streams(text.train,
+                 sample(random, all_blocks(text.train, plan_.data.sequence_length), plan_.domain_sequences()),
                  fmt::format("sample {}", plan_.data.seed), "training text");
 }
 
 Streams Training::held_out_streams(const CorpusSplit& text) const {
   const RandomStream random(static_cast<std::uint64_t>(plan_.data.seed), "sample");
-  return streams(text.held_out, sample(random, all_blocks(text.held_out, plan_.data.sequence_length), plan_.evaluate_blocks),
+  return streams(text.held_out,
+                 sample(random, all_blocks(text.held_out, plan_.data.sequence_length), plan_.evaluate_blocks),
                  fmt::format("sample {}", plan_.data.seed), "held-out text");
 }
 
@@ -153,7 +156,8 @@ void Training::check_stop(const Trainer& trainer, std::int64_t done, std::int64_
   const bool halted = job_.halt_after > 0 && done - first >= job_.halt_after && done < plan_.train.steps;
   if (!halted && !hooks_.stopped()) return;
   save(trainer, done, identity);
-  throw Error(Code::interrupted, "train", fmt::format("stopped after step {} of {}; it is saved", done, plan_.train.steps),
+  throw Error(Code::interrupted, "train",
+              fmt::format("stopped after step {} of {}; it is saved", done, plan_.train.steps),
               "run the same command again to go on");
 }
 
@@ -172,7 +176,8 @@ void Training::steps(Trainer& trainer, std::int64_t first, const TrainingIdentit
     if (!report.general) smooth = 0.9 * smooth + 0.1 * report.loss, weight = 0.9 * weight + 0.1;
     hooks_.say_update((step + 1) * a_step, weight > 0 ? fmt::format("loss {:.3f}", smooth / weight) : "");
     if ((step + 1) % plan_.checkpoint_every == 0 || step + 1 == plan_.train.steps) save(trainer, step + 1, identity);
-    if (plan_.evaluate_every > 0 && (step + 1) % plan_.evaluate_every == 0) evaluate_between(trainer, step + 1, held_out);
+    if (plan_.evaluate_every > 0 && (step + 1) % plan_.evaluate_every == 0)
+      evaluate_between(trainer, step + 1, held_out);
     check_stop(trainer, step + 1, first, identity);
   }
   hooks_.say_end();
@@ -208,7 +213,8 @@ void Training::write_package(const Trainer& trainer, const Streams& domain, cons
   json::object ids;
   for (const auto& [what, digest] : identity) ids[what] = digest;
   json::array names;
-  for (const std::string& path : plan_.data.paths) names.emplace_back(fs::path(path).lexically_normal().filename().string());
+  for (const std::string& path : plan_.data.paths)
+    names.emplace_back(fs::path(path).lexically_normal().filename().string());
   manifest.provenance = {{"trained_from", ids},
                          {"text", {{"names", names}, {"report", to_json(text.report)}}},
                          {"plan", plan_.json},
@@ -236,7 +242,9 @@ TrainingResult Training::run() {
   const TrainingIdentity ids = identity(text);
   const std::optional<std::int64_t> begun = folder_.resume(ids);
   if (folder_.is_finished()) {
-    if (!begun) throw Error(Code::usage, folder_.package().string(), "holds an expert already", "choose another folder with --out DIR");
+    if (!begun)
+      throw Error(Code::usage, folder_.package().string(), "holds an expert already",
+                  "choose another folder with --out DIR");
     if (*begun == plan_.train.steps) {
       result.was_finished = true;
       return result;

@@ -16,11 +16,11 @@
 namespace tenon {
 
 struct TrainingJob {
-  std::string name;             // of the expert
+  std::string name; // of the expert
   TrainingPlan plan;
-  std::filesystem::path folder; // where package and run go
+  std::filesystem::path folder;           // where package and run go
   std::vector<std::filesystem::path> dev; // as given to the loader
-  std::int64_t halt_after = 0;  // stop, as if the user had asked, after so many steps; 0: run to the end
+  std::int64_t halt_after = 0;            // stop, as if the user had asked, after so many steps; 0: run to the end
 };
 
 struct TrainingResult {
@@ -31,8 +31,8 @@ struct TrainingResult {
   json::object evidence;
 };
 
-// Errors: usage (text, plan, folder), not_found, incompatible, plugin, numeric, environment, interrupted, integrity (what
-// must not change has changed). After any of them the folder can be gone on with, or says why not.
+// Errors: usage (text, plan, folder), not_found, incompatible, plugin, numeric, environment, interrupted, integrity
+// (what must not change has changed). After any of them the folder can be gone on with, or says why not.
 TrainingResult train_expert(const Loader& loader, const TrainingJob& job, const TrainingHooks& hooks);
 
 } // namespace tenon

@@ -34,7 +34,8 @@ class Autocast {
 // The i-th of the blocks in an endless order: each epoch is a new permutation of all of them.
 std::int64_t in_order(std::int64_t i, std::int64_t blocks, std::int64_t seed, const std::string& name) {
   thread_local std::pair<std::string, std::vector<std::uint32_t>> kept;
-  const std::string epoch = name + "/" + std::to_string(seed) + "/" + std::to_string(blocks) + "/" + std::to_string(i / blocks);
+  const std::string epoch =
+      name + "/" + std::to_string(seed) + "/" + std::to_string(blocks) + "/" + std::to_string(i / blocks);
   if (kept.first != epoch)
     kept = {epoch, permutation(RandomStream(static_cast<std::uint64_t>(seed), name + "/" + std::to_string(i / blocks)),
                                static_cast<std::size_t>(blocks))};
@@ -60,7 +61,8 @@ void append(NamedTensors& out, const NamedTensors& more) { out.insert(out.end(),
 
 } // namespace
 
-at::Tensor mixture_strengths(const at::Tensor& n_NC, const at::Tensor& r_C, const at::Tensor& b_1, std::int64_t length) {
+at::Tensor mixture_strengths(const at::Tensor& n_NC, const at::Tensor& r_C, const at::Tensor& b_1,
+                             std::int64_t length) {
   at::Tensor not_first_BT = at::ones({n_NC.size(0) / length, length});
   not_first_BT.select(1, 0).zero_();
   return at::sigmoid(n_NC.mv(r_C) + b_1) * not_first_BT.view({-1});
@@ -71,7 +73,8 @@ at::Tensor mix(const at::Tensor& y_NC, const at::Tensor& base_NC, const at::Tens
   return w_N1 * y_NC + (1 - w_N1) * base_NC;
 }
 
-Trainer::Trainer(const TrainingPlan& plan, const Subject& subject, Streams domain, std::optional<Streams> general, Row row)
+Trainer::Trainer(const TrainingPlan& plan, const Subject& subject, Streams domain, std::optional<Streams> general,
+                 Row row)
     : plan_(plan),
       subject_(subject),
       domain_(std::move(domain)),
@@ -95,7 +98,8 @@ StepReport Trainer::step(std::int64_t step) {
   report.general = plan_.is_general_step(step) && general_ && general_->size() > 0;
   optimizer_.clear_gradients();
   if (row_optimizer_) row_optimizer_->clear_gradients();
-  const std::int64_t a_step = plan_.train.batch * plan_.train.accumulate, general_before = plan_.general_steps_before(step);
+  const std::int64_t a_step = plan_.train.batch * plan_.train.accumulate,
+                     general_before = plan_.general_steps_before(step);
   const std::int64_t first = (report.general ? general_before : step - general_before) * a_step;
   for (std::int64_t i = 0; i < plan_.train.accumulate; ++i) {
     const std::int64_t at = first + i * plan_.train.batch;
@@ -139,7 +143,8 @@ Trainer::Micro Trainer::gather(const Streams& streams, const std::vector<std::in
     h.push_back(streams.h_TC(block));
     base.push_back(streams.base_TC(block));
   }
-  return {at::stack(tokens), h.size() == 1 ? h[0] : at::cat(h), base.size() == 1 ? base[0] : at::cat(base), {}, numbers};
+  return {
+      at::stack(tokens), h.size() == 1 ? h[0] : at::cat(h), base.size() == 1 ? base[0] : at::cat(base), {}, numbers};
 }
 
 at::Tensor Trainer::middle(const Micro& micro, const Batch& batch) const {
@@ -162,7 +167,8 @@ void Trainer::domain_loss(const Micro& micro, StepReport& report) {
     features_NC = subject_.model->head().features_with_gradient(middle(micro, batch), batch);
   }
   // The last position of each sequence has nothing to foretell.
-  const at::Tensor from_NC = features_NC.view({sequences, length, -1}).narrow(1, 0, length - 1).reshape({sequences * (length - 1), -1});
+  const at::Tensor from_NC =
+      features_NC.view({sequences, length, -1}).narrow(1, 0, length - 1).reshape({sequences * (length - 1), -1});
   const at::Tensor to_N = micro.tokens_BT.narrow(1, 1, length - 1).reshape({-1});
   const at::Tensor loss = loss_.cross_entropy(from_NC.to(at::kFloat), to_N);
   const double value = loss.item<double>(), share = 1.0 / static_cast<double>(plan_.train.accumulate);
@@ -201,7 +207,8 @@ void Trainer::backward(const at::Tensor& loss) {
   try {
     loss.backward();
   } catch (const c10::Error& problem) {
-    throw Error(Code::plugin, subject_.expert->title(), std::string("failed in backward: ") + problem.what_without_backtrace());
+    throw Error(Code::plugin, subject_.expert->title(),
+                std::string("failed in backward: ") + problem.what_without_backtrace());
   } catch (const std::exception& problem) {
     throw Error(Code::plugin, subject_.expert->title(), std::string("failed in backward: ") + problem.what());
   }
@@ -209,8 +216,8 @@ void Trainer::backward(const at::Tensor& loss) {
 
 void Trainer::update(StepReport& report) {
   report.gradient_norm = gradient_norm(optimizer_.parameters());
-  report.learning_rate = plan_.train.learning_rate *
-                         schedule(report.step, plan_.train.steps, plan_.train.warmup, plan_.train.floor);
+  report.learning_rate =
+      plan_.train.learning_rate * schedule(report.step, plan_.train.steps, plan_.train.warmup, plan_.train.floor);
   if (!std::isfinite(report.gradient_norm))
     throw Error(Code::numeric, "train", "the gradient is not finite",
                 "lower the learning rate with --set train.learning_rate=..., in a new folder");

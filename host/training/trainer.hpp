@@ -19,7 +19,8 @@
 
 namespace tenon {
 
-// sigma(r . n(h) + b) per row, 0 at position 0 of each sequence. Shape (N). Gradient flows to r and b where they want it.
+// sigma(r . n(h) + b) per row, 0 at position 0 of each sequence. Shape (N). Gradient flows to r and b where they want
+// it.
 at::Tensor mixture_strengths(const at::Tensor& n_NC, const at::Tensor& r_C, const at::Tensor& b_1, std::int64_t length);
 // w y + (1 - w) base.
 at::Tensor mix(const at::Tensor& y_NC, const at::Tensor& base_NC, const at::Tensor& w_N);

@@ -26,7 +26,8 @@ class LowRankExpert : public tenon::Expert {
       }
       return std::make_shared<Linear>(in, out);
     };
-    const auto options = tenon::nn::TransformerOptions::from(setup.base.at("config"), setup.model.at("width").integer());
+    const auto options =
+        tenon::nn::TransformerOptions::from(setup.base.at("config"), setup.model.at("width").integer());
     stack_ = std::make_shared<tenon::nn::Transformer>(options, make);
     if (!unused.empty())
       throw tenon::Failure(TENON_BAD_CONFIG, "the base has no product " + *unused.begin() +

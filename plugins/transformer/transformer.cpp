@@ -1,5 +1,5 @@
-// tenon.transformer: blocks of Llama's kind as a middle. The base of an imported model is one; so is a middle trained from
-// nothing, with any number of blocks. The configuration says depth and widths.
+// tenon.transformer: blocks of Llama's kind as a middle. The base of an imported model is one; so is a middle trained
+// from nothing, with any number of blocks. The configuration says depth and widths.
 #include <tenon/native.hpp>
 #include <tenon/nn/transformer.hpp>
 

@@ -131,9 +131,7 @@ void AtomicFile::write(std::span<const std::byte> bytes) {
   }
 }
 
-void AtomicFile::write(std::string_view text) {
-  write(std::as_bytes(std::span(text)));
-}
+void AtomicFile::write(std::string_view text) { write(std::as_bytes(std::span(text))); }
 
 void AtomicFile::commit() {
   if (fd_ < 0) throw Error(Code::bug, target_.string(), "committed twice");
@@ -176,8 +174,6 @@ FileLock::FileLock(const std::filesystem::path& path) {
   fd_ = fd.release();
 }
 
-FileLock::~FileLock() {
-  ::close(fd_);
-} // closing releases the lock
+FileLock::~FileLock() { ::close(fd_); } // closing releases the lock
 
 } // namespace tenon

@@ -142,9 +142,7 @@ std::string scalar_text(const json::value& value) {
   return value.is_double() ? number_text(value.get_double()) : json::serialize(value);
 }
 
-bool is_scalar(const json::value& value) {
-  return !value.is_object() && !value.is_array();
-}
+bool is_scalar(const json::value& value) { return !value.is_object() && !value.is_array(); }
 
 // A short array of scalars stays on one line: a shape is read at a glance.
 bool fits_one_line(const json::array& array) {

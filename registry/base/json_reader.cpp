@@ -32,9 +32,7 @@ void JsonReader::fail(const std::string& message, const std::string& remedy) con
   throw Error(Code::integrity, where_, (path_.empty() ? "/" : path_) + ": " + message, remedy);
 }
 
-bool JsonReader::has(std::string_view key) const {
-  return object().contains(key);
-}
+bool JsonReader::has(std::string_view key) const { return object().contains(key); }
 
 JsonReader JsonReader::at(std::string_view key) const {
   const json::value* member = object().if_contains(key);
@@ -47,9 +45,7 @@ JsonReader JsonReader::at(std::size_t index) const {
   return JsonReader(array()[index], where_, fmt::format("{}/{}", path_, index));
 }
 
-std::size_t JsonReader::size() const {
-  return value_->is_array() ? array().size() : object().size();
-}
+std::size_t JsonReader::size() const { return value_->is_array() ? array().size() : object().size(); }
 
 std::string JsonReader::string() const {
   if (!value_->is_string()) wrong_type(*this, "a string");
@@ -94,8 +90,6 @@ double JsonReader::number(std::string_view key, double fallback) const {
   return has(key) ? at(key).number() : fallback;
 }
 
-bool JsonReader::boolean(std::string_view key, bool fallback) const {
-  return has(key) ? at(key).boolean() : fallback;
-}
+bool JsonReader::boolean(std::string_view key, bool fallback) const { return has(key) ? at(key).boolean() : fallback; }
 
 } // namespace tenon

@@ -38,9 +38,7 @@ Sha256& Sha256::update(std::span<const std::byte> bytes) {
   return *this;
 }
 
-Sha256& Sha256::update(std::string_view text) {
-  return update(std::as_bytes(std::span(text)));
-}
+Sha256& Sha256::update(std::string_view text) { return update(std::as_bytes(std::span(text))); }
 
 Sha256& Sha256::field(std::string_view text) {
   std::array<std::byte, 8> length;
@@ -65,12 +63,8 @@ std::string Sha256::hex() {
   return text;
 }
 
-std::string sha256(std::span<const std::byte> bytes) {
-  return Sha256().update(bytes).hex();
-}
-std::string sha256(std::string_view text) {
-  return Sha256().update(text).hex();
-}
+std::string sha256(std::span<const std::byte> bytes) { return Sha256().update(bytes).hex(); }
+std::string sha256(std::string_view text) { return Sha256().update(text).hex(); }
 
 std::string sha256_file(const std::filesystem::path& path) {
   struct Descriptor {

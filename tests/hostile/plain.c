@@ -5,25 +5,25 @@
 #define BUILT_MINOR TENON_ABI_MINOR
 #endif
 
-static tenon_status create(const tenon_setup *setup, tenon_expert **out, tenon_message *message) {
+static tenon_status create(const tenon_setup* setup, tenon_expert** out, tenon_message* message) {
   return TENON_FAILED;
 }
-static void destroy(tenon_expert *expert) {}
-static tenon_status parameters(tenon_expert *expert, void (*visit)(void *, const tenon_parameter *), void *context,
-                               tenon_message *message) {
+static void destroy(tenon_expert* expert) {}
+static tenon_status parameters(tenon_expert* expert, void (*visit)(void*, const tenon_parameter*), void* context,
+                               tenon_message* message) {
   return TENON_OK;
 }
-static tenon_status state_layout(tenon_expert *expert, void (*visit)(void *, const tenon_state_tensor *), void *context,
-                                 tenon_message *message) {
+static tenon_status state_layout(tenon_expert* expert, void (*visit)(void*, const tenon_state_tensor*), void* context,
+                                 tenon_message* message) {
   return TENON_OK;
 }
-static tenon_status initialize(tenon_expert *expert, uint64_t seed, tenon_message *message) { return TENON_OK; }
-static tenon_status bind(tenon_expert *expert, const char *name, tenon_tensor tensor, tenon_message *message) {
+static tenon_status initialize(tenon_expert* expert, uint64_t seed, tenon_message* message) { return TENON_OK; }
+static tenon_status bind(tenon_expert* expert, const char* name, tenon_tensor tensor, tenon_message* message) {
   return TENON_BAD_ARGUMENT;
 }
-static tenon_status prepare(tenon_expert *expert, tenon_mode mode, tenon_message *message) { return TENON_OK; }
-static tenon_status forward(tenon_expert *expert, const tenon_input *in, tenon_tensor_out y, void **tape,
-                            tenon_message *message) {
+static tenon_status prepare(tenon_expert* expert, tenon_mode mode, tenon_message* message) { return TENON_OK; }
+static tenon_status forward(tenon_expert* expert, const tenon_input* in, tenon_tensor_out y, void** tape,
+                            tenon_message* message) {
   return TENON_FAILED;
 }
 
@@ -39,16 +39,24 @@ void (*const keep_missing)(void) __attribute__((used)) = missing;
 TENON_EXPORT int second_export(void) { return 1; }
 #endif
 
-static const tenon_expert_table experts = {sizeof experts, 0,    create,  destroy, parameters, state_layout,
-                                           initialize,     bind, prepare,
+static const tenon_expert_table experts = {sizeof experts,
+                                           0,
+                                           create,
+                                           destroy,
+                                           parameters,
+                                           state_layout,
+                                           initialize,
+                                           bind,
+                                           prepare,
 #ifdef EMPTY_FUNCTION
                                            0,
 #else
                                            forward,
 #endif
-                                           0,              0};
+                                           0,
+                                           0};
 
-static tenon_status init(const tenon_host *host, tenon_message *message) {
+static tenon_status init(const tenon_host* host, tenon_message* message) {
 #ifdef INIT_FAILS
   const char text[] = "no licence found";
   message->size = sizeof text - 1;
@@ -58,7 +66,7 @@ static tenon_status init(const tenon_host *host, tenon_message *message) {
   return TENON_OK;
 }
 
-static const void *extension(const char *id) {
+static const void* extension(const char* id) {
 #ifdef NO_TIER
   return 0;
 #else
@@ -69,7 +77,7 @@ static const void *extension(const char *id) {
 static const tenon_plugin plugin = {sizeof plugin, TENON_ABI_MAJOR, BUILT_MINOR, TENON_ABI_MAJOR, 0, init, extension};
 
 #ifdef NO_ENTRY
-TENON_EXPORT const tenon_plugin *tenon_another_entry(void) { return &plugin; }
+TENON_EXPORT const tenon_plugin* tenon_another_entry(void) { return &plugin; }
 #else
-TENON_EXPORT const tenon_plugin *tenon_plugin_entry(void) { return &plugin; }
+TENON_EXPORT const tenon_plugin* tenon_plugin_entry(void) { return &plugin; }
 #endif

@@ -36,12 +36,8 @@ inline int wait_for(pid_t pid) {
   return WEXITSTATUS(status);
 }
 
-inline int in_child(const std::function<int()>& work) {
-  return wait_for(start_child(work));
-}
+inline int in_child(const std::function<int()>& work) { return wait_for(start_child(work)); }
 
-inline int status_of(Code code) {
-  return 100 + static_cast<int>(code);
-}
+inline int status_of(Code code) { return 100 + static_cast<int>(code); }
 
 } // namespace tenon::fixtures

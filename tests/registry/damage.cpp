@@ -17,9 +17,7 @@ void flip_byte(const fs::path& path, std::size_t at) {
   write(path, bytes);
 }
 
-Entry legal(World& world) {
-  return world.registry.resolve(PackageRequest::parse("legal"), Kind::expert);
-}
+Entry legal(World& world) { return world.registry.resolve(PackageRequest::parse("legal"), Kind::expert); }
 
 } // namespace
 

@@ -34,9 +34,7 @@ std::map<std::string, std::string> bytes_below(const fs::path& folder) {
   return files;
 }
 
-void allow(const fs::path& path, unsigned mode) {
-  fs::permissions(path, static_cast<fs::perms>(mode));
-}
+void allow(const fs::path& path, unsigned mode) { fs::permissions(path, static_cast<fs::perms>(mode)); }
 
 // Lets everybody look around, and nobody but the owner write.
 void open_to_readers(const World& world) {

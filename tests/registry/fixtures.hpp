@@ -14,9 +14,7 @@ namespace tenon::fixtures {
 
 inline const std::string kPlatform = "x86_64-linux gcc-12 libtorch-2.11.0";
 
-inline std::string digest(const std::string& of) {
-  return digest_of_text(of);
-}
+inline std::string digest(const std::string& of) { return digest_of_text(of); }
 
 inline void write(const std::filesystem::path& path, const std::string& text) {
   std::filesystem::create_directories(path.parent_path());

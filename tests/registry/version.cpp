@@ -7,9 +7,7 @@
 using namespace tenon;
 
 namespace {
-bool in(const char* range, const char* version) {
-  return Range::parse(range).matches(Version::parse(version));
-}
+bool in(const char* range, const char* version) { return Range::parse(range).matches(Version::parse(version)); }
 } // namespace
 
 TEST_CASE("versions follow the order that semver.org gives") {

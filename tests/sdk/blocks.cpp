@@ -16,7 +16,8 @@ const nn::TransformerOptions kOptions{32, 3, 4, 2, 8, 48, 1e-5, 10000.0};
 void fill(torch::nn::Module& module, std::uint64_t seed) {
   at::NoGradGuard no_grad;
   for (auto& item : module.named_parameters()) {
-    RandomStream(seed, item.key()).normal({item.value().data_ptr<float>(), static_cast<std::size_t>(item.value().numel())});
+    RandomStream(seed, item.key())
+        .normal({item.value().data_ptr<float>(), static_cast<std::size_t>(item.value().numel())});
     item.value().mul_(item.value().dim() > 1 ? 0.2 : 1.0);
   }
 }
@@ -31,7 +32,8 @@ ModuleLayout layout_of(const nn::Transformer& stack) {
   StateLayout state;
   stack.add_state(state);
   ModuleLayout layout;
-  for (const auto& entry : state.entries()) layout.push_back({entry.name, entry.kind == TENON_STATE_PER_POSITION, entry.shape});
+  for (const auto& entry : state.entries())
+    layout.push_back({entry.name, entry.kind == TENON_STATE_PER_POSITION, entry.shape});
   return layout;
 }
 
@@ -76,7 +78,8 @@ TEST_CASE("blocks give the same outputs whole and in any split over kept state")
     std::int64_t position = 0;
     for (const std::int64_t length : split) {
       const std::vector<Span> next = {{0, length, position, to_handle(&state)}};
-      CHECK(difference(stack.forward(h.narrow(0, position, length), next), expected.narrow(0, position, length)) < 1e-4f);
+      CHECK(difference(stack.forward(h.narrow(0, position, length), next), expected.narrow(0, position, length)) <
+            1e-4f);
       position += length;
     }
   }
@@ -122,7 +125,9 @@ TEST_CASE("gradients of the plain blocks agree with finite differences") {
   at::NoGradGuard no_grad;
   const at::Tensor step = at::randn({5, kOptions.width}, at::kDouble);
   const double small = 1e-4;
-  const auto at_offset = [&](double sign) { return block.forward(h + step * (sign * small), spans).mul(direction).sum().item<double>(); };
+  const auto at_offset = [&](double sign) {
+    return block.forward(h + step * (sign * small), spans).mul(direction).sum().item<double>();
+  };
   const double numeric = (at_offset(1) - at_offset(-1)) / (2 * small), exact = h.grad().mul(step).sum().item<double>();
   CHECK(exact == Approx(numeric).epsilon(1e-3));
 }

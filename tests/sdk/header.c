@@ -1,4 +1,4 @@
 #include <tenon/plugin.h>
 
-const tenon_plugin *tenon_plugin_entry(void);
-const tenon_plugin *tenon_plugin_entry(void) { return 0; }
+const tenon_plugin* tenon_plugin_entry(void);
+const tenon_plugin* tenon_plugin_entry(void) { return 0; }

@@ -1,5 +1,3 @@
 #include <tenon/plugin.h>
 
-extern "C" const tenon_plugin* tenon_plugin_entry(void) {
-  return nullptr;
-}
+extern "C" const tenon_plugin* tenon_plugin_entry(void) { return nullptr; }

@@ -108,17 +108,13 @@ class AllocationWatch {
     (void)installed;
     largest_seen = 0;
   }
-  std::size_t largest() const {
-    return largest_seen;
-  }
+  std::size_t largest() const { return largest_seen; }
 
  private:
   static inline std::atomic<std::size_t> largest_seen{0};
 #else
   AllocationWatch() {}
-  std::size_t largest() const {
-    return 0;
-  }
+  std::size_t largest() const { return 0; }
 #endif
 };
 

@@ -86,15 +86,9 @@ struct ExpertKind {
   bool uses_base = false;
 };
 
-inline ExpertKind causal(const std::string& name) {
-  return {name, "test.causal", middle_config(tiny_shape(), 1, 3)};
-}
-inline ExpertKind token(const std::string& name) {
-  return {name, "test.token", {{"inner", 24}}, "token", true};
-}
-inline ExpertKind recurrent(const std::string& name) {
-  return {name, "test.recurrent", {}, "recurrent", true};
-}
+inline ExpertKind causal(const std::string& name) { return {name, "test.causal", middle_config(tiny_shape(), 1, 3)}; }
+inline ExpertKind token(const std::string& name) { return {name, "test.token", {{"inner", 24}}, "token", true}; }
+inline ExpertKind recurrent(const std::string& name) { return {name, "test.recurrent", {}, "recurrent", true}; }
 inline ExpertKind faulty(const std::string& name, const std::string& fault, int after = 0) {
   return {name, "test.faulty", {{"fault", fault}, {"after", after}}, "causal", true};
 }

@@ -12,8 +12,8 @@
 #pragma once
 
 #include <ATen/ATen.h>
-#include <tenon/host.hpp>
 #include <torch/nn/module.h>
+#include <tenon/host.hpp>
 
 #include <map>
 #include <string>
@@ -101,7 +101,9 @@ struct Input {
 
 // What a new expert is told.
 struct Setup {
-  Config config, model, base; // the expert's configuration; {"width", ...} of the model; the base's {architecture, config}
+  Config config; // the expert's own
+  Config model;  // {"width", "first", "last", "dtype"}
+  Config base;   // {"architecture", "config"}
   Tensor h_mean_C, h_deviation_C;
 };
 
@@ -112,7 +114,8 @@ class Random {
   // Fills a contiguous float32 tensor with N(0, deviation^2) of the stream `name`.
   void normal(const std::string& name, Tensor& tensor, double deviation) const {
     at::NoGradGuard no_grad;
-    host().normal(seed_, {name.data(), name.size()}, tensor.data_ptr<float>(), static_cast<std::uint64_t>(tensor.numel()));
+    host().normal(seed_, {name.data(), name.size()}, tensor.data_ptr<float>(),
+                  static_cast<std::uint64_t>(tensor.numel()));
     tensor.mul_(deviation);
   }
 

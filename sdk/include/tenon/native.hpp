@@ -1,5 +1,6 @@
 // TENON_PLUGIN: turns classes derived from tenon::Expert into the C table "tenon.native/1".
-// Include it in exactly one source file of the plugin. Every thunk is noexcept: an exception becomes a status and a text.
+// Include it in exactly one source file of the plugin. Every thunk is noexcept: an exception becomes a status and a
+// text.
 #pragma once
 
 #include <tenon/expert.hpp>
@@ -103,8 +104,8 @@ inline tenon_status state_layout(tenon_expert* handle, void (*visit)(void*, cons
   return guarded(message, [&] {
     const StateLayout layout = expert(handle).state_layout();
     for (const StateLayout::Entry& entry : layout.entries()) {
-      const tenon_state_tensor out{sizeof out,         entry.kind, entry.name.c_str(), static_cast<std::uint32_t>(entry.shape.size()),
-                                   entry.shape.data()};
+      const tenon_state_tensor out{sizeof out, entry.kind, entry.name.c_str(),
+                                   static_cast<std::uint32_t>(entry.shape.size()), entry.shape.data()};
       visit(context, &out);
     }
   });
@@ -160,16 +161,23 @@ inline tenon_status init(const tenon_host* table, tenon_message* message) {
     return all;                                                                                                    \
   }                                                                                                                \
   const void* tenon_extension(const char* id) {                                                                    \
-    static const tenon_expert_table table = {                                                                      \
-        sizeof table,           0,                         tenon::native::create<tenon_architectures>,             \
-        tenon::native::destroy, tenon::native::parameters, tenon::native::state_layout,                            \
-        tenon::native::initialize, tenon::native::bind,    tenon::native::prepare,                                 \
-        tenon::native::forward, nullptr,                   nullptr};                                               \
+    static const tenon_expert_table table = {sizeof table,                                                         \
+                                             0,                                                                    \
+                                             tenon::native::create<tenon_architectures>,                           \
+                                             tenon::native::destroy,                                               \
+                                             tenon::native::parameters,                                            \
+                                             tenon::native::state_layout,                                          \
+                                             tenon::native::initialize,                                            \
+                                             tenon::native::bind,                                                  \
+                                             tenon::native::prepare,                                               \
+                                             tenon::native::forward,                                               \
+                                             nullptr,                                                              \
+                                             nullptr};                                                             \
     return std::strcmp(id, "tenon.native/1") == 0 ? &table : nullptr;                                              \
   }                                                                                                                \
   }                                                                                                                \
   extern "C" TENON_EXPORT const tenon_plugin* tenon_plugin_entry(void) {                                           \
-    static const tenon_plugin plugin = {sizeof plugin,  TENON_ABI_MAJOR, TENON_ABI_MINOR, TENON_ABI_MAJOR, 0,      \
+    static const tenon_plugin plugin = {sizeof plugin,       TENON_ABI_MAJOR, TENON_ABI_MINOR, TENON_ABI_MAJOR, 0, \
                                         tenon::native::init, tenon_extension};                                     \
     return &plugin;                                                                                                \
   }                                                                                                                \

@@ -9,7 +9,6 @@
 #include <ATen/core/stack.h>
 #include <tenon/expert.hpp>
 
-
 namespace tenon {
 
 using Packed = c10::IValue;

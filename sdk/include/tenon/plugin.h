@@ -31,8 +31,8 @@ extern "C" {
 #define TENON_ABI_MINOR 0
 #define TENON_EXPORT __attribute__((visibility("default")))
 
-typedef const void *tenon_tensor;
-typedef void *tenon_tensor_out;
+typedef const void* tenon_tensor;
+typedef void* tenon_tensor_out;
 
 typedef enum tenon_status {
   TENON_OK = 0,
@@ -44,13 +44,13 @@ typedef enum tenon_status {
 } tenon_status;
 
 typedef struct tenon_text {
-  const char *data;
+  const char* data;
   uint64_t size;
 } tenon_text;
 
 /* A host-owned buffer for the reason of a failure. Write at most capacity bytes, set size. */
 typedef struct tenon_message {
-  char *data;
+  char* data;
   uint64_t capacity;
   uint64_t size;
 } tenon_message;
@@ -70,38 +70,38 @@ typedef struct tenon_host {
 
   /* Fills out[0..count) with standard normal numbers of the stream (seed, name), element i always the same: counter
    * based, so that no order of calls and no other stream changes them. */
-  void (*normal)(uint64_t seed, tenon_text name, float *out, uint64_t count);
+  void (*normal)(uint64_t seed, tenon_text name, float* out, uint64_t count);
 
   /* Calls task(context, begin, end) over [0, count) in pieces of at least `grain`, the caller's thread included.
    * Returns when all are done. The task must not throw. */
-  void (*parallel_for)(uint64_t count, uint64_t grain, void (*task)(void *context, uint64_t begin, uint64_t end),
-                       void *context);
+  void (*parallel_for)(uint64_t count, uint64_t grain, void (*task)(void* context, uint64_t begin, uint64_t end),
+                       void* context);
 
   /* Configuration values by JSON pointer ("/config/rank"). TENON_BAD_CONFIG where absent or of another type.
    * Text is borrowed as long as the values are. count: members of an array or object. */
-  tenon_status (*value_integer)(const tenon_values *values, const char *pointer, int64_t *out);
-  tenon_status (*value_number)(const tenon_values *values, const char *pointer, double *out);
-  tenon_status (*value_boolean)(const tenon_values *values, const char *pointer, int *out);
-  tenon_status (*value_text)(const tenon_values *values, const char *pointer, tenon_text *out);
-  tenon_status (*value_count)(const tenon_values *values, const char *pointer, uint64_t *out);
+  tenon_status (*value_integer)(const tenon_values* values, const char* pointer, int64_t* out);
+  tenon_status (*value_number)(const tenon_values* values, const char* pointer, double* out);
+  tenon_status (*value_boolean)(const tenon_values* values, const char* pointer, int* out);
+  tenon_status (*value_text)(const tenon_values* values, const char* pointer, tenon_text* out);
+  tenon_status (*value_count)(const tenon_values* values, const char* pointer, uint64_t* out);
 
   /* State of one sequence, slots in the order of state_layout. `tier` tensors. [ready, inside forward]
    * fixed   a view to read and write in place: shape as declared.
    * append  adds rows (n, ...) after those already there.
    * rows    all rows so far, (length, ...); valid until the next append. */
-  tenon_status (*state_fixed)(tenon_state *state, uint32_t slot, tenon_tensor_out out);
-  tenon_status (*state_append)(tenon_state *state, uint32_t slot, tenon_tensor rows);
-  tenon_status (*state_rows)(tenon_state *state, uint32_t slot, tenon_tensor_out out);
+  tenon_status (*state_fixed)(tenon_state* state, uint32_t slot, tenon_tensor_out out);
+  tenon_status (*state_append)(tenon_state* state, uint32_t slot, tenon_tensor rows);
+  tenon_status (*state_rows)(tenon_state* state, uint32_t slot, tenon_tensor_out out);
 
   /* Anything further, by revisioned id; NULL where this host lacks it. */
-  const void *(*extension)(const char *id);
+  const void* (*extension)(const char* id);
 } tenon_host;
 
 /* What a new expert is told. Borrowed for the call, except `values`, which outlive the expert. */
 typedef struct tenon_setup {
   uint32_t struct_size;
-  const char *architecture;   /* "acme.memory": one of those in the plugin's facts */
-  const tenon_values *values; /* /config: the expert's, checked against its schema, defaults filled in
+  const char* architecture;   /* "acme.memory": one of those in the plugin's facts */
+  const tenon_values* values; /* /config: the expert's, checked against its schema, defaults filled in
                                  /model:  {"width": C, "first": A, "last": Z, "dtype": "float32"}
                                  /base:   {"architecture": ..., "config": ...}; absent when this is the base */
   tenon_tensor h_mean_C;      /* mean and deviation of h over general text, for n(h) = (h - mean) / deviation */
@@ -114,8 +114,8 @@ enum { TENON_PARAMETER_TRAINABLE = 1u };
 typedef struct tenon_parameter {
   uint32_t struct_size;
   uint32_t flags;
-  const char *name;
-  const char *shared; /* NULL, or the base's tensor that is bound here read-only */
+  const char* name;
+  const char* shared; /* NULL, or the base's tensor that is bound here read-only */
   tenon_tensor tensor;
 } tenon_parameter;
 
@@ -125,16 +125,16 @@ enum { TENON_STATE_FIXED = 0, TENON_STATE_PER_POSITION = 1 };
 typedef struct tenon_state_tensor {
   uint32_t struct_size;
   uint32_t kind;
-  const char *name;
+  const char* name;
   uint32_t rank;
-  const int64_t *shape;
+  const int64_t* shape;
 } tenon_state_tensor;
 
 /* Rows [offset, offset + length) of h belong to one sequence, at positions position, position + 1, ...
  * state is NULL in training and in scoring: the span then is a whole sequence from position 0 or a token's row. */
 typedef struct tenon_span {
   int64_t offset, length, position;
-  tenon_state *state;
+  tenon_state* state;
 } tenon_span;
 
 typedef struct tenon_input {
@@ -142,7 +142,7 @@ typedef struct tenon_input {
   uint32_t span_count;
   tenon_tensor h_NC;
   tenon_tensor base_NC; /* NULL unless the architecture declares "uses": ["base.output"] */
-  const tenon_span *spans;
+  const tenon_span* spans;
 } tenon_input;
 
 typedef enum tenon_mode { TENON_INFERENCE = 0, TENON_TRAINING = 1 } tenon_mode;
@@ -153,7 +153,7 @@ typedef struct tenon_gradients {
   uint32_t parameter_count;
   tenon_tensor_out h_NC;
   tenon_tensor_out base_NC;
-  tenon_tensor_out *parameters;
+  tenon_tensor_out* parameters;
 } tenon_gradients;
 
 /* "tenon.native/1" and "tenon.portable/1". */
@@ -162,32 +162,32 @@ typedef struct tenon_expert_table {
   uint32_t reserved;
 
   /* *out is owned by the host until destroy. Tensors need not be initialised yet. [loaded] */
-  tenon_status (*create)(const tenon_setup *setup, tenon_expert **out, tenon_message *message);
-  void (*destroy)(tenon_expert *expert);
+  tenon_status (*create)(const tenon_setup* setup, tenon_expert** out, tenon_message* message);
+  void (*destroy)(tenon_expert* expert);
 
   /* Calls visit once per parameter, always in the same order. [created] */
-  tenon_status (*parameters)(tenon_expert *expert, void (*visit)(void *context, const tenon_parameter *parameter),
-                             void *context, tenon_message *message);
-  tenon_status (*state_layout)(tenon_expert *expert, void (*visit)(void *context, const tenon_state_tensor *tensor),
-                               void *context, tenon_message *message);
+  tenon_status (*parameters)(tenon_expert* expert, void (*visit)(void* context, const tenon_parameter* parameter),
+                             void* context, tenon_message* message);
+  tenon_status (*state_layout)(tenon_expert* expert, void (*visit)(void* context, const tenon_state_tensor* tensor),
+                               void* context, tenon_message* message);
 
   /* Gives every trainable parameter its value at birth, from host->normal(seed, its name). [created] */
-  tenon_status (*initialize)(tenon_expert *expert, uint64_t seed, tenon_message *message);
+  tenon_status (*initialize)(tenon_expert* expert, uint64_t seed, tenon_message* message);
   /* Makes the named parameter use this tensor's memory, which outlives the expert. Shape and type must match.
    * [created] */
-  tenon_status (*bind)(tenon_expert *expert, const char *name, tenon_tensor tensor, tenon_message *message);
+  tenon_status (*bind)(tenon_expert* expert, const char* name, tenon_tensor tensor, tenon_message* message);
   /* Inference: weights are final, packed handles may be made. Training: they may change. [bound] */
-  tenon_status (*prepare)(tenon_expert *expert, tenon_mode mode, tenon_message *message);
+  tenon_status (*prepare)(tenon_expert* expert, tenon_mode mode, tenon_message* message);
 
   /* y_NC = E(h_NC). native: *y is assigned; tape is NULL. portable: *y is the host's memory, filled; where tape is
    * not NULL, *tape receives what vjp needs. [ready] */
-  tenon_status (*forward)(tenon_expert *expert, const tenon_input *in, tenon_tensor_out y_NC, void **tape,
-                          tenon_message *message);
+  tenon_status (*forward)(tenon_expert* expert, const tenon_input* in, tenon_tensor_out y_NC, void** tape,
+                          tenon_message* message);
 
   /* portable only (NULL in native). vjp adds; release_tape is called exactly once per tape. [ready] */
-  tenon_status (*vjp)(tenon_expert *expert, void *tape, tenon_tensor grad_y_NC, const tenon_gradients *gradients,
-                      tenon_message *message);
-  void (*release_tape)(tenon_expert *expert, void *tape);
+  tenon_status (*vjp)(tenon_expert* expert, void* tape, tenon_tensor grad_y_NC, const tenon_gradients* gradients,
+                      tenon_message* message);
+  void (*release_tape)(tenon_expert* expert, void* tape);
 } tenon_expert_table;
 
 /* What tenon_plugin_entry returns: static, immutable. */
@@ -197,12 +197,12 @@ typedef struct tenon_plugin {
   uint16_t needs_abi_major, needs_abi_minor; /* needs at least */
 
   /* Called once, before anything else; keep the host table. [host-thread] */
-  tenon_status (*init)(const tenon_host *host, tenon_message *message);
+  tenon_status (*init)(const tenon_host* host, tenon_message* message);
   /* NULL where this plugin lacks it. [any-thread & loaded] */
-  const void *(*extension)(const char *id);
+  const void* (*extension)(const char* id);
 } tenon_plugin;
 
-typedef const tenon_plugin *(*tenon_plugin_entry_function)(void);
+typedef const tenon_plugin* (*tenon_plugin_entry_function)(void);
 
 #ifdef __cplusplus
 }

@@ -63,9 +63,7 @@ void turn(const Composition& composition, Walk& walk, std::int64_t length, std::
   walk.w_TE = at::cat({walk.w_TE.narrow(0, 0, length), other.w_TE.narrow(0, length, walk.length() - length)});
 }
 
-Walk fork(const Walk& walk) {
-  return {walk.sequence.fork(), walk.ids, walk.w_TE.clone(), walk.logits_TV.clone()};
-}
+Walk fork(const Walk& walk) { return {walk.sequence.fork(), walk.ids, walk.w_TE.clone(), walk.logits_TV.clone()}; }
 
 // One step of all walks together: a chunk of each, in one batch.
 void step(Composition& composition, std::vector<Walk>& walks, const RandomStream& random, std::uint64_t number) {

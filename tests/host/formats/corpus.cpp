@@ -62,9 +62,7 @@ struct Fixture {
   CorpusOptions options;
 };
 
-bool has(const std::string& message, const std::string& part) {
-  return message.find(part) != std::string::npos;
-}
+bool has(const std::string& message, const std::string& part) { return message.find(part) != std::string::npos; }
 
 } // namespace
 

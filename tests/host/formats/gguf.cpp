@@ -19,9 +19,7 @@ std::string refusal(const std::vector<std::byte>& bytes) {
   return "accepted";
 }
 
-std::string data(std::size_t size) {
-  return std::string(size, '\0');
-}
+std::string data(std::size_t size) { return std::string(size, '\0'); }
 
 template <class Number>
 std::string raw(Number number) {
@@ -116,8 +114,7 @@ TEST_CASE("gguf tensors have their type, row-major shape and bytes") {
   CHECK(file.find_tensor("q4_1")->shape == std::vector<std::size_t>{2, 2, 32});
   CHECK(file.find_tensor("bf16")->type == nn::BlockType::BF16);
   CHECK(file.find_tensor("none") == nullptr);
-  for (const GgufTensor& tensor : file.tensors())
-    CHECK((tensor.bytes.data() - bytes.data()) % 32 == 0);
+  for (const GgufTensor& tensor : file.tensors()) CHECK((tensor.bytes.data() - bytes.data()) % 32 == 0);
 }
 
 TEST_CASE("gguf tensors follow general.alignment") {

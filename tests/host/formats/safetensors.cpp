@@ -28,9 +28,7 @@ std::string refusal(const std::string& header, std::size_t data_bytes) {
   return "accepted";
 }
 
-std::span<const std::byte> bytes_of(const std::vector<float>& numbers) {
-  return std::as_bytes(std::span(numbers));
-}
+std::span<const std::byte> bytes_of(const std::vector<float>& numbers) { return std::as_bytes(std::span(numbers)); }
 
 } // namespace
 

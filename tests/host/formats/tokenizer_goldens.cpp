@@ -21,9 +21,7 @@ struct Golden {
   std::vector<std::int32_t> ids;
 };
 
-std::filesystem::path goldens() {
-  return std::filesystem::path(TENON_TEST_DATA) / "goldens/tokenizer";
-}
+std::filesystem::path goldens() { return std::filesystem::path(TENON_TEST_DATA) / "goldens/tokenizer"; }
 
 std::vector<Golden> read_goldens(const std::string& ids_file) {
   std::istringstream strings(read_file(goldens() / "strings.jsonl")), ids(read_file(goldens() / ids_file));

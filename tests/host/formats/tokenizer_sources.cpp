@@ -19,9 +19,7 @@ std::filesystem::path small_file() {
   return std::filesystem::path(TENON_TEST_DATA) / "goldens/tokenizer/small.tokenizer.json";
 }
 
-json::object small() {
-  return read_json(small_file()).as_object();
-}
+json::object small() { return read_json(small_file()).as_object(); }
 
 std::string refusal_of(const json::object& root) {
   try {

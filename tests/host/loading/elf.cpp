@@ -22,9 +22,7 @@ MappedFile library(const std::string& name) {
   return MappedFile(std::filesystem::path(TENON_HOSTILE) / (name + ".so"));
 }
 
-std::vector<std::byte> copy_of(const MappedFile& file) {
-  return {file.bytes().begin(), file.bytes().end()};
-}
+std::vector<std::byte> copy_of(const MappedFile& file) { return {file.bytes().begin(), file.bytes().end()}; }
 
 bool has(const std::vector<std::string_view>& list, std::string_view wanted) {
   return std::find(list.begin(), list.end(), wanted) != list.end();

@@ -14,9 +14,7 @@ using Catch::Matchers::Contains;
 
 namespace {
 
-std::filesystem::path library(const std::string& name) {
-  return std::filesystem::path(TENON_HOSTILE) / (name + ".so");
-}
+std::filesystem::path library(const std::string& name) { return std::filesystem::path(TENON_HOSTILE) / (name + ".so"); }
 
 struct Loading {
   Scratch scratch;

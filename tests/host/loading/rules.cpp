@@ -25,9 +25,7 @@ HostSide host() {
   return out;
 }
 
-std::filesystem::path library(const std::string& name) {
-  return std::filesystem::path(TENON_HOSTILE) / (name + ".so");
-}
+std::filesystem::path library(const std::string& name) { return std::filesystem::path(TENON_HOSTILE) / (name + ".so"); }
 
 // The first refusal of a library of tests/hostile by the steps that run none of its code.
 std::optional<Refusal> refusal_of(const std::string& name, const HostSide& side = host()) {
@@ -154,9 +152,7 @@ TEST_CASE("operators and CPU features that are missing are named") {
   CHECK_THAT(cpu->message, Contains("features amx, this machine has avx2, fma"));
 }
 
-TEST_CASE("an expert that fits is refused by no rule") {
-  CHECK(Pair().refusal().rule == "none");
-}
+TEST_CASE("an expert that fits is refused by no rule") { CHECK(Pair().refusal().rule == "none"); }
 
 TEST_CASE("an expert is refused by what does not fit, both sides named") {
   Pair pair;

@@ -28,11 +28,13 @@ TEST_CASE("a blob with a flipped byte is refused with both digests, also when it
     FAIL("a changed blob was accepted");
   } catch (const Error& error) {
     CHECK(error.code == Code::integrity);
-    CHECK_THAT(error.message, Catch::Contains("legal 1.0.0") && Catch::Contains(digest) && Catch::Contains("found sha256:"));
+    CHECK_THAT(error.message,
+               Catch::Contains("legal 1.0.0") && Catch::Contains(digest) && Catch::Contains("found sha256:"));
   }
 }
 
 TEST_CASE("a blob that is not there is not found") {
   const Scratch scratch;
-  CHECK_THROWS_WITH(VerifiedBlobs(scratch.path()).check(scratch.path() / "none", "sha256:00", "legal 1.0.0"), Catch::Contains("not in the registry"));
+  CHECK_THROWS_WITH(VerifiedBlobs(scratch.path()).check(scratch.path() / "none", "sha256:00", "legal 1.0.0"),
+                    Catch::Contains("not in the registry"));
 }

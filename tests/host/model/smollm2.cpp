@@ -1,6 +1,6 @@
+#include "tests/support/smollm2.hpp"
 #include "host/model/import.hpp"
 #include "host/model/rejoin.hpp"
-#include "tests/support/smollm2.hpp"
 
 #include <ATen/ATen.h>
 #include <tenon/nn/transformer.hpp>
@@ -38,10 +38,13 @@ constexpr Cut kCut{10, 20};
 
 at::Tensor golden(const SafetensorsFile& file, const char* name, at::ScalarType type) {
   const TensorView& view = file.at(name);
-  return at::from_blob(const_cast<std::byte*>(view.bytes.data()), std::vector<std::int64_t>(view.shape.begin(), view.shape.end()), type);
+  return at::from_blob(const_cast<std::byte*>(view.bytes.data()),
+                       std::vector<std::int64_t>(view.shape.begin(), view.shape.end()), type);
 }
 
-SafetensorsFile reference() { return SafetensorsFile(std::filesystem::path(TENON_TEST_DATA) / "goldens/smollm2/reference.safetensors"); }
+SafetensorsFile reference() {
+  return SafetensorsFile(std::filesystem::path(TENON_TEST_DATA) / "goldens/smollm2/reference.safetensors");
+}
 
 } // namespace
 
@@ -60,7 +63,8 @@ TEST_CASE("SmolLM2's logits agree with transformers to 1e-3 over 512 teacher-for
   const SafetensorsFile file = reference();
   const Batch batch = Batch::whole(golden(file, "tokens", at::kInt).unsqueeze(0));
   const at::Tensor logits = rejoined_logits(whole.model.shape, kCut, whole.source(), batch);
-  const at::Tensor positions = at::arange(512, at::kLong).unsqueeze(1), columns = at::arange(32, at::kLong).unsqueeze(0);
+  const at::Tensor positions = at::arange(512, at::kLong).unsqueeze(1),
+                   columns = at::arange(32, at::kLong).unsqueeze(0);
   const at::Tensor sample = logits.gather(1, (positions * 97 + columns * 1543) % whole.model.shape.vocab);
   CHECK((sample - golden(file, "logits", at::kFloat)).abs().max().item<float>() <= 1e-3f);
 }

@@ -12,7 +12,9 @@ namespace {
 
 ModuleLayout layout() { return {{"k", true, {2, 3}}, {"memory", false, {4}}}; }
 
-at::Tensor numbered(std::int64_t rows, double first) { return at::arange(rows * 6, at::kFloat).view({rows, 2, 3}) + first; }
+at::Tensor numbered(std::int64_t rows, double first) {
+  return at::arange(rows * 6, at::kFloat).view({rows, 2, 3}) + first;
+}
 
 } // namespace
 

@@ -1,5 +1,5 @@
-#include "host/routing/router.hpp"
 #include "host/routing/strengths.hpp"
+#include "host/routing/router.hpp"
 #include "registry/base/error.hpp"
 
 #include <ATen/ATen.h>
@@ -12,9 +12,7 @@ namespace {
 
 Normalization plain(std::int64_t width) { return {at::zeros({width}), at::ones({width})}; }
 
-Row row(std::initializer_list<float> r, double b) {
-  return {at::tensor(std::vector<float>(r)), b};
-}
+Row row(std::initializer_list<float> r, double b) { return {at::tensor(std::vector<float>(r)), b}; }
 
 } // namespace
 
@@ -53,7 +51,8 @@ TEST_CASE("a further row changes no bit of another expert's scores") {
   const at::Tensor h = at::randn({50, 8});
   const Row a{at::randn({8}), 0.3}, b{at::randn({8}), -0.2};
   const Routing routing{"softmax", 2, 1.0, "token"};
-  const at::Tensor alone = Router(plain(8), {a}, routing, 0).scores(h), both = Router(plain(8), {a, b}, routing, 0).scores(h);
+  const at::Tensor alone = Router(plain(8), {a}, routing, 0).scores(h),
+                   both = Router(plain(8), {a, b}, routing, 0).scores(h);
   CHECK(at::equal(alone.select(1, 1), both.select(1, 1)));
 }
 

@@ -92,7 +92,8 @@ TEST_CASE("the loss in bfloat16 stays near the one in float32") {
   const Problem problem;
   const VocabularyLoss exact = problem.chunked(10), rounded = problem.chunked(10, true);
   const at::Tensor a = problem.leaf(), b = problem.leaf();
-  const at::Tensor exact_value = exact.cross_entropy(a, problem.targets), value = rounded.cross_entropy(b, problem.targets);
+  const at::Tensor exact_value = exact.cross_entropy(a, problem.targets),
+                   value = rounded.cross_entropy(b, problem.targets);
   exact_value.backward();
   value.backward();
   CHECK(value.item<double>() == Approx(exact_value.item<double>()).epsilon(0.01));

@@ -43,9 +43,12 @@ TEST_CASE("--set reaches any field, and a bare name is the expert's configuratio
 }
 
 TEST_CASE("a plan refuses what its schema does not know or allow, by name") {
-  for (const auto& [assignment, named] : std::vector<std::pair<std::string, std::string>>{
-           {"train.stepz=7", "train"}, {"train.steps=0", "steps"}, {"train.dtype=float16", "dtype"},
-           {"data.sequence_length=1.5", "sequence_length"}, {"general.blocks=-1", "blocks"}}) {
+  for (const auto& [assignment, named] :
+       std::vector<std::pair<std::string, std::string>>{{"train.stepz=7", "train"},
+                                                        {"train.steps=0", "steps"},
+                                                        {"train.dtype=float16", "dtype"},
+                                                        {"data.sequence_length=1.5", "sequence_length"},
+                                                        {"general.blocks=-1", "blocks"}}) {
     INFO(assignment);
     try {
       with({assignment});

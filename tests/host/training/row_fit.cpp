@@ -21,7 +21,8 @@ at::Tensor cloud(const std::string& name, std::int64_t rows, double shift) {
 at::Tensor newton(const at::Tensor& domain, const at::Tensor& general, double l2) {
   const at::Tensor rows = at::cat({domain, general}).to(at::kDouble);
   const at::Tensor x_N = at::cat({rows, at::ones({rows.size(0), 1}, at::kDouble)}, 1);
-  const at::Tensor label = at::cat({at::ones({domain.size(0)}, at::kDouble), at::zeros({general.size(0)}, at::kDouble)});
+  const at::Tensor label =
+      at::cat({at::ones({domain.size(0)}, at::kDouble), at::zeros({general.size(0)}, at::kDouble)});
   const at::Tensor weight = at::where(label.gt(0.5), at::full({}, 0.5 / domain.size(0), at::kDouble),
                                       at::full({}, 0.5 / general.size(0), at::kDouble));
   at::Tensor ridge = at::eye(kWidth + 1, at::kDouble) * (2 * l2), w = at::zeros({kWidth + 1}, at::kDouble);
@@ -54,9 +55,7 @@ TEST_CASE("a row's score is calibrated log-odds: among positions scored s, a sha
   const auto score = [&](const at::Tensor& x) { return x.mv(fit.row.r_C) + fit.row.b; };
   const at::Tensor from_domain = score(domain), from_general = score(general);
   for (const double at_score : {-1.5, 0.0, 1.5}) {
-    const auto near = [&](const at::Tensor& s) {
-      return (s - at_score).abs().lt(0.25).sum().item<double>();
-    };
+    const auto near = [&](const at::Tensor& s) { return (s - at_score).abs().lt(0.25).sum().item<double>(); };
     const double share = near(from_domain) / (near(from_domain) + near(from_general));
     CHECK(share == Approx(1 / (1 + std::exp(-at_score))).margin(0.03));
   }

@@ -25,7 +25,8 @@ struct Bench {
   Loader loader = tiny.loader();
   std::shared_ptr<const Model> model = loader.model(tiny.registry.resolve(PackageRequest::parse("tiny"), Kind::model));
   ExpertPackage base = loader.base(*model);
-  Shard text = prepare_whole({tiny.path() / "sums"}, model->tokenizer(), {.sequence_length = kLength}, tiny.cache()).tokens;
+  Shard text =
+      prepare_whole({tiny.path() / "sums"}, model->tokenizer(), {.sequence_length = kLength}, tiny.cache()).tokens;
 
   Blocks blocks(std::int64_t count) const {
     std::vector<std::uint32_t> order(static_cast<std::size_t>(count));

@@ -29,8 +29,9 @@ TrainingPlan plan_with(std::vector<std::string> assignments) {
   json::object plan = {{"architecture", "tenon.low_rank"},
                        {"model", "tiny"},
                        {"data", {{"paths", json::array{(tiny().path() / "sums").string()}}}}};
-  for (const char* standard : {"data.sequence_length=32", "data.held_out_blocks=12", "data.max_tokens=3000",
-                               "general.blocks=12", "evaluate_blocks=8", "train.steps=20", "checkpoint_every=5", "rank=2"})
+  for (const char* standard :
+       {"data.sequence_length=32", "data.held_out_blocks=12", "data.max_tokens=3000", "general.blocks=12",
+        "evaluate_blocks=8", "train.steps=20", "checkpoint_every=5", "rank=2"})
     set_field(plan, standard);
   for (const std::string& assignment : assignments) set_field(plan, assignment);
   return TrainingPlan::parse(plan, "plan");
@@ -112,7 +113,8 @@ TEST_CASE("twenty steps are ten, a stop, and ten more, bit for bit") {
   CHECK_FALSE(fs::exists(halted.folder / "expert.json"));
   halted.halt_after = 0;
   CHECK(halted().steps == 10);
-  for (const char* file : {"weights.safetensors", "row.safetensors", "profile.safetensors", ".run/checkpoint.safetensors"})
+  for (const char* file :
+       {"weights.safetensors", "row.safetensors", "profile.safetensors", ".run/checkpoint.safetensors"})
     CHECK(sha256_file(straight.folder / file) == sha256_file(halted.folder / file));
   CHECK(read_file(straight.folder / "expert.json") == read_file(halted.folder / "expert.json"));
 }
@@ -197,9 +199,13 @@ TEST_CASE("a loss that is not finite stops the training with status 6 and keeps 
 TEST_CASE("bfloat16, batches, accumulation and the other rows train too") {
   const Scratch scratch;
   int number = 0;
-  for (const std::vector<std::string>& change : std::vector<std::vector<std::string>>{
-           {"train.dtype=bfloat16"}, {"train.batch=3", "train.accumulate=2"}, {"row.objective=joint"},
-           {"row.objective=ntp", "train.general_every=0"}, {"streams.dtype=bfloat16"}, {"evaluate_every=4"}}) {
+  for (const std::vector<std::string>& change :
+       std::vector<std::vector<std::string>>{{"train.dtype=bfloat16"},
+                                             {"train.batch=3", "train.accumulate=2"},
+                                             {"row.objective=joint"},
+                                             {"row.objective=ntp", "train.general_every=0"},
+                                             {"streams.dtype=bfloat16"},
+                                             {"evaluate_every=4"}}) {
     std::vector<std::string> assignments = {"train.steps=12"};
     assignments.insert(assignments.end(), change.begin(), change.end());
     const TrainingResult result = Run{scratch.path() / std::to_string(number++), assignments}();
@@ -246,11 +252,13 @@ TEST_CASE("text that is missing, empty, binary or too small is refused before an
   write_file(scratch.path() / "empty.txt", "");
   write_file(scratch.path() / "binary.txt", std::string(5000, '\0'));
   write_file(scratch.path() / "small.txt", "a few words");
-  for (const auto& [name, code] : std::vector<std::pair<std::string, Code>>{
-           {"missing.txt", Code::not_found}, {"empty.txt", Code::usage}, {"binary.txt", Code::usage}, {"small.txt", Code::usage}}) {
+  for (const auto& [name, code] : std::vector<std::pair<std::string, Code>>{{"missing.txt", Code::not_found},
+                                                                            {"empty.txt", Code::usage},
+                                                                            {"binary.txt", Code::usage},
+                                                                            {"small.txt", Code::usage}}) {
     INFO(name);
-    const Error error = error_of(
-        Run{scratch.path() / "x", {"data.paths=[\"" + (scratch.path() / name).string() + "\"]"}});
+    const Error error =
+        error_of(Run{scratch.path() / "x", {"data.paths=[\"" + (scratch.path() / name).string() + "\"]"}});
     CHECK(error.code == code);
     CHECK_FALSE(fs::exists(scratch.path() / "x/.run/checkpoint.safetensors"));
   }
@@ -295,7 +303,8 @@ TEST_CASE("an expert that throws, or gives NaN, a wrong shape or no gradient, is
 }
 
 TEST_CASE("the mixture gives position 0 to the base, exactly, and strength 1 to the expert, exactly") {
-  const at::Tensor n = test::normal("n", {8, 4}, 1.0), y = test::normal("y", {8, 4}, 1.0), base = test::normal("b", {8, 4}, 1.0);
+  const at::Tensor n = test::normal("n", {8, 4}, 1.0), y = test::normal("y", {8, 4}, 1.0),
+                   base = test::normal("b", {8, 4}, 1.0);
   const at::Tensor w = mixture_strengths(n, at::ones({4}), at::zeros({1}), 4);
   for (const std::int64_t i : {0, 4}) CHECK(w[i].item<float>() == 0.0f);
   CHECK(w[1].item<double>() == Approx(1 / (1 + std::exp(-n[1].sum().item<double>()))));

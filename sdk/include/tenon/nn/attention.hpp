@@ -65,9 +65,9 @@ class Attention : public torch::nn::Module {
     const auto grouped = [&](const Tensor& x_BTGD) {
       return at::repeat_interleave(x_BTGD.transpose(1, 2), options_.heads / options_.kv_heads, 1);
     };
-    const Tensor y_BHTD = at::scaled_dot_product_attention(
-        rope_.training(batch(q_NHD)).transpose(1, 2), grouped(rope_.training(batch(k_NGD))), grouped(batch(v_NGD)), {},
-        0.0, /*is_causal=*/true);
+    const Tensor y_BHTD = at::scaled_dot_product_attention(rope_.training(batch(q_NHD)).transpose(1, 2),
+                                                           grouped(rope_.training(batch(k_NGD))), grouped(batch(v_NGD)),
+                                                           {}, 0.0, /*is_causal=*/true);
     return y_BHTD.transpose(1, 2).reshape({q_NHD.size(0), options_.heads, options_.head_dim});
   }
 

@@ -27,8 +27,7 @@ class Rope {
  private:
   void tabulate(std::int64_t length) {
     at::NoGradGuard no_grad;
-    const Tensor frequency =
-        at::pow(theta_, -at::arange(0, head_dim_, 2, at::kFloat) / static_cast<double>(head_dim_));
+    const Tensor frequency = at::pow(theta_, -at::arange(0, head_dim_, 2, at::kFloat) / static_cast<double>(head_dim_));
     const Tensor angle = at::arange(length, at::kFloat).unsqueeze(1) * frequency;
     const Tensor both = at::cat({angle, angle}, 1);
     cos_TD_ = both.cos();

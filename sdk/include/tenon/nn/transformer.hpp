@@ -37,10 +37,10 @@ class TransformerBlock : public torch::nn::Module {
   TransformerBlock(const TransformerOptions& options, std::uint32_t slot, const MakeLinear& make = plain_linear)
       : options_(options) {
     attention_norm = register_module("attention_norm", std::make_shared<RmsNorm>(options.width, options.norm_eps));
-    attention = register_module("attention",
-                                std::make_shared<Attention>(AttentionOptions{options.width, options.heads, options.kv_heads,
-                                                                             options.head_dim, options.rope_theta},
-                                                            slot, make));
+    attention = register_module(
+        "attention", std::make_shared<Attention>(AttentionOptions{options.width, options.heads, options.kv_heads,
+                                                                  options.head_dim, options.rope_theta},
+                                                 slot, make));
     ffn_norm = register_module("ffn_norm", std::make_shared<RmsNorm>(options.width, options.norm_eps));
     ffn = register_module("ffn", std::make_shared<SwiGlu>(options.width, options.ffn_width, make));
   }
@@ -70,16 +70,15 @@ class TransformerBlock : public torch::nn::Module {
 
 class Transformer : public torch::nn::Module {
  public:
-  explicit Transformer(const TransformerOptions& options, const MakeLinear& make = plain_linear,
-                       std::uint32_t slot = 0)
+  explicit Transformer(const TransformerOptions& options, const MakeLinear& make = plain_linear, std::uint32_t slot = 0)
       : slot_(slot) {
     const auto list = register_module("blocks", std::make_shared<torch::nn::Module>("blocks"));
     for (std::int64_t i = 0; i < options.blocks; ++i) {
       const auto named = [&](const std::string& name, std::int64_t in, std::int64_t out) {
         return make("blocks." + std::to_string(i) + "." + name, in, out);
       };
-      blocks.push_back(list->register_module(std::to_string(i),
-                                             std::make_shared<TransformerBlock>(options, slot + 2 * i, named)));
+      blocks.push_back(
+          list->register_module(std::to_string(i), std::make_shared<TransformerBlock>(options, slot + 2 * i, named)));
     }
   }
 

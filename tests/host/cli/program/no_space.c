@@ -27,23 +27,23 @@ static int is_full(int fd, size_t bytes) {
   return 1;
 }
 
-static void *next(const char *name) { return dlsym(RTLD_NEXT, name); }
+static void* next(const char* name) { return dlsym(RTLD_NEXT, name); }
 
-__attribute__((visibility("default"))) ssize_t write(int fd, const void *data, size_t bytes) {
+__attribute__((visibility("default"))) ssize_t write(int fd, const void* data, size_t bytes) {
   if (is_full(fd, bytes)) return -1;
-  return ((ssize_t(*)(int, const void *, size_t))next("write"))(fd, data, bytes);
+  return ((ssize_t(*)(int, const void*, size_t))next("write"))(fd, data, bytes);
 }
 
-__attribute__((visibility("default"))) ssize_t writev(int fd, const struct iovec *parts, int count) {
+__attribute__((visibility("default"))) ssize_t writev(int fd, const struct iovec* parts, int count) {
   size_t bytes = 0;
   for (int i = 0; i < count; ++i) bytes += parts[i].iov_len;
   if (is_full(fd, bytes)) return -1;
-  return ((ssize_t(*)(int, const struct iovec *, int))next("writev"))(fd, parts, count);
+  return ((ssize_t(*)(int, const struct iovec*, int))next("writev"))(fd, parts, count);
 }
 
-__attribute__((visibility("default"))) ssize_t pwrite(int fd, const void *data, size_t bytes, off_t at) {
+__attribute__((visibility("default"))) ssize_t pwrite(int fd, const void* data, size_t bytes, off_t at) {
   if (is_full(fd, bytes)) return -1;
-  return ((ssize_t(*)(int, const void *, size_t, off_t))next("pwrite"))(fd, data, bytes, at);
+  return ((ssize_t(*)(int, const void*, size_t, off_t))next("pwrite"))(fd, data, bytes, at);
 }
 
 __attribute__((visibility("default"))) int ftruncate(int fd, off_t bytes) {
