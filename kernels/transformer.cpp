@@ -1,51 +1,49 @@
 #include "kernels/transformer.hpp"
 
+#include "kernels/rows.hpp"
+
 #include <ATen/ATen.h>
 
 namespace tenon {
 namespace {
 
-// Absolute positions of all rows, (N).
-at::Tensor positions(Spans spans, std::int64_t rows) {
-  at::Tensor out = at::empty({rows}, at::kFloat);
-  float* data = out.data_ptr<float>();
-  for (const tenon_span& span : spans)
-    for (std::int64_t i = 0; i < span.length; ++i) data[span.offset + i] = static_cast<float>(span.position + i);
-  return out;
-}
-
+// cos and sin of every row's position and pair, (N, D/2).
 struct Rotation {
-  at::Tensor cos_N1D, sin_N1D;
+  at::Tensor cos_NP, sin_NP;
 
   Rotation(Spans spans, std::int64_t rows, std::int64_t head_dim, double theta) {
-    const at::Tensor frequency =
+    const at::Tensor frequency_P =
         at::pow(theta, -at::arange(0, head_dim, 2, at::kFloat) / static_cast<double>(head_dim));
-    const at::Tensor angle = positions(spans, rows).unsqueeze(1) * frequency;
-    const at::Tensor both = at::cat({angle, angle}, 1).unsqueeze(1);
-    cos_N1D = both.cos();
-    sin_N1D = both.sin();
+    at::Tensor position_N1 = at::empty({rows, 1}, at::kFloat);
+    float* position = position_N1.data_ptr<float>();
+    for (const tenon_span& span : spans)
+      for (std::int64_t i = 0; i < span.length; ++i) position[span.offset + i] = static_cast<float>(span.position + i);
+    const at::Tensor angle_NP = position_N1 * frequency_P;
+    cos_NP = angle_NP.cos();
+    sin_NP = angle_NP.sin();
   }
 
-  at::Tensor apply(const at::Tensor& x_NHD) const {
-    const std::int64_t half = x_NHD.size(-1) / 2;
-    const at::Tensor turned = at::cat({-x_NHD.slice(-1, half), x_NHD.slice(-1, 0, half)}, -1);
-    return x_NHD * cos_N1D + turned * sin_N1D;
+  // In place. Requires: x is contiguous.
+  void apply(at::Tensor& x_NHD) const {
+    rotate_rows(x_NHD.data_ptr<float>(), cos_NP.data_ptr<float>(), sin_NP.data_ptr<float>(), x_NHD.size(0),
+                x_NHD.size(1), x_NHD.size(2));
   }
 };
 
-// One sequence: n queries at the end of L keys.
-at::Tensor attend(const at::Tensor& q_nHD, const at::Tensor& k_LGD, const at::Tensor& v_LGD) {
-  const std::int64_t queries = q_nHD.size(0), keys = k_LGD.size(0), group = q_nHD.size(1) / k_LGD.size(1);
-  const auto heads_first = [](const at::Tensor& x, std::int64_t repeat) {
-    const at::Tensor x_HLD = x.transpose(0, 1);
-    return (repeat == 1 ? x_HLD : at::repeat_interleave(x_HLD, repeat, 0)).unsqueeze(0);
+// One sequence: n queries at the end of L keys. Groups of heads stand side by side over one view of their keys.
+void attend(const at::Tensor& q_nHD, const at::Tensor& k_LGD, const at::Tensor& v_LGD, at::Tensor y_nHD) {
+  const std::int64_t queries = q_nHD.size(0), keys = k_LGD.size(0), groups = k_LGD.size(1), depth = q_nHD.size(2),
+                     heads = q_nHD.size(1) / groups;
+  const auto by_group = [&](const at::Tensor& x) { return x.view({queries, groups, heads, depth}); };
+  const auto shared = [&](const at::Tensor& x_LGD) {
+    return x_LGD.transpose(0, 1).unsqueeze(1).expand({groups, heads, keys, depth});
   };
   std::optional<at::Tensor> mask; // needed only where queries follow a past
   if (queries > 1 && keys > queries) mask = at::ones({queries, keys}, at::kBool).tril(keys - queries);
-  const at::Tensor y_1HnD = at::scaled_dot_product_attention(heads_first(q_nHD, 1), heads_first(k_LGD, group),
-                                                             heads_first(v_LGD, group), mask, 0.0,
-                                                             /*is_causal=*/queries > 1 && keys == queries);
-  return y_1HnD.squeeze(0).transpose(0, 1);
+  const at::Tensor y_GHnD =
+      at::scaled_dot_product_attention(by_group(q_nHD).permute({1, 2, 0, 3}), shared(k_LGD), shared(v_LGD), mask, 0.0,
+                                       /*is_causal=*/queries > 1 && keys == queries);
+  by_group(y_nHD).copy_(y_GHnD.permute({2, 0, 1, 3}));
 }
 
 at::Tensor attention_part(const at::Tensor& x_NC, const PackedBlock& block, const Rotation& rotation, Spans spans,
@@ -54,10 +52,11 @@ at::Tensor attention_part(const at::Tensor& x_NC, const PackedBlock& block, cons
   const auto heads = [&](const PackedLinear& packed, std::int64_t count) {
     return linear(x_NC, packed).view({rows, count, block.head_dim});
   };
-  const at::Tensor y_NHD =
-      attention(rotation.apply(heads(block.q, block.heads)), rotation.apply(heads(block.k, block.kv_heads)),
-                heads(block.v, block.kv_heads), spans, slot);
-  return linear(y_NHD.reshape({rows, -1}), block.o);
+  at::Tensor q_NHD = heads(block.q, block.heads), k_NGD = heads(block.k, block.kv_heads);
+  rotation.apply(q_NHD);
+  rotation.apply(k_NGD);
+  const at::Tensor y_NHD = attention(q_NHD, k_NGD, heads(block.v, block.kv_heads), spans, slot);
+  return linear(y_NHD.view({rows, -1}), block.o);
 }
 
 at::Tensor ffn_part(const at::Tensor& x_NC, const PackedBlock& block) {
@@ -75,11 +74,17 @@ at::Tensor linear(const at::Tensor& x_NC, const PackedLinear& packed) {
 }
 
 at::Tensor rms_norm(const at::Tensor& x_NC, const at::Tensor& weight_C, double eps) {
-  return x_NC * at::rsqrt(x_NC.square().mean(-1, true).add_(eps)) * weight_C;
+  const at::Tensor x = x_NC.contiguous(), weight = weight_C.contiguous();
+  at::Tensor y = at::empty_like(x);
+  const std::int64_t width = x.size(-1);
+  rms_norm_rows(x.data_ptr<float>(), weight.data_ptr<float>(), y.data_ptr<float>(), x.numel() / width, width, eps);
+  return y;
 }
 
 at::Tensor rope(const at::Tensor& x_NHD, Spans spans, double theta) {
-  return Rotation(spans, x_NHD.size(0), x_NHD.size(-1), theta).apply(x_NHD);
+  at::Tensor y_NHD = x_NHD.clone(at::MemoryFormat::Contiguous);
+  Rotation(spans, x_NHD.size(0), x_NHD.size(-1), theta).apply(y_NHD);
+  return y_NHD;
 }
 
 at::Tensor attention(const at::Tensor& q_NHD, const at::Tensor& k_NGD, const at::Tensor& v_NGD, Spans spans,
@@ -94,7 +99,7 @@ at::Tensor attention(const at::Tensor& q_NHD, const at::Tensor& k_NGD, const at:
       k = state->rows(slot);
       v = state->rows(slot + 1);
     }
-    part(y_NHD).copy_(attend(part(q_NHD), k, v));
+    attend(part(q_NHD), k, v, part(y_NHD));
   }
   return y_NHD;
 }
@@ -105,8 +110,9 @@ at::Tensor run_blocks(const at::Tensor& x_NC, const std::vector<PackedBlock>& bl
   at::Tensor h_NC = x_NC;
   for (std::size_t i = 0; i < blocks.size(); ++i) {
     const PackedBlock& block = blocks[i];
-    h_NC = h_NC + attention_part(rms_norm(h_NC, block.attention_norm, block.norm_eps), block, rotation, spans,
-                                 slot + 2 * static_cast<std::int64_t>(i));
+    h_NC = attention_part(rms_norm(h_NC, block.attention_norm, block.norm_eps), block, rotation, spans,
+                          slot + 2 * static_cast<std::int64_t>(i))
+               .add_(h_NC);
     h_NC.add_(ffn_part(rms_norm(h_NC, block.ffn_norm, block.norm_eps), block));
   }
   return h_NC;

@@ -187,7 +187,10 @@ void Trainer::general_loss(const Micro& micro, StepReport& report) {
   at::Tensor features_NC, base_features_NC;
   {
     const Autocast autocast(plan_.train.bfloat16);
-    base_features_NC = subject_.model->head().features(micro.base_NC, batch);
+    {
+      at::NoGradGuard no_grad; // in the precision of the other side
+      base_features_NC = subject_.model->head().features_with_gradient(micro.base_NC, batch);
+    }
     features_NC = subject_.model->head().features_with_gradient(middle(micro, batch), batch);
   }
   const at::Tensor loss = loss_.divergence(features_NC.to(at::kFloat), base_features_NC.to(at::kFloat));

@@ -1,0 +1,67 @@
+#include "kernels/rows.hpp"
+
+#include <ATen/Parallel.h>
+
+#include <cmath>
+
+// The compiler's vectors, for each tier of processors; the loader picks at run time.
+#define TENON_TIERS __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+
+namespace tenon {
+namespace {
+
+constexpr std::int64_t kGrain = 16384; // elements a task is worth starting a thread for
+
+// Sixteen partial sums side by side, so that the compiler may use lanes without changing the order of summation.
+TENON_TIERS float sum_of_squares(const float* x, std::int64_t width) {
+  constexpr std::int64_t kLanes = 16;
+  float lanes[kLanes] = {};
+  std::int64_t i = 0;
+  for (; i + kLanes <= width; i += kLanes)
+    for (std::int64_t lane = 0; lane < kLanes; ++lane) lanes[lane] += x[i + lane] * x[i + lane];
+  float sum = 0.0f;
+  for (const float lane : lanes) sum += lane;
+  for (; i < width; ++i) sum += x[i] * x[i];
+  return sum;
+}
+
+TENON_TIERS void scaled(const float* x, const float* weight, float scale, float* y, std::int64_t width) {
+  for (std::int64_t i = 0; i < width; ++i) y[i] = x[i] * scale * weight[i];
+}
+
+TENON_TIERS void rotate(float* x, const float* cos, const float* sin, std::int64_t half) {
+  for (std::int64_t i = 0; i < half; ++i) {
+    const float first = x[i], second = x[i + half];
+    x[i] = first * cos[i] - second * sin[i];
+    x[i + half] = second * cos[i] + first * sin[i];
+  }
+}
+
+template <class Body>
+void for_rows(std::int64_t rows, std::int64_t width, Body&& body) {
+  at::parallel_for(0, rows, std::max<std::int64_t>(1, kGrain / std::max<std::int64_t>(width, 1)), body);
+}
+
+} // namespace
+
+void rms_norm_rows(const float* x, const float* weight, float* y, std::int64_t rows, std::int64_t width, double eps) {
+  for_rows(rows, width, [&](std::int64_t first, std::int64_t last) {
+    for (std::int64_t row = first; row < last; ++row) {
+      const float* from = x + row * width;
+      const auto mean = static_cast<double>(sum_of_squares(from, width)) / static_cast<double>(width);
+      scaled(from, weight, static_cast<float>(1.0 / std::sqrt(mean + eps)), y + row * width, width);
+    }
+  });
+}
+
+void rotate_rows(float* x, const float* cos, const float* sin, std::int64_t rows, std::int64_t heads,
+                 std::int64_t head_dim) {
+  const std::int64_t half = head_dim / 2;
+  for_rows(rows, heads * head_dim, [&](std::int64_t first, std::int64_t last) {
+    for (std::int64_t row = first; row < last; ++row)
+      for (std::int64_t head = 0; head < heads; ++head)
+        rotate(x + (row * heads + head) * head_dim, cos + row * half, sin + row * half, half);
+  });
+}
+
+} // namespace tenon

@@ -1,0 +1,19 @@
+// Elementwise work on rows of float32, one pass over memory each: where LibTorch would make four or five.
+//
+// Rows are contiguous. Every output element has one order of summation, whatever the number of rows or threads.
+// Thread: pure functions; they use LibTorch's pool.
+#pragma once
+
+#include <cstdint>
+
+namespace tenon {
+
+// y = x / sqrt(mean(x^2) + eps) * weight over each row of `width`. x and y may be the same.
+void rms_norm_rows(const float* x, const float* weight, float* y, std::int64_t rows, std::int64_t width, double eps);
+
+// Turns pairs (i, i + D/2) of every head by the angles of its row, in place. x: (rows, heads, head_dim);
+// cos and sin: (rows, head_dim / 2).
+void rotate_rows(float* x, const float* cos, const float* sin, std::int64_t rows, std::int64_t heads,
+                 std::int64_t head_dim);
+
+} // namespace tenon
