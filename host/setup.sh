@@ -43,8 +43,8 @@ system_packages() {
     exit 1
   fi
   say "setup: installing ${missing[*]}"
-  apt-get update -q >&2
-  DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${missing[@]}" >&2
+  { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${missing[@]}"; } \
+    >"$deps/apt.log" 2>&1 || { cat "$deps/apt.log" >&2 && exit 1; }
 }
 
 pip() { "$deps/venv/bin/python" -m pip --disable-pip-version-check --retries 5 "$@"; }

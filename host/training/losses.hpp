@@ -15,7 +15,7 @@ class VocabularyLoss {
  public:
   // bfloat16: products in bfloat16, everything else float32. chunk_bytes bounds one buffer of logits.
   explicit VocabularyLoss(const at::Tensor& unembedding_VC, bool bfloat16 = false,
-                          std::int64_t chunk_bytes = std::int64_t{32} << 20);
+                          std::int64_t chunk_bytes = std::int64_t{64} << 20);
 
   // Mean over positions of -log p(target). Scalar float32, differentiable towards the features.
   at::Tensor cross_entropy(const at::Tensor& features_NC, const at::Tensor& targets_N) const;

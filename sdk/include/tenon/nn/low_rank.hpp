@@ -15,7 +15,7 @@ class LowRank : public Linear {
 
   Tensor forward(const Tensor& x) override {
     if (!is_training()) return operators::linear(x, packed());
-    return at::linear(x, weight, bias) + scale_ * at::linear(at::linear(x, a), b);
+    return at::linear(x, weight, bias) + at::linear(scale_ * at::linear(x, a), b); // scaled where it is narrow
   }
 
   Tensor a, b;
