@@ -62,9 +62,13 @@ std::vector<ExpertShare> expert_shares(const Session& session, std::size_t first
 
 std::string speed_text(const Session& session) {
   const Speed& speed = session.speed();
-  std::string text = fmt::format("read {} tokens at {:.1f} tokens/s", speed.prefill_tokens, speed.prefill_rate());
-  if (speed.decode_tokens > 0)
-    text += fmt::format(", wrote {} at {:.1f} tokens/s", speed.decode_tokens, speed.decode_rate());
+  std::string text;
+  const auto add = [&](const char* what, std::int64_t tokens, double rate) {
+    if (tokens > 0) text += fmt::format("{}{} {} at {:.1f} tokens/s", text.empty() ? "" : ", ", what, tokens, rate);
+  };
+  add("read", speed.prefill_tokens, speed.prefill_rate());
+  add("wrote", speed.decode_tokens,
+      speed.decode_rate()); // a prompt of one token counts here: it costs what writing does
   if (session.composition().experts().size() > 1)
     text += fmt::format("; {:.0f}% of expert work skipped", 100 * session.composition().experts().work.skipped());
   return text;

@@ -1,6 +1,7 @@
 #include "registry/base/schema.hpp"
 
 #include "registry/base/error.hpp"
+#include "registry/base/schema_words.hpp"
 
 #include <fmt/format.h>
 
@@ -122,15 +123,15 @@ class CircleFinder {
   std::unordered_set<const json::value*> sound_;
 };
 
-// valijson's "<root>[layers][0]" as the "/layers/0" that JsonReader writes.
-std::string path_of(const valijson::ValidationResults::Error& error) {
-  std::string path;
+// valijson's "<root>", "[layers]", "[0]" as "layers", "0".
+std::vector<std::string> path_of(const valijson::ValidationResults::Error& error) {
+  std::vector<std::string> path;
   for (std::size_t i = 1; i < error.context.size(); ++i) {
     const std::string& part = error.context[i];
     const bool bracketed = part.size() >= 2 && part.front() == '[' && part.back() == ']';
-    path += "/" + (bracketed ? part.substr(1, part.size() - 2) : part);
+    path.push_back(bracketed ? part.substr(1, part.size() - 2) : part);
   }
-  return path.empty() ? "/" : path;
+  return path;
 }
 
 // valijson says of every enclosing value that something inside it failed; the innermost line says what.
@@ -182,7 +183,8 @@ std::vector<std::string> Schema::problems(const json::value& value) const {
     lines.push_back(fmt::format("/: cannot be checked against {}: {}", compiled_->where, problem.what()));
   }
   for (valijson::ValidationResults::Error error; results.popError(error);) {
-    if (!is_echo(error.description)) lines.push_back(path_of(error) + ": " + error.description);
+    if (!is_echo(error.description))
+      lines.push_back(in_words(compiled_->source, value, path_of(error), error.description));
   }
   if (lines.empty()) lines.push_back("/: does not conform to " + compiled_->where);
   return lines;

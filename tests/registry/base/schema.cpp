@@ -43,6 +43,17 @@ TEST_CASE("each problem names its field") {
   CHECK_FALSE(text(R"([])").empty());
 }
 
+TEST_CASE("each problem says what was found and what is needed") {
+  const Schema schema(schema_value(), "acme.mlp");
+  const auto text = [&](const char* value) { return schema.problems(parse_json(value, "")).at(0); };
+  CHECK(text(R"({"rank":0})") == "/rank: found 0, need greater than or equal to 1");
+  CHECK(text(R"({"rank":"four"})") == "/rank: found \"four\", need integer");
+  CHECK(text(R"({})") == "/: the field \"rank\" is missing");
+  CHECK(text(R"({"rank":1,"rnak":2})") == "/: found the field \"rnak\", need one of rank, drop, inner, names");
+  CHECK(text(R"({"rank":1,"names":["q","v"]})") == "/names/1: found \"v\", need \"q\" or \"k\"");
+  CHECK(text(R"({"rank":1,"drop":true})") == "/drop: found true, need number");
+}
+
 TEST_CASE("defaults are filled in, nested and referred ones too, and never overwrite") {
   const Schema schema(schema_value(), "acme.mlp");
   const auto filled = schema.with_defaults(parse_json(R"({"rank":4})", ""));
