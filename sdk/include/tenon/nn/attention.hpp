@@ -5,6 +5,7 @@
 
 #include <tenon/nn/linear.hpp>
 #include <tenon/nn/rope.hpp>
+#include <tenon/nn/sequences.hpp>
 
 #include <functional>
 #include <memory>
@@ -57,17 +58,12 @@ class Attention : public torch::nn::Module {
 
   // Whole sequences of one length; gradient flows.
   Tensor training(const Tensor& q_NHD, const Tensor& k_NGD, const Tensor& v_NGD, c10::ArrayRef<Span> spans) {
-    const std::int64_t length = spans.at(0).length, count = static_cast<std::int64_t>(spans.size());
-    for (const Span& span : spans)
-      if (span.length != length || span.state || span.position != 0)
-        throw Failure(TENON_BAD_ARGUMENT, "training takes whole sequences of one length, without state");
-    const auto batch = [&](const Tensor& x) { return x.view({count, length, x.size(1), x.size(2)}); };
     const auto grouped = [&](const Tensor& x_BTGD) {
       return at::repeat_interleave(x_BTGD.transpose(1, 2), options_.heads / options_.kv_heads, 1);
     };
-    const Tensor y_BHTD = at::scaled_dot_product_attention(rope_.training(batch(q_NHD)).transpose(1, 2),
-                                                           grouped(rope_.training(batch(k_NGD))), grouped(batch(v_NGD)),
-                                                           {}, 0.0, /*is_causal=*/true);
+    const Tensor y_BHTD = at::scaled_dot_product_attention(rope_.training(batched(q_NHD, spans)).transpose(1, 2),
+                                                           grouped(rope_.training(batched(k_NGD, spans))),
+                                                           grouped(batched(v_NGD, spans)), {}, 0.0, /*is_causal=*/true);
     return y_BHTD.transpose(1, 2).reshape({q_NHD.size(0), options_.heads, options_.head_dim});
   }
 
