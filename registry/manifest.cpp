@@ -20,8 +20,7 @@ void require_schema(const Schema& schema, const json::value& value, const std::s
 
 Cut cut_at(const JsonReader& reader) {
   const Cut cut{reader.at("first").integer(), reader.at("last").integer()};
-  if (cut.first >= cut.last)
-    reader.fail("the cut " + std::to_string(cut.first) + ":" + std::to_string(cut.last) + " holds no layer");
+  if (cut.first >= cut.last) reader.fail("the cut " + cut.text() + " holds no layer");
   return cut;
 }
 
@@ -139,9 +138,20 @@ json::object header_json(Kind kind, const std::string& name, const Version& vers
   return object;
 }
 
-std::string cut_text(const Cut& cut) { return std::to_string(cut.first) + ":" + std::to_string(cut.last); }
-
 } // namespace
+
+Cut Cut::parse(const std::string& text) {
+  Cut cut;
+  const char* const end = text.data() + text.size();
+  const auto first = std::from_chars(text.data(), end, cut.first);
+  if (first.ec == std::errc() && first.ptr != end && *first.ptr == ':')
+    if (const auto last = std::from_chars(first.ptr + 1, end, cut.last); last.ec == std::errc() && last.ptr == end)
+      return cut;
+  throw Error(Code::usage, "cut", "found \"" + text + "\", need A:Z",
+              "for example 10:20, first layer included, last excluded");
+}
+
+std::string Cut::text() const { return std::to_string(first) + ":" + std::to_string(last); }
 
 ModelManifest ModelManifest::parse(const json::value& value, const std::string& where) {
   require_schema(model_schema(), value, where);
@@ -163,7 +173,7 @@ ModelManifest ModelManifest::parse(const json::value& value, const std::string& 
                 .dtype = reader.at("dtype").string(),
                 .positions = reader.at("positions").string()};
   if (m.contract.cut.last > m.layers)
-    reader.at("cut").fail("the cut " + cut_text(m.contract.cut) + " reaches beyond " + std::to_string(m.layers) +
+    reader.at("cut").fail("the cut " + m.contract.cut.text() + " reaches beyond " + std::to_string(m.layers) +
                           " layers");
   m.base_name = name_at(base.at("name"), Kind::expert);
   if (base.has("version")) m.base_version = version_at(base.at("version"));
@@ -254,7 +264,7 @@ std::vector<Refusal> contract_refusals(const std::string& expert, const ModelCon
   constexpr const char* retrain = "choose an expert made for this model, or train this one again for it";
   compare(rules::kModel, "model weights", a.model_digest, b.model_digest, retrain);
   compare(rules::kBase, "base weights", a.base_digest, b.base_digest, retrain);
-  compare(rules::kContract, "cut", cut_text(a.cut), cut_text(b.cut), retrain);
+  compare(rules::kContract, "cut", a.cut.text(), b.cut.text(), retrain);
   compare(rules::kContract, "width", std::to_string(a.width), std::to_string(b.width), retrain);
   compare(rules::kContract, "tokenizer", a.tokenizer_digest, b.tokenizer_digest, retrain);
   compare(rules::kContract, "dtype", a.dtype, b.dtype, retrain);

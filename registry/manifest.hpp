@@ -20,6 +20,10 @@ namespace tenon {
 
 struct Cut {
   std::int64_t first = 0, last = 0; // A:Z; first middle layer included, last excluded
+
+  // "10:20". Errors: usage.
+  static Cut parse(const std::string& text);
+  std::string text() const;
   bool operator==(const Cut&) const = default;
 };
 

@@ -136,6 +136,8 @@ void add_expert_train(CLI::App& app, Context& context) {
   command->add_option("--out", settings->out, "Where it goes; by default a folder of its name here")->type_name("DIR");
   examples(*command, {"tenon expert train legal --model smollm2 --arch tenon.low_rank --set rank=16 --data docs/",
                       "tenon expert train legal --plan plan.json --set train.steps=500",
+                      "tenon expert train lent --model smollm2 --arch tenon.imported_on_base --set from.model=other "
+                      "--set from.layers=4:8 --data docs/",
                       "A stopped training goes on when the same command is run again."});
   command->callback([settings, &context] { train(*settings, context); });
 }

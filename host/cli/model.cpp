@@ -20,20 +20,6 @@ struct Settings {
   std::uint64_t seed = 0;
 };
 
-Cut parse_cut(const std::string& text) {
-  const auto colon = text.find(':');
-  try {
-    std::size_t used = 0;
-    if (colon == std::string::npos) throw std::invalid_argument(text);
-    const std::int64_t first = std::stoll(text.substr(0, colon), &used), last = std::stoll(text.substr(colon + 1));
-    if (used != colon) throw std::invalid_argument(text);
-    return {first, last};
-  } catch (const std::exception&) {
-    throw Error(Code::usage, "cut", "found \"" + text + "\", need A:Z",
-                "for example --cut 10:20, first layer included, last excluded");
-  }
-}
-
 // smollm2-135m for SmolLM2-135M-Instruct.Q4_1.gguf would be a guess; the file's stem in small letters is not.
 std::string name_from(const std::filesystem::path& source) {
   std::string name = source.stem().string();
@@ -76,7 +62,7 @@ void import(const WholeModel& whole, const Settings& settings, const std::string
   const Staging staging(context.home);
   ImportOptions options;
   options.name = name;
-  options.cut = parse_cut(settings.cut);
+  options.cut = Cut::parse(settings.cut);
   options.calibration = calibration_texts(settings, context);
   options.staging = staging.path();
   options.cache = context.home.cache();

@@ -60,6 +60,7 @@ constexpr std::string_view kSchema = R"json({
           {"type": "object", "additionalProperties": false, "required": ["window"],
            "properties": {"window": {"type": "integer", "minimum": 1, "maximum": 1048576}}}]},
         "uses": {"type": "array", "items": {"enum": ["base.output"]}, "uniqueItems": true},
+        "imports": {"const": "layers"},
         "widths": {"oneOf": [
           {"const": "any"},
           {"type": "array", "items": {"type": "integer", "minimum": 1}, "minItems": 1, "maxItems": 256},
@@ -123,6 +124,7 @@ ArchitectureFacts architecture_of(const JsonReader& reader) {
     out.context = ExpertContext::parse(context.string());
   }
   out.uses = texts(reader, "uses");
+  out.imports_layers = reader.has("imports");
   out.widths = widths_of(reader);
   out.devices = texts(reader, "devices");
   out.precisions = texts(reader, "precisions");

@@ -61,6 +61,7 @@ struct ArchitectureFacts {
   json::object config; // JSON Schema with defaults
   ExpertContext context;
   std::vector<std::string> uses; // "base.output"
+  bool imports_layers = false;   // its blocks.<i> are cut from a model's layers when it is trained
   Widths widths;
   std::vector<std::string> devices;       // "cpu"
   std::vector<std::string> precisions;    // "float32", "bfloat16"

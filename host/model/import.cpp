@@ -15,14 +15,6 @@
 namespace tenon {
 namespace {
 
-constexpr const char* kMiddlePrefix = "blocks.";
-
-// The layer a tensor belongs to, or -1: "blocks.12.attention.q.weight" is 12.
-std::int64_t layer_of(const std::string& name) {
-  if (name.rfind(kMiddlePrefix, 0) != 0) return -1;
-  return std::stoll(name.substr(7));
-}
-
 struct Parts {
   std::vector<StoredTensor> ends, middle; // the middle renamed, so that its first block is block 0
 };
@@ -36,7 +28,7 @@ Parts cut_tensors(const WholeModel& whole, const Cut& cut) {
       continue;
     }
     StoredTensor moved = tensor;
-    moved.name = kMiddlePrefix + std::to_string(layer - cut.first) + tensor.name.substr(tensor.name.find('.', 7));
+    moved.name = name_in_stack(tensor.name, cut.first);
     parts.middle.push_back(std::move(moved));
   }
   return parts;
@@ -44,9 +36,7 @@ Parts cut_tensors(const WholeModel& whole, const Cut& cut) {
 
 void check_cut(const Cut& cut, std::int64_t layers) {
   if (0 <= cut.first && cut.first < cut.last && cut.last <= layers) return;
-  throw Error(Code::usage, "cut",
-              "found " + std::to_string(cut.first) + ":" + std::to_string(cut.last) +
-                  ", this model has layers 0:" + std::to_string(layers),
+  throw Error(Code::usage, "cut", "found " + cut.text() + ", this model has layers 0:" + std::to_string(layers),
               "choose --cut A:Z with 0 <= A < Z <= " + std::to_string(layers));
 }
 
@@ -152,7 +142,7 @@ WholeModel random_model(const ModelShape& shape, std::uint64_t seed) {
                     f = n(shape.ffn_width), v = n(shape.vocab);
   add("embed.weight", {v, c});
   for (std::int64_t i = 0; i < shape.layers; ++i) {
-    const std::string block = kMiddlePrefix + std::to_string(i) + ".";
+    const std::string block = "blocks." + std::to_string(i) + ".";
     add(block + "attention_norm.weight", {c});
     add(block + "attention.q.weight", {q, c});
     add(block + "attention.k.weight", {k, c});
@@ -199,11 +189,7 @@ ImportedModel import_model(const WholeModel& whole, const ImportOptions& options
     return Weights::open(path, "sha256:" + sha256_file(path), options.cache, stage("convert"));
   };
   const Weights ends = open(model_folder), middle = open(base_folder);
-  const WeightSource source = [&](const std::string& name) {
-    const std::int64_t layer = layer_of(name);
-    if (layer < options.cut.first || layer >= options.cut.last) return ends.at(name);
-    return middle.at(kMiddlePrefix + std::to_string(layer - options.cut.first) + name.substr(name.find('.', 7)));
-  };
+  const WeightSource source = rejoined_weights(ends, middle, options.cut);
   ImportedModel out;
   out.proven_positions = prove_rejoined(whole.shape, options.cut, source, d0.tokens);
   out.calibration_tokens = static_cast<std::int64_t>(d0.tokens.tokens().size());

@@ -5,7 +5,34 @@
 #include <ATen/ATen.h>
 #include <tenon/nn/transformer.hpp>
 
+#include <charconv>
+#include <string_view>
+
 namespace tenon {
+namespace {
+
+constexpr std::string_view kBlocks = "blocks.";
+
+} // namespace
+
+std::int64_t layer_of(const std::string& name) {
+  std::int64_t layer = -1;
+  if (name.starts_with(kBlocks)) std::from_chars(name.data() + kBlocks.size(), name.data() + name.size(), layer);
+  return layer;
+}
+
+std::string name_in_stack(const std::string& name, std::int64_t first) {
+  const std::int64_t layer = layer_of(name);
+  return layer < 0 ? name
+                   : std::string(kBlocks) + std::to_string(layer - first) + name.substr(name.find('.', kBlocks.size()));
+}
+
+WeightSource rejoined_weights(const Weights& ends, const Weights& middle, const Cut& cut) {
+  return [&ends, &middle, cut](const std::string& name) {
+    const std::int64_t layer = layer_of(name);
+    return layer < cut.first || layer >= cut.last ? ends.at(name) : middle.at(name_in_stack(name, cut.first));
+  };
+}
 
 at::Tensor uncut_logits(const ModelShape& shape, const WeightSource& weights, const Batch& batch) {
   at::NoGradGuard no_grad;

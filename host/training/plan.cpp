@@ -54,6 +54,12 @@ TrainingPlan::Train read_train(const JsonReader& reader) {
   return train;
 }
 
+std::optional<TrainingPlan::From> read_from(const JsonReader& reader) {
+  if (!reader.has("from")) return std::nullopt;
+  const JsonReader from = reader.at("from");
+  return TrainingPlan::From{from.at("model").string(), Cut::parse(from.at("layers").string())};
+}
+
 } // namespace
 
 TrainingPlan TrainingPlan::parse(const json::value& value, const std::string& where) {
@@ -68,12 +74,14 @@ TrainingPlan TrainingPlan::parse(const json::value& value, const std::string& wh
   plan.version = reader.at("version").string();
   plan.summary = reader.at("summary").string();
   plan.license = reader.at("license").string();
+  plan.from = read_from(reader);
   plan.data = read_data(reader.at("data"));
   plan.general.blocks = reader.at("general").at("blocks").integer();
   const JsonReader row = reader.at("row"), streams = reader.at("streams");
   plan.row = {objective_of(row.at("objective").string()), row.at("l2").number(), row.at("learning_rate").number(),
               row.at("max_positions").integer()};
   plan.train = read_train(reader.at("train"));
+  plan.stitch = {reader.at("stitch").at("ridge").number(), reader.at("stitch").at("max_positions").integer()};
   plan.streams = {streams.at("dtype").string() == "bfloat16", streams.at("budget_gib").number()};
   plan.checkpoint_every = reader.at("checkpoint_every").integer();
   plan.evaluate_every = reader.at("evaluate_every").integer();

@@ -7,8 +7,10 @@
 #pragma once
 
 #include "registry/base/json.hpp"
+#include "registry/manifest.hpp"
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -22,6 +24,12 @@ struct TrainingPlan {
   std::string plugin;  // "acme.memory@^1"; empty: whichever plugin has the architecture
   json::object config; // the expert's own
   std::string version, summary, license;
+
+  struct From {
+    std::string model;
+    Cut layers;
+  };
+  std::optional<From> from; // where an imported expert's blocks come from
 
   struct Data {
     std::vector<std::string> paths;
@@ -42,6 +50,10 @@ struct TrainingPlan {
     double learning_rate, floor, weight_decay, clip, kl_weight, alone_share;
     bool bfloat16;
   } train;
+  struct Stitch {
+    double ridge;
+    std::int64_t max_positions; // of each text
+  } stitch;
   struct StreamOptions {
     bool bfloat16;
     double budget_gib;

@@ -18,6 +18,14 @@ constexpr const char* kPlanSchema = R"json({
     "version": {"type": "string", "minLength": 1, "maxLength": 128, "default": "1.0.0"},
     "summary": {"type": "string", "maxLength": 1000, "default": ""},
     "license": {"type": "string", "maxLength": 200, "default": ""},
+    "from": {
+      "type": "object", "additionalProperties": false, "required": ["model", "layers"],
+      "description": "where the blocks of an imported expert come from",
+      "properties": {
+        "model": {"type": "string", "minLength": 1, "maxLength": 256, "description": "NAME or NAME@RANGE, with the same tokenizer"},
+        "layers": {"type": "string", "maxLength": 32, "description": "A:Z of the whole model, Z excluded"}
+      }
+    },
     "data": {
       "type": "object", "additionalProperties": false, "required": ["paths"], "default": {},
       "properties": {
@@ -44,6 +52,15 @@ constexpr const char* kPlanSchema = R"json({
         "l2": {"type": "number", "minimum": 0, "default": 0.01},
         "learning_rate": {"type": "number", "exclusiveMinimum": 0, "default": 0.003, "description": "for ntp and joint"},
         "max_positions": {"type": "integer", "minimum": 1, "default": 40960, "description": "of each class"}
+      }
+    },
+    "stitch": {
+      "type": "object", "additionalProperties": false, "default": {},
+      "properties": {
+        "ridge": {"type": "number", "exclusiveMinimum": 0, "default": 0.000001,
+                  "description": "of the stitches' least squares, each input at its own scale"},
+        "max_positions": {"type": "integer", "minimum": 1, "default": 16384,
+                          "description": "of the training text, and again of general text"}
       }
     },
     "train": {

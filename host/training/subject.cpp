@@ -64,8 +64,8 @@ json::object complete_config(const ArchitectureFacts& facts, const json::object&
   }
 }
 
-ExpertManifest draft_manifest(const TrainingPlan& plan, const std::string& name, const Plugin& plugin,
-                              const Model& model) {
+ExpertManifest draft_manifest(const TrainingPlan& plan, const std::string& name, const Subject& subject) {
+  const Plugin& plugin = *subject.plugin;
   const ArchitectureFacts& facts = *plugin.facts.architecture(plan.architecture);
   ExpertManifest manifest;
   manifest.name = name;
@@ -74,8 +74,8 @@ ExpertManifest draft_manifest(const TrainingPlan& plan, const std::string& name,
   manifest.license = plan.license;
   manifest.plugin = PackageRequest::parse(plugin.facts.name + "@^" + plugin.facts.version.text());
   manifest.architecture = plan.architecture;
-  manifest.config = complete_config(facts, plan.config, plugin);
-  manifest.contract = model.contract();
+  manifest.config = complete_config(facts, subject.source ? subject.source->config(plan.config) : plan.config, plugin);
+  manifest.contract = subject.model->contract();
   manifest.context = facts.context.text();
   manifest.uses = facts.uses;
   return manifest;
@@ -92,7 +92,8 @@ void judge_subject(const Subject& subject, const Loader& loader, bool bfloat16) 
   if (const auto refusal = first_refusal(candidate, 6, 6)) throw refusal->to_error();
 }
 
-// Shared tensors get the base's memory; the others stay in the expert's own, and are born.
+// Shared tensors get the base's memory; the others stay in the expert's own, and are born; blocks cut from a model are
+// its copies.
 void bind_new(const Subject& subject, std::uint64_t seed) {
   for (const ExpertParameter& parameter : subject.expert->parameters()) {
     if (!parameter.shared) continue;
@@ -103,6 +104,7 @@ void bind_new(const Subject& subject, std::uint64_t seed) {
     subject.expert->bind(parameter.name, weights->at(*parameter.shared));
   }
   subject.expert->initialize(seed);
+  if (subject.source) subject.source->copy_into(*subject.expert);
 }
 
 } // namespace
@@ -153,7 +155,9 @@ Subject open_subject(const Loader& loader, const std::vector<fs::path>& dev, con
   subject.plugin = &find_plugin(loader, dev, plan.architecture, plan.plugin);
   subject.model = loader.model(subject.model_entry);
   subject.base = loader.base(*subject.model);
-  subject.manifest = draft_manifest(plan, name, *subject.plugin, *subject.model);
+  subject.source = open_source(loader, plan, *subject.plugin->facts.architecture(plan.architecture), subject.model,
+                               subject.model_entry, subject.base);
+  subject.manifest = draft_manifest(plan, name, subject);
   judge_subject(subject, loader, plan.train.bfloat16);
   subject.expert = loader.create(*subject.plugin, plan.architecture, subject.manifest.config, *subject.model,
                                  &subject.base.manifest, name);

@@ -5,6 +5,7 @@
 #include "host/composition/loader.hpp"
 #include "host/training/optimizer.hpp"
 #include "host/training/plan.hpp"
+#include "host/training/source.hpp"
 
 #include <filesystem>
 #include <memory>
@@ -23,7 +24,8 @@ struct Subject {
   std::shared_ptr<const Model> model;
   ExpertPackage base; // ready for inference
   const Plugin* plugin = nullptr;
-  ExpertManifest manifest; // of the new expert, without weights, row and evidence
+  std::optional<Source> source; // where an imported expert's blocks come from
+  ExpertManifest manifest;      // of the new expert, without weights, row and evidence
   std::shared_ptr<LoadedExpert> expert;
 
   // The expert's own parameters, which train. Errors: plugin (none).

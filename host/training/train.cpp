@@ -7,6 +7,7 @@
 #include "host/training/evidence.hpp"
 #include "host/training/row_fit.hpp"
 #include "host/training/run_folder.hpp"
+#include "host/training/stitches.hpp"
 #include "host/training/trainer.hpp"
 #include "registry/base/error.hpp"
 #include "registry/base/files.hpp"
@@ -50,6 +51,7 @@ class Training {
   Streams held_out_streams(const CorpusSplit& text) const;
   std::optional<Streams> general_streams() const;
   Row first_row(const Streams& domain, const std::optional<Streams>& general) const;
+  void first_stitches(const Streams& domain, const std::optional<Streams>& general) const;
   void save(const Trainer& trainer, std::int64_t step, const TrainingIdentity& identity) const;
   void steps(Trainer& trainer, std::int64_t first, const TrainingIdentity& identity, const Streams& held_out,
              TrainingResult& result);
@@ -85,12 +87,14 @@ CorpusSplit Training::read_text() const {
 }
 
 TrainingIdentity Training::identity(const CorpusSplit& text) const {
-  return {{"plan", plan_.digest()},
-          {"text", text.digest},
-          {"model", subject_.manifest.contract.model_digest},
-          {"base", subject_.manifest.contract.base_digest},
-          {"expert name", job_.name},
-          {"plugin", subject_.plugin->digest}};
+  TrainingIdentity ids = {{"plan", plan_.digest()},
+                          {"text", text.digest},
+                          {"model", subject_.manifest.contract.model_digest},
+                          {"base", subject_.manifest.contract.base_digest},
+                          {"expert name", job_.name},
+                          {"plugin", subject_.plugin->digest}};
+  if (subject_.source) ids["source"] = subject_.source->digest();
+  return ids;
 }
 
 Streams Training::streams(const Shard& shard, std::vector<std::uint32_t> order, const std::string& order_name,
@@ -144,6 +148,14 @@ Row Training::first_row(const Streams& domain, const std::optional<Streams>& gen
   hooks_.say(fmt::format("row: tells this text from general text at {:.1f}% of positions (log-loss {:.3f}, {} rounds)",
                          100.0 * fit.accuracy, fit.loss, fit.iterations));
   return fit.row;
+}
+
+void Training::first_stitches(const Streams& domain, const std::optional<Streams>& general) const {
+  const StitchFit fit = fit_stitches(subject_, domain, general, plan_.stitch, hooks_);
+  if (fit.down)
+    hooks_.say(fmt::format("stitch down: leaves {:.2f}% of the stream's variance in {} unexplained", 100.0 * *fit.down,
+                           subject_.source->title()));
+  if (fit.up) hooks_.say(fmt::format("stitch up: leaves {:.2f}% of the base's variance unexplained", 100.0 * *fit.up));
 }
 
 void Training::save(const Trainer& trainer, std::int64_t step, const TrainingIdentity& identity) const {
@@ -254,6 +266,7 @@ TrainingResult Training::run() {
   const Streams domain = domain_streams(text), held_out = held_out_streams(text);
   const std::optional<Streams> general = general_streams();
   const Row row = begun ? Row{at::zeros_like(subject_.model->statistics().mean_C), 0.0} : first_row(domain, general);
+  if (!begun) first_stitches(domain, general);
   Trainer trainer(plan_, subject_, domain, general, row);
   if (begun)
     read_checkpoint(folder_.checkpoint(), trainer.tensors());

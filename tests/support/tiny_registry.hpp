@@ -49,20 +49,29 @@ class TinyRegistry {
       write_file(path() / "calibration" / kind / "text.txt", made_up_text(kind, 20000));
     for (const char* plugin : {"tenon_transformer.so", "tenon_low_rank.so"})
       registry.publish(plugin_draft(std::filesystem::path(TENON_PLUGINS) / plugin));
+    add_model("tiny", random_model(shape(), 7), {1, 3});
+    write_file(path() / "sums" / "sums.txt", sums_text(40000));
+  }
+
+  static ModelShape shape() {
     ModelShape shape;
     shape.width = 32, shape.layers = 4, shape.heads = 4, shape.kv_heads = 2, shape.head_dim = 8, shape.ffn_width = 48;
-    shape.vocab = random_vocabulary();
+    shape.vocab = Tokenizer(byte_tokenizer()).vocab_size();
     shape.tied = true;
+    return shape;
+  }
+
+  // Cuts the model and publishes it and its base.
+  void add_model(const std::string& name, const WholeModel& whole, const Cut& cut) const {
     ImportOptions options;
-    options.name = "tiny";
-    options.cut = {1, 3};
+    options.name = name;
+    options.cut = cut;
     options.calibration = {path() / "calibration"};
-    options.staging = path() / "staging";
+    options.staging = path() / "staging" / name;
     options.cache = cache();
-    const ImportedModel imported = import_model(random_model(shape, 7), options);
+    const ImportedModel imported = import_model(whole, options);
     registry.publish(imported.base);
     registry.publish(imported.model);
-    write_file(path() / "sums" / "sums.txt", sums_text(40000));
   }
 
   std::filesystem::path path() const { return scratch_.path(); }
@@ -72,7 +81,6 @@ class TinyRegistry {
   }
 
  private:
-  static std::int64_t random_vocabulary() { return Tokenizer(byte_tokenizer()).vocab_size(); }
   Scratch scratch_;
 
  public:

@@ -53,6 +53,10 @@ TEST_CASE("facts say everything that a host decides by") {
   CHECK(conv->context.text() == "window(4)");
   CHECK(conv->uses_base_output());
   CHECK(conv->working_bytes_per_row == 4096);
+  CHECK_FALSE(conv->imports_layers);
+  CHECK(Facts::parse(with("\"context\"", "\"imports\": \"layers\", \"context\""), "conv.so")
+            .architecture("acme.conv")
+            ->imports_layers);
   CHECK(facts.architecture("acme.other") == nullptr);
 }
 

@@ -7,7 +7,7 @@
 #include "registry/base/error.hpp"
 #include "registry/base/sha256.hpp"
 #include "tests/support/tiny_model.hpp"
-#include "tests/support/tiny_registry.hpp"
+#include "tests/support/tiny_plan.hpp"
 
 #include <ATen/ATen.h>
 #include <unistd.h>
@@ -24,17 +24,8 @@ const test::TinyRegistry& tiny() {
   return one;
 }
 
-// A small plan; assignments as for --set.
-TrainingPlan plan_with(std::vector<std::string> assignments) {
-  json::object plan = {{"architecture", "tenon.low_rank"},
-                       {"model", "tiny"},
-                       {"data", {{"paths", json::array{(tiny().path() / "sums").string()}}}}};
-  for (const char* standard :
-       {"data.sequence_length=32", "data.held_out_blocks=12", "data.max_tokens=3000", "general.blocks=12",
-        "evaluate_blocks=8", "train.steps=20", "checkpoint_every=5", "rank=2"})
-    set_field(plan, standard);
-  for (const std::string& assignment : assignments) set_field(plan, assignment);
-  return TrainingPlan::parse(plan, "plan");
+TrainingPlan plan_with(const std::vector<std::string>& assignments) {
+  return test::tiny_plan(tiny(), "tenon.low_rank", assignments, {"rank=2"});
 }
 
 struct Run {
