@@ -97,10 +97,14 @@ void add_opening_options(CLI::App& command, OpeningSettings& settings) {
       ->type_name("PATH");
 }
 
+Loader make_loader(const OpeningSettings& settings, const Context& context) {
+  return Loader(Registry(context.registry()),
+                {context.home.store(), context.home.cache(), {settings.dev.begin(), settings.dev.end()}});
+}
+
 std::unique_ptr<Composition> open_composition(const OpeningSettings& settings, Context& context) {
-  const Registry registry(context.registry());
-  const Loader loader(registry,
-                      {context.home.store(), context.home.cache(), {settings.dev.begin(), settings.dev.end()}});
+  const Loader loader = make_loader(settings, context);
+  const Registry& registry = loader.registry();
   Composition::Options options;
   options.strict = settings.strict;
   options.say = [&context](const std::string& line) { context.out.warn(line); };

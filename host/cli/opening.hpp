@@ -18,6 +18,9 @@ struct OpeningSettings {
 };
 void add_opening_options(CLI::App& command, OpeningSettings& settings);
 
+// What loads for this command: the registry in use, and the plugins given with --dev.
+Loader make_loader(const OpeningSettings& settings, const Context& context);
+
 // A composition runs as its lock says; where composition.json has moved on, that is said. With --locked it is refused,
 // as is a yanked package, and every blob is hashed again first. Errors: not_found, naming what there is; those of
 // loading.

@@ -71,14 +71,17 @@ void check_finite(const at::Tensor& y_NC, const LoadedExpert& expert) {
 
 std::vector<Arm> make_arms(const Composition& composition, const at::Tensor& h_NC, const Batch& batch,
                            const ArmOptions& options) {
-  const std::size_t experts = composition.packages().size();
-  const auto name = [&](std::size_t slot) { return composition.packages()[slot].entry.name; };
+  const std::size_t experts = composition.packages().size(), columns = experts + options.versus.size();
+  const auto name = [&](std::size_t slot) {
+    return slot < experts ? composition.packages()[slot].entry.name : options.versus[slot - experts];
+  };
   std::vector<Arm> arms = {{"base", {constant(batch, only(experts, 0))}},
                            {"composed", {composition.router().strengths(h_NC, batch)}}};
+  for (std::size_t slot = 1; slot < columns; ++slot)
+    arms.push_back({"alone:" + name(slot), {constant(batch, only(columns, slot))}});
   if (experts == 1) return arms;
-  for (std::size_t slot = 1; slot < experts; ++slot)
-    arms.push_back({"alone:" + name(slot), {constant(batch, only(experts, slot))}});
-  arms.push_back({"uniform", {constant(batch, std::vector<float>(experts, 1.0f / static_cast<float>(experts)))}});
+  if (options.uniform)
+    arms.push_back({"uniform", {constant(batch, std::vector<float>(experts, 1.0f / static_cast<float>(experts)))}});
   if (options.random_rows > 0) {
     arms.push_back({"random", {}});
     for (std::int64_t i = 0; i < options.random_rows; ++i)
@@ -90,7 +93,8 @@ std::vector<Arm> make_arms(const Composition& composition, const at::Tensor& h_N
   return arms;
 }
 
-std::vector<at::Tensor> dense_outputs(Experts& experts, const at::Tensor& h_NC, const Batch& batch) {
+std::vector<at::Tensor> dense_outputs(Experts& experts, const at::Tensor& h_NC, const Batch& batch,
+                                      const LoadedExperts& versus) {
   at::NoGradGuard no_grad;
   const auto spans = batch.spans([](Sequence& sequence) -> ModuleState& { return sequence.experts[0]; });
   std::vector<at::Tensor> outputs = {experts[0].forward(h_NC, {}, spans)};
@@ -106,12 +110,16 @@ std::vector<at::Tensor> dense_outputs(Experts& experts, const at::Tensor& h_NC, 
       experts.fault(slot, error);
     }
   }
+  for (const auto& expert : versus) {
+    outputs.push_back(expert->forward(h_NC, outputs[0], spans));
+    check_finite(outputs.back(), *expert);
+  }
   return outputs;
 }
 
 at::Tensor mix(const at::Tensor& w_NE, const std::vector<at::Tensor>& outputs_NC) {
   at::Tensor m_NC = at::zeros_like(outputs_NC[0]);
-  for (std::size_t slot = 0; slot < outputs_NC.size(); ++slot) {
+  for (std::size_t slot = 0; slot < static_cast<std::size_t>(w_NE.size(1)); ++slot) {
     const Chosen chosen = choose(w_NE, slot);
     if (chosen.empty()) continue;
     const at::Tensor y_KC = outputs_NC[slot].index_select(0, chosen.rows_K);
@@ -137,24 +145,6 @@ Work sparse_work(const at::Tensor& w_NE, const Experts& experts, const Batch& ba
     work.run_rows += base_until;
   }
   return work;
-}
-
-at::Tensor next_token_nll(const Head& head, const at::Tensor& m_NC, const Batch& batch, std::int64_t chunk) {
-  at::NoGradGuard no_grad;
-  const std::int64_t length = batch.rows.at(0).length, count = static_cast<std::int64_t>(batch.rows.size());
-  const auto but_last = [&](const at::Tensor& x) {
-    return x.unflatten(0, {count, length}).narrow(1, 0, length - 1).flatten(0, 1);
-  };
-  const at::Tensor features = but_last(head.features(m_NC, batch));
-  const at::Tensor targets = batch.tokens_N.view({count, length}).narrow(1, 1, length - 1).flatten();
-  at::Tensor nll = at::empty({targets.size(0)}, at::kDouble);
-  for (std::int64_t first = 0; first < targets.size(0); first += chunk) {
-    const std::int64_t rows = std::min(chunk, targets.size(0) - first);
-    const at::Tensor logits = head.logits(features.narrow(0, first, rows));
-    const at::Tensor hit = logits.gather(1, targets.narrow(0, first, rows).unsqueeze(1)).squeeze(1);
-    nll.narrow(0, first, rows).copy_(logits.logsumexp(1) - hit);
-  }
-  return nll.view({count, length - 1});
 }
 
 } // namespace tenon

@@ -2,6 +2,7 @@
 
 #include <boost/math/distributions/students_t.hpp>
 
+#include <algorithm>
 #include <cmath>
 
 namespace tenon {
@@ -48,6 +49,13 @@ Estimate pool(std::span<const Estimate> means) {
   if (sure) out.freedom = out.variance * out.variance / squares;
   set_interval(out);
   return out;
+}
+
+std::pair<double, double> wilson_interval(double share, double count) {
+  constexpr double z = 1.959963984540054, squared = z * z;
+  const double scale = 1 / (1 + squared / count), centre = scale * (share + squared / (2 * count));
+  const double half = scale * z * std::sqrt(share * (1 - share) / count + squared / (4 * count * count));
+  return {std::max(0.0, centre - half), std::min(1.0, centre + half)};
 }
 
 } // namespace tenon

@@ -4,6 +4,7 @@
 
 #include <optional>
 #include <span>
+#include <utility>
 
 namespace tenon {
 
@@ -20,5 +21,8 @@ Estimate estimate(std::span<const double> values);
 // The mean of `means` with equal weights, whatever the sizes behind them; degrees of freedom after Welch and
 // Satterthwaite.
 Estimate pool(std::span<const Estimate> means);
+
+// 95% bounds of a share of `count` trials: Wilson's score interval (Wilson, 1927), which stays inside [0, 1].
+std::pair<double, double> wilson_interval(double share, double count);
 
 } // namespace tenon

@@ -1,12 +1,15 @@
 #include "host/evaluation/evaluate.hpp"
 
 #include "host/evaluation/arms.hpp"
+#include "host/evaluation/choice_scores.hpp"
+#include "host/evaluation/scorer.hpp"
+#include "host/evaluation/tally.hpp"
 
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cmath>
+#include <set>
 
 namespace tenon {
 namespace {
@@ -19,6 +22,14 @@ std::vector<std::size_t> spread(std::size_t there, std::int64_t wanted) {
   const std::size_t count = wanted > 0 ? std::min(there, static_cast<std::size_t>(wanted)) : there;
   std::vector<std::size_t> out(count);
   for (std::size_t i = 0; i < count; ++i) out[i] = i * there / count;
+  return out;
+}
+
+// `wanted` of the blocks, from the middle of each of as many stretches.
+std::vector<std::size_t> shown_of(const std::vector<std::size_t>& blocks, std::int64_t wanted) {
+  std::vector<std::size_t> out;
+  const std::size_t count = std::min(blocks.size(), static_cast<std::size_t>(std::max<std::int64_t>(wanted, 0)));
+  for (std::size_t i = 0; i < count; ++i) out.push_back(blocks[(2 * i + 1) * blocks.size() / (2 * count)]);
   return out;
 }
 
@@ -43,55 +54,41 @@ void check_corpus(const EvaluationCorpus& corpus, const Composition& composition
          "give more text, or a smaller --sequence-length");
 }
 
-// What one corpus adds up to, block after block.
-class Tally {
- public:
-  explicit Tally(std::vector<std::string> experts)
-      : experts_(std::move(experts)), strength_(experts_.size(), 0.0), strongest_(experts_.size(), 0) {}
+void check_input(const Composition& composition, const EvaluationInput& input, const EvaluationOptions& options) {
+  if (options.sequence_length < 2)
+    throw Error(Code::usage, kUnit, fmt::format("found sequence length {}, need at least 2", options.sequence_length));
+  if (input.corpora.empty() && input.choices.empty())
+    throw Error(Code::usage, kUnit, "found nothing to measure on, need a corpus or questions",
+                "give --data NAME=PATH or --choices FILE");
+  for (const EvaluationCorpus& corpus : input.corpora) check_corpus(corpus, composition, options);
+  std::set<std::string> names;
+  for (const ExpertPackage& package : composition.packages()) names.insert(package.entry.name);
+  for (const VersusExpert& one : input.versus)
+    if (!names.insert(one.name).second)
+      throw Error(Code::usage, kUnit, "found the name " + one.name + " twice",
+                  "give --versus another name: NAME=EXPERT");
+}
 
-  void add(const std::string& arm, const std::vector<double>& blocks) {
-    auto found = std::find_if(arms_.begin(), arms_.end(), [&](const ArmScore& score) { return score.arm == arm; });
-    if (found == arms_.end()) found = arms_.insert(arms_.end(), ArmScore{arm, {}, {}, {}});
-    found->block_nll.insert(found->block_nll.end(), blocks.begin(), blocks.end());
-  }
+EvaluatedExpert evaluated(const ExpertPackage& package, const std::string& name, bool is_base, bool composed) {
+  EvaluatedExpert out{name, package.entry.title(), package.manifest.architecture, ExpertForm::base, composed, 0, {}};
+  const std::vector<ExpertParameter> parameters = package.expert->parameters();
+  const bool shares = std::any_of(parameters.begin(), parameters.end(),
+                                  [](const ExpertParameter& parameter) { return parameter.shared.has_value(); });
+  if (!is_base) out.form = package.expert->uses_base_output() || shares ? ExpertForm::on_base : ExpertForm::replacing;
+  for (const FileRecord& file : package.entry.files_with_role("weights"))
+    out.state_bytes += static_cast<std::int64_t>(file.size_bytes);
+  const json::value* tokens = package.manifest.provenance.if_contains("training_tokens");
+  if (tokens && tokens->is_int64()) out.training_tokens = tokens->as_int64();
+  return out;
+}
 
-  void add_loads(const at::Tensor& w_NE, const Batch& batch) {
-    for (const BatchRows& rows : batch.rows) {
-      const at::Tensor w_TE = w_NE.narrow(0, rows.offset + 1, rows.length - 1);
-      const at::Tensor sums_E = w_TE.sum(0, false, at::kDouble), best_T = w_TE.argmax(1);
-      for (std::size_t slot = 0; slot < experts_.size(); ++slot) {
-        strength_[slot] += sums_E[static_cast<std::int64_t>(slot)].item<double>();
-        strongest_[slot] += best_T.eq(static_cast<std::int64_t>(slot)).sum().item<std::int64_t>();
-      }
-      positions_ += rows.length - 1;
-    }
-  }
-
-  void finish(CorpusScore& score) {
-    const std::vector<double> base = arms_.front().block_nll; // make_arms puts the base first
-    for (ArmScore& arm : arms_) {
-      std::vector<double> difference(base.size());
-      std::transform(arm.block_nll.begin(), arm.block_nll.end(), base.begin(), difference.begin(), std::minus<>());
-      arm.nll = estimate(arm.block_nll);
-      arm.versus_base = estimate(difference);
-      if (!std::isfinite(arm.nll.mean))
-        throw Error(Code::numeric, kUnit, score.name + ", " + arm.arm + ": the score is not finite");
-    }
-    const auto positions = static_cast<double>(positions_);
-    for (std::size_t slot = 0; slot < experts_.size(); ++slot)
-      score.loads.push_back(
-          {experts_[slot], strength_[slot] / positions, static_cast<double>(strongest_[slot]) / positions});
-    score.tokens = positions_;
-    score.arms = std::move(arms_);
-  }
-
- private:
-  std::vector<std::string> experts_;
-  std::vector<ArmScore> arms_;
-  std::vector<double> strength_;
-  std::vector<std::int64_t> strongest_;
-  std::int64_t positions_ = 0;
-};
+std::vector<EvaluatedExpert> evaluated_experts(const Composition& composition, const EvaluationInput& input) {
+  std::vector<EvaluatedExpert> out;
+  for (const ExpertPackage& package : composition.packages())
+    out.push_back(evaluated(package, package.entry.name, out.empty(), true));
+  for (const VersusExpert& one : input.versus) out.push_back(evaluated(one.package, one.name, false, false));
+  return out;
+}
 
 Batch batch_of(const Shard& shard, std::span<const std::size_t> blocks, std::int64_t length) {
   at::Tensor tokens_BT = at::empty({static_cast<std::int64_t>(blocks.size()), length}, at::kLong);
@@ -102,50 +99,56 @@ Batch batch_of(const Shard& shard, std::span<const std::size_t> blocks, std::int
   return Batch::whole(tokens_BT);
 }
 
-std::vector<double> means_of_blocks(const at::Tensor& nll_BT) {
-  const at::Tensor mean_B = nll_BT.mean(1).contiguous();
-  return {mean_B.data_ptr<double>(), mean_B.data_ptr<double>() + mean_B.numel()};
-}
-
-// Scores of strengths over one batch; equal strengths are scored once.
-class Scorer {
+// One evaluation of corpora: what stays the same from batch to batch.
+class CorpusScorer {
  public:
-  Scorer(const Head& head, const std::vector<at::Tensor>& outputs, const Batch& batch)
-      : head_(head), outputs_(outputs), batch_(batch) {}
+  CorpusScorer(Composition& composition, const EvaluationInput& input, const EvaluationOptions& options)
+      : composition_(composition),
+        options_(options),
+        arm_options_{options.random_rows, options.seed, true, options.removals, {}} {
+    for (const VersusExpert& one : input.versus) {
+      arm_options_.versus.push_back(one.name);
+      versus_.push_back(one.package.expert);
+    }
+  }
 
-  std::vector<double> operator()(const at::Tensor& w_NE) {
-    for (const auto& [known, score] : done_)
-      if (known.equal(w_NE)) return score;
-    return done_.emplace_back(w_NE, means_of_blocks(next_token_nll(head_, mix(w_NE, outputs_), batch_))).second;
+  void score(const Batch& batch, std::span<const std::size_t> blocks, Tally& tally, Work& work) {
+    at::NoGradGuard no_grad;
+    const at::Tensor h_NC = composition_.model().trunk().forward(batch);
+    const auto outputs = dense_outputs(composition_.experts(), h_NC, batch, versus_);
+    const std::vector<Arm> arms = make_arms(composition_, h_NC, batch, arm_options_);
+    tally.add(batch, blocks, arms, losses(arms, outputs, batch), composition_.model().tokenizer());
+    for (const Arm& arm : arms) {
+      if (arm.name != "composed") continue;
+      const Work here = sparse_work(arm.strengths_NE[0], composition_.experts(), batch);
+      work.dense_rows += here.dense_rows;
+      work.run_rows += here.run_rows;
+    }
   }
 
  private:
-  const Head& head_;
-  const std::vector<at::Tensor>& outputs_;
-  const Batch& batch_;
-  std::vector<std::pair<at::Tensor, std::vector<double>>> done_;
-};
-
-void score_batch(Composition& composition, const Batch& batch, const EvaluationOptions& options, Tally& tally,
-                 Work& work) {
-  at::NoGradGuard no_grad;
-  const at::Tensor h_NC = composition.model().trunk().forward(batch);
-  const std::vector<at::Tensor> outputs = dense_outputs(composition.experts(), h_NC, batch);
-  Scorer scorer(composition.model().head(), outputs, batch);
-  for (const Arm& arm : make_arms(composition, h_NC, batch, {options.random_rows, options.seed, options.removals})) {
-    std::vector<double> mean(batch.rows.size(), 0.0);
-    for (const at::Tensor& w_NE : arm.strengths_NE) {
-      const std::vector<double> score = scorer(w_NE);
-      for (std::size_t i = 0; i < mean.size(); ++i) mean[i] += score[i] / static_cast<double>(arm.strengths_NE.size());
+  // Of each arm, (B,T-1): the mean over its strengths.
+  std::vector<at::Tensor> losses(const std::vector<Arm>& arms, const std::vector<at::Tensor>& outputs,
+                                 const Batch& batch) const {
+    std::vector<at::Tensor> mixes, out;
+    for (const Arm& arm : arms)
+      for (const at::Tensor& w_NE : arm.strengths_NE) mixes.push_back(mix(w_NE, outputs));
+    const std::vector<at::Tensor> nll_P = Scorer(composition_.model().head(), batch)(mixes);
+    std::size_t next = 0;
+    for (const Arm& arm : arms) {
+      at::Tensor sum_P = nll_P[next++];
+      for (std::size_t i = 1; i < arm.strengths_NE.size(); ++i) sum_P = sum_P + nll_P[next++];
+      const auto sequences = static_cast<std::int64_t>(batch.rows.size());
+      out.push_back((sum_P / static_cast<double>(arm.strengths_NE.size())).view({sequences, -1}));
     }
-    tally.add(arm.name, mean);
-    if (arm.name != "composed") continue;
-    tally.add_loads(arm.strengths_NE[0], batch);
-    const Work here = sparse_work(arm.strengths_NE[0], composition.experts(), batch);
-    work.dense_rows += here.dense_rows;
-    work.run_rows += here.run_rows;
+    return out;
   }
-}
+
+  Composition& composition_;
+  const EvaluationOptions& options_;
+  ArmOptions arm_options_;
+  LoadedExperts versus_;
+};
 
 std::optional<double> gain_kept(const CorpusScore& score) {
   if (score.role.empty() || score.role == "general") return std::nullopt;
@@ -154,17 +157,29 @@ std::optional<double> gain_kept(const CorpusScore& score) {
   return (base - score.arm("composed").nll.mean) / (base - alone);
 }
 
-std::vector<ArmScore> pool_arms(const std::vector<CorpusScore>& corpora) {
-  std::vector<ArmScore> out;
-  for (const ArmScore& first : corpora.front().arms) {
-    std::vector<Estimate> nll, versus;
-    for (const CorpusScore& corpus : corpora) {
-      nll.push_back(corpus.arm(first.arm).nll);
-      versus.push_back(corpus.arm(first.arm).versus_base);
-    }
-    out.push_back({first.arm, pool(nll), pool(versus), {}});
+template <class Select>
+Estimate pooled(const std::vector<CorpusScore>& corpora, Select&& select) {
+  std::vector<Estimate> all;
+  for (const CorpusScore& corpus : corpora) all.push_back(select(corpus));
+  return pool(all);
+}
+
+void pool_corpora(Evaluation& out) {
+  if (out.corpora.empty()) return;
+  for (const ArmScore& first : out.corpora.front().arms)
+    out.pooled.push_back({first.arm,
+                          pooled(out.corpora, [&](const auto& one) { return one.arm(first.arm).nll; }),
+                          pooled(out.corpora, [&](const auto& one) { return one.arm(first.arm).versus_base; }),
+                          {}});
+  for (const EvaluatedExpert& expert : out.experts) {
+    if (!expert.composed || expert.form == ExpertForm::base) continue;
+    const std::string arm = "alone:" + expert.name;
+    if (out.best_single.empty() || out.pooled_arm(arm).nll.mean < out.pooled_arm(out.best_single).nll.mean)
+      out.best_single = arm;
   }
-  return out;
+  if (out.corpora.front().regret)
+    out.regret = Regret{pooled(out.corpora, [](const auto& one) { return one.regret->corpus; }),
+                        pooled(out.corpora, [](const auto& one) { return one.regret->token; })};
 }
 
 const ArmScore& find_arm(const std::vector<ArmScore>& arms, const std::string& name) {
@@ -173,49 +188,35 @@ const ArmScore& find_arm(const std::vector<ArmScore>& arms, const std::string& n
   throw Error(Code::bug, kUnit, "there is no arm " + name);
 }
 
-} // namespace
-
-const ArmScore& CorpusScore::arm(const std::string& wanted) const { return find_arm(arms, wanted); }
-const ArmScore& Evaluation::pooled_arm(const std::string& wanted) const { return find_arm(pooled, wanted); }
-
-Evaluation evaluate(Composition& composition, const std::vector<EvaluationCorpus>& corpora,
-                    const EvaluationOptions& options) {
-  if (options.sequence_length < 2)
-    throw Error(Code::usage, kUnit, fmt::format("found sequence length {}, need at least 2", options.sequence_length));
-  if (corpora.empty()) throw Error(Code::usage, kUnit, "found no corpus, need at least one", "give --data NAME=PATH");
-  Evaluation out;
-  out.sequence_length = options.sequence_length;
-  for (const ExpertPackage& package : composition.packages()) out.experts.push_back(package.entry.name);
-
+// Scores every corpus; returns the work over all of them.
+Work score_corpora(Composition& composition, const EvaluationInput& input, const EvaluationOptions& options,
+                   Evaluation& out) {
   std::vector<std::vector<std::size_t>> blocks;
   std::int64_t total = 0, done = 0;
-  for (const EvaluationCorpus& corpus : corpora) {
-    check_corpus(corpus, composition, options);
-    blocks.push_back(
-        spread(corpus.tokens.block_count(static_cast<std::size_t>(options.sequence_length)), options.blocks));
+  for (const EvaluationCorpus& corpus : input.corpora) {
+    const std::size_t there = corpus.tokens.block_count(static_cast<std::size_t>(options.sequence_length));
+    blocks.push_back(spread(there, options.blocks));
     total += static_cast<std::int64_t>(blocks.back().size());
   }
+  std::vector<std::string> names;
+  for (const ExpertPackage& package : composition.packages()) names.push_back(package.entry.name);
+  CorpusScorer scorer(composition, input, options);
   Work everywhere;
   const auto at_once = static_cast<std::size_t>(std::max<std::int64_t>(1, kRowsAtOnce / options.sequence_length));
-  for (std::size_t i = 0; i < corpora.size(); ++i) {
-    CorpusScore score{corpora[i].name,
-                      corpora[i].role,
-                      corpora[i].tokens.digest(),
-                      static_cast<std::int64_t>(blocks[i].size()),
-                      0,
-                      {},
-                      {},
-                      0,
-                      {}};
-    Tally tally(out.experts);
+  for (std::size_t i = 0; i < input.corpora.size(); ++i) {
+    const EvaluationCorpus& corpus = input.corpora[i];
+    CorpusScore score;
+    score.name = corpus.name, score.role = corpus.role, score.digest = corpus.tokens.digest();
+    score.blocks = static_cast<std::int64_t>(blocks[i].size());
+    Tally tally(names, shown_of(blocks[i], options.passages));
     Work work;
     for (std::size_t first = 0; first < blocks[i].size(); first += at_once) {
       if (options.interrupted && options.interrupted())
         throw Error(Code::interrupted, kUnit, "stopped; nothing was kept");
       const auto some = std::span(blocks[i]).subspan(first, std::min(at_once, blocks[i].size() - first));
-      score_batch(composition, batch_of(corpora[i].tokens, some, options.sequence_length), options, tally, work);
+      scorer.score(batch_of(corpus.tokens, some, options.sequence_length), some, tally, work);
       done += static_cast<std::int64_t>(some.size());
-      if (options.progress) options.progress(done, total);
+      if (options.progress) options.progress("blocks", done, total);
     }
     tally.finish(score);
     score.gain_kept = gain_kept(score);
@@ -224,10 +225,40 @@ Evaluation evaluate(Composition& composition, const std::vector<EvaluationCorpus
     everywhere.run_rows += work.run_rows;
     out.corpora.push_back(std::move(score));
   }
-  out.pooled = pool_arms(out.corpora);
-  out.work_skipped = everywhere.skipped();
-  for (std::size_t slot = 0; slot < out.experts.size(); ++slot)
-    if (composition.experts().masked(slot)) out.masked.push_back(out.experts[slot]);
+  return everywhere;
+}
+
+} // namespace
+
+const char* form_name(ExpertForm form) {
+  switch (form) {
+    case ExpertForm::base: return "base";
+    case ExpertForm::on_base: return "on the base";
+    case ExpertForm::replacing: return "replacing";
+  }
+  return "";
+}
+
+const ArmScore& CorpusScore::arm(const std::string& wanted) const { return find_arm(arms, wanted); }
+const ArmScore& Evaluation::pooled_arm(const std::string& wanted) const { return find_arm(pooled, wanted); }
+
+const EvaluatedExpert* Evaluation::expert(const std::string& wanted) const {
+  for (const EvaluatedExpert& one : experts)
+    if (one.name == wanted) return &one;
+  return nullptr;
+}
+
+Evaluation evaluate(Composition& composition, const EvaluationInput& input, const EvaluationOptions& options) {
+  check_input(composition, input, options);
+  Evaluation out;
+  out.sequence_length = options.sequence_length;
+  out.experts = evaluated_experts(composition, input);
+  out.work_skipped = score_corpora(composition, input, options, out).skipped();
+  pool_corpora(out);
+  for (const ChoiceSet& set : input.choices)
+    out.choices.push_back(score_choices(composition, input.versus, set, options));
+  for (std::size_t slot = 0; slot < composition.packages().size(); ++slot)
+    if (composition.experts().masked(slot)) out.masked.push_back(out.experts[slot].name);
   return out;
 }
 

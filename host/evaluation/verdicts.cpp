@@ -1,14 +1,17 @@
-#include "host/evaluation/evaluate.hpp"
+#include "host/evaluation/verdicts.hpp"
+
+#include "registry/base/error.hpp"
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 
 namespace tenon {
 namespace {
 
 constexpr double kRounding = 1e-5; // nats: two arms that mix the same outputs differ by less
-constexpr double kGain = 0.10, kKept = 0.80, kGeneralLoss = 0.01;
+constexpr double kGain = 0.10, kKept = 0.80, kGeneralLoss = 0.01, kLoad = 0.01;
 
 std::string percent(double share) { return fmt::format("{:.1f}%", 100 * share); }
 
@@ -29,6 +32,16 @@ EvaluationVerdict kept_of(const CorpusScore& corpus) {
       "kept", corpus.name, corpus.gain_kept && *corpus.gain_kept >= kKept,
       corpus.gain_kept ? "composed keeps " + percent(*corpus.gain_kept) + " of the gain" : "there is no gain to keep",
       "at least " + percent(kKept)};
+}
+
+EvaluationVerdict load_of(const CorpusScore& corpus) {
+  const auto own = std::find_if(corpus.loads.begin(), corpus.loads.end(),
+                                [&](const Load& load) { return load.expert == corpus.role; });
+  const double share = own == corpus.loads.end() ? 0.0 : own->share_strongest;
+  return {"load", corpus.name, share >= kLoad,
+          fmt::format("{} is the strongest at {} of positions{}", corpus.role, percent(share),
+                      share >= kLoad ? "" : ", so it counts as not composed"),
+          "at least " + percent(kLoad)};
 }
 
 EvaluationVerdict general_of(const CorpusScore& corpus) {
@@ -56,8 +69,11 @@ std::vector<EvaluationVerdict> judge(const Evaluation& evaluation) {
       out.push_back(general_of(corpus));
     } else if (!corpus.role.empty()) {
       domains = true;
-      out.push_back(gain_of(corpus));
-      out.push_back(kept_of(corpus));
+      const EvaluatedExpert* expert = evaluation.expert(corpus.role);
+      const bool replaces = expert && expert->form == ExpertForm::replacing;
+      if (!replaces) out.push_back(gain_of(corpus));
+      if (!replaces || corpus.gain_kept) out.push_back(kept_of(corpus));
+      out.push_back(load_of(corpus));
     }
   }
   if (out.empty())

@@ -227,11 +227,13 @@ void Training::write_package(const Trainer& trainer, const Streams& domain, cons
   json::array names;
   for (const std::string& path : plan_.data.paths)
     names.emplace_back(fs::path(path).lexically_normal().filename().string());
-  manifest.provenance = {{"trained_from", ids},
-                         {"text", {{"names", names}, {"report", to_json(text.report)}}},
-                         {"plan", plan_.json},
-                         {"base", subject_.base.entry.title()},
-                         {"model", subject_.model_entry.title()}};
+  manifest.provenance = {
+      {"trained_from", ids},
+      {"training_tokens", plan_.train.steps * plan_.train.batch * plan_.train.accumulate * plan_.data.sequence_length},
+      {"text", {{"names", names}, {"report", to_json(text.report)}}},
+      {"plan", plan_.json},
+      {"base", subject_.base.entry.title()},
+      {"model", subject_.model_entry.title()}};
   // Paths are the trainer's own affair.
   manifest.provenance.at("plan").as_object().at("data").as_object().erase("paths");
   manifest.files = {{"weights.safetensors", "weights"}, {"row.safetensors", "row"}, {"profile.safetensors", "profile"}};

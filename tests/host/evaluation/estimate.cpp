@@ -32,5 +32,14 @@ TEST_CASE("pooling weighs corpora alike, however many blocks each has") {
   CHECK_FALSE(pool(std::vector<Estimate>{few, estimate(std::vector<double>{1.0})}).low);
 }
 
+TEST_CASE("a share's interval is Wilson's, inside 0 and 1") {
+  const auto [low, high] = wilson_interval(0.5, 100);
+  CHECK(low == Approx(0.4038).margin(1e-4)); // by table
+  CHECK(high == Approx(0.5962).margin(1e-4));
+  CHECK(wilson_interval(0.0, 10).first == 0.0);
+  CHECK(wilson_interval(0.0, 10).second == Approx(0.2775).margin(1e-4));
+  CHECK(wilson_interval(1.0, 10).second == 1.0);
+}
+
 } // namespace
 } // namespace tenon

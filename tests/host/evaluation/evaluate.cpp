@@ -1,7 +1,8 @@
 #include "host/evaluation/evaluate.hpp"
 
 #include "host/evaluation/arms.hpp"
-#include "host/evaluation/report.hpp"
+#include "host/evaluation/results.hpp"
+#include "host/formats/utf8.hpp"
 #include "tests/support/tiny_model.hpp"
 
 #include <catch2/catch.hpp>
@@ -67,22 +68,12 @@ TEST_CASE("the work said to be skipped is the work the merge skips") {
   CHECK(said.skipped() > 0);
 }
 
-TEST_CASE("cross-entropy does not depend on how many logits are made at once") {
-  const Tiny tiny;
-  const Batch batch = Batch::whole(at::stack({tensor_of(tokens("a", 24)), tensor_of(tokens("b", 24))}));
-  const at::Tensor m_NC = tiny.model->trunk().forward(batch);
-  const at::Tensor whole = next_token_nll(tiny.model->head(), m_NC, batch, 1000);
-  CHECK(whole.sizes() == at::IntArrayRef({2, 23}));
-  for (const std::int64_t chunk : {1, 7, 46})
-    CHECK(largest_difference(next_token_nll(tiny.model->head(), m_NC, batch, chunk), whole) < 1e-5);
-}
-
 TEST_CASE("scores are those of the forward path, arm by arm") {
   const Tiny tiny;
   const Routing routing{"top_k", 2, 1.0, "token"};
   const auto composition = tiny.compose(kExperts, routing, 0.2);
   const Shard text = shard_of(tiny, "text", 16 * 9 + 5);
-  const Evaluation out = evaluate(*composition, {{"text", "", text}}, options_of(16));
+  const Evaluation out = evaluate(*composition, {{{"text", "", text}}, {}, {}}, options_of(16));
   const CorpusScore& score = out.corpora.at(0);
   CHECK(score.blocks == 9);
   CHECK(score.tokens == 9 * 15);
@@ -100,12 +91,12 @@ TEST_CASE("scores are those of the forward path, arm by arm") {
 TEST_CASE("an evaluation gives the same numbers twice, and blocks asked for are spread over the text") {
   const Tiny tiny;
   const auto composition = tiny.compose(kExperts);
-  const std::vector<EvaluationCorpus> corpora = {{"text", "", shard_of(tiny, "text", 16 * 40)}};
+  const EvaluationInput corpora = {{{"text", "", shard_of(tiny, "text", 16 * 40)}}, {}, {}};
   EvaluationOptions options = options_of(16);
   options.blocks = 10;
   std::int64_t done = 0;
-  options.progress = [&](std::int64_t now, std::int64_t total) {
-    CHECK((now > done && total == 10));
+  options.progress = [&](const std::string& what, std::int64_t now, std::int64_t total) {
+    CHECK((what == "blocks" && now > done && total == 10));
     done = now;
   };
   const Evaluation one = evaluate(*composition, corpora, options),
@@ -122,7 +113,7 @@ TEST_CASE("loads are shares of positions, the first of a block left out") {
   const Tiny tiny;
   // A prior of a thousand: the base takes everything.
   const auto composition = tiny.compose(kExperts, {"top_k", 2, 1.0, "token"}, 1000.0);
-  const Evaluation out = evaluate(*composition, {{"text", "", shard_of(tiny, "text", 64)}}, options_of(16));
+  const Evaluation out = evaluate(*composition, {{{"text", "", shard_of(tiny, "text", 64)}}, {}, {}}, options_of(16));
   double strengths = 0, shares = 0;
   for (const Load& load : out.corpora[0].loads) strengths += load.mean_strength, shares += load.share_strongest;
   CHECK(strengths == Approx(1.0));
@@ -137,9 +128,9 @@ TEST_CASE("an untrained expert fails the check") {
     if (parameter.name == "out.weight") packages[1].expert->bind(parameter.name, at::zeros(parameter.tensor.sizes()));
   packages[1].expert->prepare(TENON_INFERENCE);
   Composition composition(tiny.model, packages, {}, 0.0, {});
-  const Evaluation out = evaluate(
-      composition, {{"law", "legal", shard_of(tiny, "law", 200)}, {"news", "general", shard_of(tiny, "news", 200)}},
-      options_of(16));
+  const std::vector<EvaluationCorpus> corpora = {{"law", "legal", shard_of(tiny, "law", 200)},
+                                                 {"news", "general", shard_of(tiny, "news", 200)}};
+  const Evaluation out = evaluate(composition, {corpora, {}, {}}, options_of(16));
   const std::vector<EvaluationVerdict> verdicts = judge(out);
   const auto verdict = [&](const std::string& rule) {
     return *std::find_if(verdicts.begin(), verdicts.end(),
@@ -158,7 +149,7 @@ TEST_CASE("corpora that cannot be scored are refused, both sides named") {
   const Shard text = shard_of(tiny, "text", 40);
   const auto refused = [&](const EvaluationCorpus& corpus, std::int64_t length) {
     try {
-      (void)evaluate(*composition, {corpus}, options_of(length));
+      (void)evaluate(*composition, {{corpus}, {}, {}}, options_of(length));
     } catch (const Error& error) {
       return error;
     }
@@ -179,10 +170,115 @@ TEST_CASE("an expert at fault is masked in an evaluation, and named") {
   Composition::Options options;
   options.say = [&](const std::string& line) { said.push_back(line); };
   const auto composition = tiny.compose({token("legal"), faulty("bad", "nan")}, {}, 0.0, options);
-  const Evaluation out = evaluate(*composition, {{"text", "", shard_of(tiny, "text", 64)}}, options_of(16));
+  const Evaluation out = evaluate(*composition, {{{"text", "", shard_of(tiny, "text", 64)}}, {}, {}}, options_of(16));
   CHECK(said.size() == 1);
   CHECK(out.masked == std::vector<std::string>{"bad"});
   CHECK(out.corpora[0].arm("alone:bad").nll.mean == out.corpora[0].arm("base").nll.mean);
+}
+
+double mean_minimum(const std::vector<const ArmScore*>& arms) {
+  double sum = 0;
+  for (std::size_t block = 0; block < arms[0]->block_nll.size(); ++block) {
+    double least = arms[0]->block_nll[block];
+    for (const ArmScore* arm : arms) least = std::min(least, arm->block_nll[block]);
+    sum += least;
+  }
+  return sum / static_cast<double>(arms[0]->block_nll.size());
+}
+
+TEST_CASE("oracles take the best of base and experts in hindsight, and regret is composed minus that") {
+  const Tiny tiny;
+  const auto composition = tiny.compose(kExperts, {"top_k", 2, 1.0, "token"}, 0.2);
+  const std::vector<EvaluationCorpus> corpora = {{"a", "", shard_of(tiny, "a", 16 * 6)},
+                                                 {"b", "", shard_of(tiny, "b", 16 * 5)}};
+  const Evaluation out = evaluate(*composition, {corpora, {}, {}}, options_of(16));
+  for (const CorpusScore& score : out.corpora) {
+    const std::vector<const ArmScore*> singles = {&score.arm("base"), &score.arm("alone:one"), &score.arm("alone:two"),
+                                                  &score.arm("alone:three")};
+    for (const ArmScore* one : singles) CHECK(score.arm("oracle:corpus").nll.mean <= one->nll.mean);
+    CHECK(score.arm("oracle:corpus").nll.mean == score.arm(score.corpus_oracle).nll.mean);
+    CHECK(score.arm("oracle:token").nll.mean <= mean_minimum(singles)); // a finer choice than one a block
+    const double composed = score.arm("composed").nll.mean;
+    CHECK(score.regret->corpus.mean == Approx(composed - score.arm("oracle:corpus").nll.mean));
+    CHECK(score.regret->token.mean == Approx(composed - score.arm("oracle:token").nll.mean));
+    CHECK(score.regret->token.low < score.regret->token.mean);
+  }
+  for (const char* other : {"alone:one", "alone:two", "alone:three"})
+    CHECK(out.pooled_arm(out.best_single).nll.mean <= out.pooled_arm(other).nll.mean);
+}
+
+TEST_CASE("with blocks of two tokens the token oracle is the best of each block") {
+  const Tiny tiny;
+  const auto composition = tiny.compose(kExperts);
+  // The one prediction is position 0's, which is the base's in every arm.
+  const Evaluation out = evaluate(*composition, {{{"a", "", shard_of(tiny, "a", 40)}}, {}, {}}, options_of(2));
+  CHECK(out.corpora[0].arm("oracle:token").nll.mean == out.corpora[0].arm("base").nll.mean);
+  CHECK(out.corpora[0].arm("alone:one").nll.mean == out.corpora[0].arm("base").nll.mean);
+}
+
+TEST_CASE("an expert that is only compared with is scored alone, and changes nobody's scores") {
+  const Tiny tiny;
+  const Shard text = shard_of(tiny, "text", 16 * 9);
+  const auto composition = tiny.compose({causal("one"), token("two")});
+  const VersusExpert rival{"rival", tiny_expert(*tiny.model, recurrent("three"))};
+  const Evaluation with = evaluate(*composition, {{{"text", "", text}}, {}, {rival}}, options_of(16)),
+                   never = evaluate(*composition, {{{"text", "", text}}, {}, {}}, options_of(16)),
+                   inside = evaluate(*tiny.compose(kExperts), {{{"text", "", text}}, {}, {}}, options_of(16));
+  CHECK(with.corpora[0].arm("alone:rival").nll.mean == Approx(inside.corpora[0].arm("alone:three").nll.mean));
+  for (const ArmScore& arm : never.corpora[0].arms)
+    CHECK(with.corpora[0].arm(arm.arm).nll.mean == Approx(arm.nll.mean).epsilon(1e-6));
+  CHECK_FALSE(with.expert("rival")->composed);
+  CHECK(with.corpora[0].loads.size() == 3);
+  CHECK_THROWS_AS(evaluate(*composition, {{{"text", "", text}}, {}, {{"two", rival.package}}}, options_of(16)), Error);
+}
+
+TEST_CASE("a faulty expert that is only compared with ends the evaluation") {
+  const Tiny tiny;
+  const auto composition = tiny.compose({token("two")});
+  const VersusExpert rival{"rival", tiny_expert(*tiny.model, faulty("bad", "nan"))};
+  CHECK_THROWS_AS(evaluate(*composition, {{{"text", "", shard_of(tiny, "a", 64)}}, {}, {rival}}, options_of(16)),
+                  Error);
+}
+
+TEST_CASE("experts on the base and experts that replace it stand in two tables") {
+  const Tiny tiny;
+  const auto composition = tiny.compose(kExperts);
+  const Evaluation out = evaluate(*composition, {{{"text", "", shard_of(tiny, "a", 64)}}, {}, {}}, options_of(16));
+  CHECK(out.expert("one")->form == ExpertForm::replacing);
+  CHECK(out.expert("two")->form == ExpertForm::on_base);
+  std::vector<std::vector<std::string>> rows;
+  for (const ResultTable& table : tables(out)) {
+    if (table.title.rfind("Experts", 0) != 0) continue;
+    rows.emplace_back();
+    for (const auto& row : table.rows) rows.back().push_back(row[0]);
+  }
+  CHECK(rows == std::vector<std::vector<std::string>>{{"two", "three"}, {"one"}});
+}
+
+TEST_CASE("a passage holds its text, and the strengths and losses of each prediction") {
+  const Tiny tiny;
+  const auto composition = tiny.compose(kExperts);
+  EvaluationOptions options = options_of(16);
+  options.passages = 2;
+  const Shard text = shard_of(tiny, "text", 16 * 9);
+  const Evaluation out = evaluate(*composition, {{{"text", "", text}}, {}, {}}, options);
+  REQUIRE(out.corpora[0].passages.size() == 2);
+  for (const Passage& passage : out.corpora[0].passages) {
+    std::string joined;
+    for (const std::string& piece : passage.pieces) joined += piece;
+    CHECK(joined ==
+          utf8_replaced(tiny.model->tokenizer().decode(text.block(static_cast<std::size_t>(passage.block), 16))));
+    REQUIRE(passage.strengths.size() == 15);
+    double sum = 0;
+    for (const double nll : passage.nll_composed) sum += nll;
+    const auto block = static_cast<std::size_t>(passage.block);
+    CHECK(sum / 15 == Approx(out.corpora[0].arm("composed").block_nll[block]));
+    for (const auto& strengths : passage.strengths) {
+      float all = 0;
+      for (const float w : strengths) all += w;
+      CHECK(all == Approx(1.0f));
+    }
+  }
 }
 
 } // namespace

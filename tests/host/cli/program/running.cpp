@@ -165,6 +165,48 @@ TEST_CASE("eval --check fails for an expert that was hardly trained, and its tab
   CHECK_THAT(checked.out, Contains("FAILED") && Contains("gain"));
 }
 
+TEST_CASE("eval compares with experts outside the composition, asks questions, and writes a report with everything") {
+  const World& world = world_with_composition();
+  const std::string folder = (world.scratch.path() / "legal").string(),
+                    report = (world.scratch.path() / "pages" / "bot.html").string(),
+                    quiz = (world.scratch.path() / "quiz.jsonl").string();
+  write_file(quiz, "{\"question\": \"What?\", \"choices\": [\"prose\", \"numbers\"], \"answer\": 0}\n");
+  const json::object told = json_of(world.call(
+      {"eval", "bot", "--data", "prose=held-out:" + folder + ":legal", "--choices", quiz, "--versus", "rival=legal",
+       "--report", report, "--runs", folder, "--sequence-length", "32", "--blocks", "4", "--json", "--quiet"}));
+  CHECK(told.at("claims").at("rival") == told.at("claims").at("legal"));
+  const json::object& rival = told.at("experts").as_array().at(2).as_object();
+  CHECK(rival.at("form") == "on the base"); // low rank shares the base's weights
+  CHECK(rival.at("composed") == false);
+  CHECK(rival.at("training_tokens") == 2 * 32); // two steps of one block
+  CHECK(rival.at("state_bytes").as_int64() > 0);
+  CHECK(told.at("choices").as_array().at(0).at("arms").as_object().size() == 4);
+  CHECK(told.at("corpora").as_array().at(0).at("passages").as_array().size() == 1);
+  CHECK(told.at("runs").as_array().at(0).at("steps").as_array().size() == 2);
+  const std::string page = read_file(report);
+  for (const char* id : {"gains", "claims", "routing", "choices", "passages", "training", "lineage"})
+    CHECK_THAT(page, Contains(std::string("<section id=\"") + id + "\""));
+  for (const json::value& slot : told.at("lock").at("slots").as_array()) // every digest of the lock
+    CHECK_THAT(page, Contains(std::string(slot.at("entry").as_string())) &&
+                         Contains(std::string(slot.at("plugin").at("library").as_string())));
+}
+
+TEST_CASE("eval refuses questions, comparisons, runs and reports that cannot be had, before it measures") {
+  const World& world = world_with_composition();
+  const std::string data = "x=" + (world.text() / "numbers").string(),
+                    bad = (world.scratch.path() / "bad.jsonl").string();
+  write_file(bad, "{\"question\": \"What?\", \"choices\": [\"one\"], \"answer\": 0}\n");
+  const Finished refused = world.call({"eval", "bot", "--choices", bad});
+  CHECK(refused.status == 2);
+  CHECK_THAT(refused.err, Contains("bad.jsonl:1") && Contains("choices"));
+  CHECK(world.call({"eval", "bot"}).status == 2);
+  CHECK(world.call({"eval", "bot", "--data", data, "--versus", "legal"}).status == 2);
+  CHECK(world.call({"eval", "bot", "--data", data, "--versus", "legal=legal"}).status == 2);
+  CHECK(world.call({"eval", "bot", "--data", data, "--versus", "x=nobody"}).status == 3);
+  CHECK(world.call({"eval", "bot", "--data", data, "--runs", world.text().string()}).status == 3);
+  CHECK(world.call({"eval", "bot", "--data", data, "--report", "/proc/no/report.html"}).status == 1);
+}
+
 TEST_CASE("eval refuses corpora it cannot score, each with its own exit status") {
   const World& world = world_with_model();
   CHECK(world.call({"eval", "toy", "--data", "nowhere"}).status == 2);

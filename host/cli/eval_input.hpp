@@ -1,0 +1,25 @@
+// What tenon eval is told, and what it measures on.
+#pragma once
+
+#include "host/cli/opening.hpp"
+#include "host/evaluation/evaluate.hpp"
+
+#include <string>
+#include <vector>
+
+namespace tenon {
+
+struct EvalSettings {
+  OpeningSettings opening;
+  std::vector<std::string> data, choices, versus;
+  std::string field = "text";
+  EvaluationOptions options;
+  bool no_removals = false, check = false;
+  std::string report;            // where the page goes; "": nowhere
+  std::vector<std::string> runs; // folders of trainings, for its curves
+};
+
+// Corpora, questions, and experts to compare with. Errors: usage, not_found; those of loading.
+EvaluationInput open_eval_input(const EvalSettings& settings, const Composition& composition, Context& context);
+
+} // namespace tenon

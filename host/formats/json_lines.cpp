@@ -1,0 +1,27 @@
+#include "host/formats/json_lines.hpp"
+
+#include "registry/base/error.hpp"
+
+#include <algorithm>
+
+namespace tenon {
+
+void read_json_lines(std::string_view text, const std::string& file, const std::string& unit, const std::string& remedy,
+                     const JsonLine& read) {
+  for (std::size_t number = 1; !text.empty(); ++number) {
+    const std::size_t end = std::min(text.find('\n'), text.size());
+    const std::string_view line = text.substr(0, end);
+    text.remove_prefix(std::min(end + 1, text.size()));
+    if (line.find_first_not_of(" \t\r") == std::string_view::npos) continue;
+    const std::string where = file + ":" + std::to_string(number);
+    try {
+      const json::value value = parse_json(line, where);
+      read(JsonReader(value, where));
+    } catch (const Error& error) {
+      if (error.code != Code::integrity) throw;
+      throw Error(Code::usage, unit, where + ": " + error.message, remedy);
+    }
+  }
+}
+
+} // namespace tenon
