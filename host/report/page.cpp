@@ -29,7 +29,10 @@ body {
 }
 header, main, footer { max-width: 72rem; margin: 0 auto; padding: 0 clamp(1rem, 4vw, 2.5rem) }
 header { padding-top: clamp(1.5rem, 5vw, 3.5rem) }
-h1 { font-size: clamp(1.7rem, 5vw, 2.6rem); line-height: 1.1; margin: 0 0 .5rem; letter-spacing: -.02em; overflow-wrap: anywhere }
+h1 {
+  font-size: clamp(1.7rem, 5vw, 2.6rem); line-height: 1.1; margin: 0 0 .5rem; letter-spacing: -.02em;
+  overflow-wrap: anywhere
+}
 h2 { font-size: 1.35rem; margin: 0 0 .25rem; letter-spacing: -.01em }
 h3 { font-size: 1rem; margin: 1.4rem 0 .5rem }
 h3 small, figcaption small { color: var(--quiet); font-weight: 400; margin-left: .6rem }
@@ -48,24 +51,43 @@ nav a { color: var(--quiet); text-decoration: none; font-size: .92rem }
 nav a:hover, nav a:focus-visible { color: var(--ink) }
 section { padding: 2.4rem 0 0 }
 footer { color: var(--quiet); font-size: .85rem; padding-block: 3rem }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(10.5rem, 1fr)); gap: .9rem; margin: 1.6rem 0 0; padding: 0; list-style: none }
+.tiles {
+  display: grid; grid-template-columns: repeat(auto-fit, minmax(10.5rem, 1fr)); gap: .9rem; margin: 1.6rem 0 0;
+  padding: 0; list-style: none
+}
 .tiles li { background: var(--card); border: 1px solid var(--line); border-radius: .7rem; padding: .8rem 1rem }
-.tiles b { display: block; font-size: 1.55rem; line-height: 1.25; font-weight: 600; font-variant-numeric: tabular-nums; letter-spacing: -.01em }
+.tiles b {
+  display: block; font-size: 1.55rem; line-height: 1.25; font-weight: 600; font-variant-numeric: tabular-nums;
+  letter-spacing: -.01em
+}
 .tiles span { color: var(--quiet); font-size: .88rem }
 .wide { overflow-x: auto; background: var(--card); border: 1px solid var(--line); border-radius: .7rem }
-.wide:focus-visible, button:focus-visible, summary:focus-visible, a:focus-visible { outline: 2px solid var(--good); outline-offset: 2px }
+.wide:focus-visible, button:focus-visible, summary:focus-visible, a:focus-visible {
+  outline: 2px solid var(--good); outline-offset: 2px
+}
 table { border-collapse: collapse; width: 100%; font-size: .92rem; font-variant-numeric: tabular-nums }
 th, td { padding: .55rem .8rem; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line) }
 tbody tr:last-child > * { border-bottom: 0 }
-thead th { font-weight: 500; color: var(--quiet); font-size: .82rem; vertical-align: bottom; line-height: 1.3; min-width: 4.6rem }
+thead th {
+  font-weight: 500; color: var(--quiet); font-size: .82rem; vertical-align: bottom; line-height: 1.3; min-width:
+  4.6rem
+}
 tbody th { font-weight: 600; white-space: nowrap }
 td { white-space: nowrap }
 td small, th small { display: block; color: var(--quiet); font-weight: 400; font-size: .78rem }
 td b { font-weight: 600 }
 #verdicts td { white-space: normal }
-.swatch { display: inline-block; width: .72em; height: .72em; border-radius: .2em; background: var(--c); margin-right: .4em; vertical-align: .02em }
-.swatch.again { background: repeating-linear-gradient(45deg, var(--c) 0 2px, transparent 2px 4px); outline: 1px solid var(--c) }
-.legend { list-style: none; display: flex; flex-wrap: wrap; gap: .3rem 1.2rem; margin: 0 0 .8rem; padding: 0; font-size: .88rem; color: var(--quiet) }
+.swatch {
+  display: inline-block; width: .72em; height: .72em; border-radius: .2em; background: var(--c); margin-right:
+  .4em; vertical-align: .02em
+}
+.swatch.again {
+  background: repeating-linear-gradient(45deg, var(--c) 0 2px, transparent 2px 4px); outline: 1px solid var(--c)
+}
+.legend {
+  list-style: none; display: flex; flex-wrap: wrap; gap: .3rem 1.2rem; margin: 0 0 .8rem; padding: 0; font-size:
+  .88rem; color: var(--quiet)
+}
 .key svg { vertical-align: -.15em; margin-right: .35em; --c: var(--quiet) }
 .heat { --tint: transparent; background: color-mix(in srgb, var(--tint) calc(var(--m) * 38%), transparent) }
 .heat.better { --tint: var(--good) } .heat.worse { --tint: var(--bad) }
@@ -84,16 +106,26 @@ svg { display: block } .key svg { display: inline-block }
 .whisker.oracle { stroke: var(--quiet) }
 .part { fill: var(--c); stroke: var(--card); stroke-width: 1 } .part.again { fill-opacity: .55 }
 .bar { border-radius: .25rem; max-width: none }
-.switch { display: inline-flex; border: 1px solid var(--line); border-radius: .6rem; overflow: hidden; margin-bottom: 1rem; max-width: 100% }
-.switch button { font: inherit; font-size: .88rem; color: var(--quiet); background: none; border: 0; padding: .35rem .8rem; cursor: pointer }
+.switch {
+  display: inline-flex; border: 1px solid var(--line); border-radius: .6rem; overflow: hidden; margin-bottom:
+  1rem; max-width: 100%
+}
+.switch button {
+  font: inherit; font-size: .88rem; color: var(--quiet); background: none; border: 0; padding: .35rem .8rem;
+  cursor: pointer
+}
 .switch button[aria-pressed=true] { background: var(--ink); color: var(--page) }
 html:not([data-ready]) .switch { display: none }
 figure { margin: 0 0 1.2rem } figcaption { font-weight: 600; margin-bottom: .35rem }
 .passage {
-  background: var(--card); border: 1px solid var(--line); border-radius: .7rem; padding: .9rem 1.1rem; white-space: pre-wrap;
-  overflow-wrap: anywhere; font: .9rem/1.85 ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace; unicode-bidi: isolate;
+  background: var(--card); border: 1px solid var(--line); border-radius: .7rem; padding: .9rem 1.1rem; white-space:
+  pre-wrap;
+  overflow-wrap: anywhere; font: .9rem/1.85 ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace;
+  unicode-bidi: isolate;
 }
-.passage span { border-radius: .2em; padding-block: .12em; -webkit-box-decoration-break: clone; box-decoration-break: clone }
+.passage span {
+  border-radius: .2em; padding-block: .12em; -webkit-box-decoration-break: clone; box-decoration-break: clone
+}
 .passage .first { color: var(--quiet) }
 .passage[data-by=expert] span:not(.first) {
   background: color-mix(in srgb, var(--c) calc(var(--a) * 34%), transparent);
@@ -105,27 +137,39 @@ figure { margin: 0 0 1.2rem } figcaption { font-weight: 600; margin-bottom: .35r
 .passage[data-by=gain] .worse { background: color-mix(in srgb, var(--bad) calc(var(--m) * 45%), transparent) }
 .passage span.under { outline: 1.5px solid var(--ink) }
 #tip {
-  position: fixed; z-index: 3; pointer-events: none; max-width: min(20rem, calc(100vw - 1.5rem)); background: var(--ink); color: var(--page);
+  position: fixed; z-index: 3; pointer-events: none; max-width: min(20rem, calc(100vw - 1.5rem)); background:
+  var(--ink); color: var(--page);
   border-radius: .5rem; padding: .45rem .7rem; font-size: .85rem; line-height: 1.4; overflow-wrap: anywhere;
 }
 #tip[hidden] { display: none }
 .charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(19rem, 100%), 1fr)); gap: 1rem }
-.chart { background: var(--card); border: 1px solid var(--line); border-radius: .7rem; padding: .8rem .9rem .5rem; margin: 0 }
+.chart {
+  background: var(--card); border: 1px solid var(--line); border-radius: .7rem; padding: .8rem .9rem .5rem;
+  margin: 0
+}
 .chart svg { width: 100%; height: auto }
 .chart text { font-size: 10.5px; fill: var(--quiet); font-variant-numeric: tabular-nums }
 .chart .end { text-anchor: end } .chart .middle { text-anchor: middle }
 .chart .note { paint-order: stroke; stroke: var(--card); stroke-width: 3px }
 .grid { stroke: var(--line); fill: none } .axis { stroke: var(--quiet); fill: none }
-.raw { stroke: var(--c); opacity: .3; fill: none } .smooth { stroke: var(--c); stroke-width: 2.2; fill: none; stroke-linejoin: round }
+.raw {
+  stroke: var(--c); opacity: .3; fill: none } .smooth { stroke: var(--c); stroke-width: 2.2; fill: none;
+  stroke-linejoin: round
+}
 .level { stroke: var(--quiet); stroke-dasharray: 4 3; fill: none } .level.own { stroke: var(--c) }
 .chart .dot { fill: var(--c); stroke: var(--card); stroke-width: 1.5 }
 details { border-bottom: 1px solid var(--line) } details:first-of-type { border-top: 1px solid var(--line) }
 summary { cursor: pointer; padding: .65rem .2rem; font-weight: 600; overflow-wrap: anywhere }
 summary span { color: var(--quiet); font-weight: 400; margin-right: .5rem }
-dl { display: grid; grid-template-columns: minmax(8rem, 14rem) minmax(0, 1fr); gap: .3rem 1.2rem; margin: .2rem 0 1.2rem 1.2rem; font-size: .88rem }
+dl {
+  display: grid; grid-template-columns: minmax(8rem, 14rem) minmax(0, 1fr); gap: .3rem 1.2rem; margin: .2rem 0
+  1.2rem 1.2rem; font-size: .88rem
+}
 dt { color: var(--quiet) } dd { margin: 0; overflow-wrap: anywhere }
 .digest { font-family: ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace; font-size: .8rem }
-@media (max-width: 40rem) { dl { grid-template-columns: 1fr; gap: 0 } dd { margin-bottom: .5rem } th, td { padding: .5rem .6rem } }
+@media (max-width: 40rem) {
+  dl { grid-template-columns: 1fr; gap: 0 } dd { margin-bottom: .5rem } th, td { padding: .5rem .6rem }
+}
 @media print { nav, .switch { display: none } .wide { overflow: visible } details { break-inside: avoid } }
 )css";
 
