@@ -50,9 +50,9 @@ std::string passage_html(const CorpusScore& corpus, const Passage& passage, cons
       html_text(corpus.name), passage.block, text);
 }
 
-const char* const kSwitch =
-    R"(<div class="switch" role="group" aria-label="Colour by"><button type="button" data-by="expert" aria-pressed="true">)"
-    R"(who predicted</button><button type="button" data-by="gain" aria-pressed="false">better or worse than the base</button></div>)";
+const char* const kSwitch = R"(<div class="switch" role="group" aria-label="Colour by">
+<button type="button" data-by="expert" aria-pressed="true">who predicted</button>
+<button type="button" data-by="gain" aria-pressed="false">better or worse than the base</button></div>)";
 
 } // namespace
 
