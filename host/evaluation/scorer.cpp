@@ -97,4 +97,8 @@ std::vector<at::Tensor> Scorer::operator()(const std::vector<at::Tensor>& mixes_
   return out;
 }
 
+at::Tensor next_token_nll(const Head& head, const at::Tensor& m_NC, const Batch& batch) {
+  return Scorer(head, batch)({m_NC})[0].view({static_cast<std::int64_t>(batch.rows.size()), -1});
+}
+
 } // namespace tenon

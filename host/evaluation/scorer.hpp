@@ -40,4 +40,7 @@ class Scorer {
   mutable std::int64_t passes_ = 0;
 };
 
+// Of one mix of whole sequences of one length: (B,T-1) double.
+at::Tensor next_token_nll(const Head& head, const at::Tensor& m_NC, const Batch& batch);
+
 } // namespace tenon
