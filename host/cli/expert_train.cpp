@@ -86,6 +86,7 @@ void report(Context& context, const Settings& settings, const TrainingResult& re
     context.out.json(json::object{{"folder", result.folder.string()},
                                   {"was_finished", result.was_finished},
                                   {"steps", result.steps},
+                                  {"positions", result.positions},
                                   {"seconds", result.seconds},
                                   {"tokens_per_second", result.tokens_per_second},
                                   {"evidence", result.evidence}});
@@ -98,7 +99,9 @@ void report(Context& context, const Settings& settings, const TrainingResult& re
     context.out.line(fmt::format("  base     {:.2f}", base));
     context.out.line("  alone    " + gain_text(result.evidence, "alone"));
     context.out.line("  mixture  " + gain_text(result.evidence, "mixture"));
-    context.out.note(fmt::format("trained {} steps in {} at {:.0f} tokens/s; the package is in {}", result.steps,
+    const std::string work = result.positions > 0 ? fmt::format("passed over {} positions", result.positions)
+                                                  : fmt::format("trained {} steps", result.steps);
+    context.out.note(fmt::format("{} in {} at {:.0f} tokens/s; the package is in {}", work,
                                  duration_text(result.seconds), result.tokens_per_second, result.folder.string()));
   }
   context.out.next("tenon publish " + result.folder.string());
@@ -121,7 +124,8 @@ void add_expert_train(CLI::App& app, Context& context) {
       noun(app, "expert", "Make experts")->add_subcommand("train", "Train an expert beside a model's base");
   command->add_option("name", settings->name, "What to call the expert")->required();
   command->add_option("--model", settings->model, "The model it is for: NAME or NAME@RANGE")->type_name("REF");
-  command->add_option("--arch", settings->architecture, "Its architecture: tenon.low_rank, ...")->type_name("ARCH");
+  command->add_option("--arch", settings->architecture, "Its architecture: tenon.low_rank, tenon.memory, ...")
+      ->type_name("ARCH");
   command->add_option("--plugin", settings->plugin, "The plugin that has it, where several do: NAME@RANGE")
       ->type_name("REF");
   command->add_option("--dev", settings->dev, "A plugin library from a build tree")->type_name("PATH");
@@ -138,6 +142,8 @@ void add_expert_train(CLI::App& app, Context& context) {
                       "tenon expert train legal --plan plan.json --set train.steps=500",
                       "tenon expert train lent --model smollm2 --arch tenon.imported_on_base --set from.model=other "
                       "--set from.layers=4:8 --data docs/",
+                      "tenon expert train facts --model smollm2 --arch tenon.memory --data docs/ --set pass.blocks=512",
+                      "tenon.memory learns in one pass: pass.blocks says how much text it sees, train.* is refused.",
                       "A stopped training goes on when the same command is run again."});
   command->callback([settings, &context] { train(*settings, context); });
 }

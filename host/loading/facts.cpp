@@ -61,6 +61,7 @@ constexpr std::string_view kSchema = R"json({
            "properties": {"window": {"type": "integer", "minimum": 1, "maximum": 1048576}}}]},
         "uses": {"type": "array", "items": {"enum": ["base.output"]}, "uniqueItems": true},
         "imports": {"const": "layers"},
+        "learns": {"enum": ["gradient", "pass"]},
         "widths": {"oneOf": [
           {"const": "any"},
           {"type": "array", "items": {"type": "integer", "minimum": 1}, "minItems": 1, "maxItems": 256},
@@ -125,6 +126,7 @@ ArchitectureFacts architecture_of(const JsonReader& reader) {
   }
   out.uses = texts(reader, "uses");
   out.imports_layers = reader.has("imports");
+  out.learns_in_a_pass = reader.string("learns", "gradient") == "pass";
   out.widths = widths_of(reader);
   out.devices = texts(reader, "devices");
   out.precisions = texts(reader, "precisions");
@@ -149,6 +151,9 @@ void check_sense(const Facts& facts, const JsonReader& reader) {
     }
     if (facts.architecture(one.name) != &one) place.at("name").fail(fmt::format("found \"{}\" twice", one.name));
     Schema(one.config, one.name + " config"); // throws where it is none
+    if (one.learns_in_a_pass && !one.uses_base_output())
+      place.at("learns").fail(
+          "found \"pass\" without \"uses\": [\"base.output\"], need both: what is learnt corrects the base");
     if (one.devices.empty()) place.at("devices").fail("found no device, need at least \"cpu\"");
   }
   if (facts.abi_needs > facts.abi_built || facts.abi_needs.major != facts.abi_built.major) {

@@ -62,6 +62,7 @@ struct ArchitectureFacts {
   ExpertContext context;
   std::vector<std::string> uses; // "base.output"
   bool imports_layers = false;   // its blocks.<i> are cut from a model's layers when it is trained
+  bool learns_in_a_pass = false; // "learns": "pass" instead of "gradient"; then it uses base.output
   Widths widths;
   std::vector<std::string> devices;       // "cpu"
   std::vector<std::string> precisions;    // "float32", "bfloat16"

@@ -39,6 +39,7 @@ LoadedExpert::LoadedExpert(const tenon_plugin* plugin, ExpertSpec spec) : spec_(
   table_ = static_cast<const tenon_expert_table*>(plugin->extension("tenon.native/1"));
   if (!table_ || table_->struct_size < sizeof(tenon_expert_table))
     throw Error(Code::plugin, spec_.title, "the plugin offers no tenon.native/1", "rebuild it with this SDK");
+  pass_ = static_cast<const tenon_pass_table*>(plugin->extension("tenon.pass/1"));
   tenon_setup setup{};
   setup.struct_size = sizeof setup;
   setup.architecture = spec_.architecture.c_str();
@@ -97,6 +98,34 @@ void LoadedExpert::bind(const std::string& name, const at::Tensor& tensor) {
 
 void LoadedExpert::prepare(tenon_mode mode) {
   checked("prepare", [&](tenon_message* message) { return table_->prepare(expert_, mode, message); });
+}
+
+const tenon_pass_table& LoadedExpert::pass() const {
+  if (!pass_ || pass_->struct_size < sizeof(tenon_pass_table))
+    throw Error(Code::plugin, spec_.title,
+                "the plugin offers no tenon.pass/1, and its facts say that it learns in a pass",
+                "rebuild it with this SDK, or correct its plugin.json");
+  return *pass_;
+}
+
+void LoadedExpert::begin_pass(std::uint64_t seed, std::int64_t positions) {
+  checked("begin", [&](tenon_message* message) {
+    return pass().begin(expert_, seed, static_cast<std::uint64_t>(positions), message);
+  });
+}
+
+void LoadedExpert::observe(const Observation& seen) {
+  const tenon_observation observation{sizeof observation, 0, &seen.h_NC, &seen.base_NC, &seen.gradient_NC,
+                                      &seen.targets_N};
+  checked("observe", [&](tenon_message* message) { return pass().observe(expert_, &observation, message); });
+}
+
+void LoadedExpert::finish_pass() {
+  checked("finish", [&](tenon_message* message) { return pass().finish(expert_, message); });
+}
+
+void LoadedExpert::scale_correction(double factor) {
+  checked("scale", [&](tenon_message* message) { return pass().scale(expert_, factor, message); });
 }
 
 at::Tensor LoadedExpert::forward(const at::Tensor& h_NC, const at::Tensor& base_NC,

@@ -32,6 +32,11 @@ struct ExpertSpec {
   bool uses_base_output = false;
 };
 
+// Rows of one sequence, its first and last position left out; see tenon_observation.
+struct Observation {
+  at::Tensor h_NC, base_NC, gradient_NC, targets_N;
+};
+
 struct ExpertParameter {
   std::string name;
   std::optional<std::string> shared; // the base's tensor of this name
@@ -60,13 +65,21 @@ class LoadedExpert {
   // y (N,C) float32, checked for shape and type; not for finite values.
   at::Tensor forward(const at::Tensor& h_NC, const at::Tensor& base_NC, std::span<const tenon_span> spans) const;
 
+  // Learning in a pass, in this order; "tenon.pass/1". Errors: plugin (it threw, or lacks the table).
+  void begin_pass(std::uint64_t seed, std::int64_t positions);
+  void observe(const Observation& seen);
+  void finish_pass();
+  void scale_correction(double factor);
+
  private:
+  const tenon_pass_table& pass() const;
   template <class Call>
   void checked(const char* what, Call&& call) const;
   ModuleLayout read_layout() const;
 
   ExpertSpec spec_;
   const tenon_expert_table* table_ = nullptr;
+  const tenon_pass_table* pass_ = nullptr; // none where the plugin lacks it
   tenon_expert* expert_ = nullptr;
   ModuleLayout layout_;
 };

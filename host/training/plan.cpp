@@ -67,6 +67,7 @@ TrainingPlan TrainingPlan::parse(const json::value& value, const std::string& wh
   const JsonReader reader(full, where);
   TrainingPlan plan{};
   plan.json = full.as_object();
+  plan.given = value.as_object();
   plan.architecture = reader.at("architecture").string();
   plan.model = reader.at("model").string();
   plan.plugin = reader.at("plugin").string();
@@ -82,6 +83,8 @@ TrainingPlan TrainingPlan::parse(const json::value& value, const std::string& wh
               row.at("max_positions").integer()};
   plan.train = read_train(reader.at("train"));
   plan.stitch = {reader.at("stitch").at("ridge").number(), reader.at("stitch").at("max_positions").integer()};
+  const JsonReader pass = reader.at("pass");
+  plan.pass = {pass.at("blocks").integer(), pass.at("held_back_blocks").integer()};
   plan.streams = {streams.at("dtype").string() == "bfloat16", streams.at("budget_gib").number()};
   plan.checkpoint_every = reader.at("checkpoint_every").integer();
   plan.evaluate_every = reader.at("evaluate_every").integer();
@@ -95,6 +98,41 @@ std::string TrainingPlan::digest() const {
   kept.erase("streams"); // where outputs are cached changes nothing, unless they are rounded
   kept["streams"] = {{"dtype", streams.bfloat16 ? "bfloat16" : "float32"}};
   return "sha256:" + sha256(canonical_json(kept));
+}
+
+void TrainingPlan::check_used(bool learns_in_a_pass) const {
+  const auto refuse = [&](const std::string& field, const std::string& remedy) {
+    throw Error(Code::usage, "training plan",
+                "found " + field + ", which " + architecture + " does not use: it learns " +
+                    (learns_in_a_pass ? "in one pass over its text" : "by gradient steps"),
+                remedy);
+  };
+  const auto section = [&](const char* name) {
+    const json::value* found = given.if_contains(name);
+    return found && found->is_object() ? found->get_object() : json::object();
+  };
+  if (!learns_in_a_pass) {
+    for (const auto& field : section("pass")) refuse("pass." + std::string(field.key()), "see train.steps");
+    return;
+  }
+  for (const auto& field : section("train"))
+    if (field.key() != "seed") refuse("train." + std::string(field.key()), "pass.blocks says how much text it sees");
+  for (const char* field : {"checkpoint_every", "evaluate_every"})
+    if (given.contains(field)) refuse(field, "leave it out");
+  if (row.objective != RowObjective::domain)
+    refuse("row.objective=" + std::string(json.at("row").at("objective").as_string()),
+           "leave it at domain: the other rows are trained by gradient steps");
+}
+
+json::object TrainingPlan::used(bool learns_in_a_pass) const {
+  json::object out = json;
+  if (!learns_in_a_pass) {
+    out.erase("pass");
+    return out;
+  }
+  out["train"] = {{"seed", train.seed}};
+  for (const char* field : {"checkpoint_every", "evaluate_every"}) out.erase(field);
+  return out;
 }
 
 bool TrainingPlan::is_general_step(std::int64_t step) const {

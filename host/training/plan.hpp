@@ -54,17 +54,26 @@ struct TrainingPlan {
     double ridge;
     std::int64_t max_positions; // of each text
   } stitch;
+  struct Pass {                            // instead of train, for what learns in a pass
+    std::int64_t blocks, held_back_blocks; // in all; of them
+  } pass;
   struct StreamOptions {
     bool bfloat16;
     double budget_gib;
   } streams;
   std::int64_t checkpoint_every, evaluate_every, evaluate_blocks;
 
-  json::object json; // all of it, defaults filled in
+  json::object json;  // all of it, defaults filled in
+  json::object given; // as the user gave it
 
   // Errors: usage, naming each field that breaks the schema.
   static TrainingPlan parse(const json::value& value, const std::string& where);
   std::string digest() const;
+  // Fields that were given and that this way of learning does not use are refused by name: a pass has no steps, no
+  // learning rate and no row but the log-odds; steps have no pass. Errors: usage.
+  void check_used(bool learns_in_a_pass) const;
+  // The plan without them.
+  json::object used(bool learns_in_a_pass) const;
 
   // Sequences of the expert's own text that all steps together ask for.
   std::int64_t domain_sequences() const;

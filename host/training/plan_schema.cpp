@@ -83,6 +83,16 @@ constexpr const char* kPlanSchema = R"json({
         "seed": {"type": "integer", "minimum": 0, "default": 0}
       }
     },
+    "pass": {
+      "type": "object", "additionalProperties": false, "default": {},
+      "description": "instead of train, for an architecture that learns in one pass over its text",
+      "properties": {
+        "blocks": {"type": "integer", "minimum": 2, "maximum": 1000000, "default": 256,
+                   "description": "sequences of text, at most, those held back included"},
+        "held_back_blocks": {"type": "integer", "minimum": 1, "maximum": 100000, "default": 8,
+                             "description": "of them, not learnt from: they tell how large a correction to make"}
+      }
+    },
     "streams": {
       "type": "object", "additionalProperties": false, "default": {},
       "properties": {

@@ -81,8 +81,8 @@ std::optional<std::int64_t> RunFolder::resume(const TrainingIdentity& identity) 
   return found->step;
 }
 
-void RunFolder::write_plan(const TrainingPlan& plan, const TrainingIdentity& identity) const {
-  write_file(run() / "plan.json", pretty_json(plan.json));
+void RunFolder::write_plan(const json::object& plan, const TrainingIdentity& identity) const {
+  write_file(run() / "plan.json", pretty_json(plan));
   json::object ids;
   for (const auto& [what, digest] : identity) ids[what] = digest;
   json::array features;

@@ -28,7 +28,7 @@ class RunFolder {
 
   // The step to go on from; nothing where none was begun. Errors: usage (a training of another plan, text or model).
   std::optional<std::int64_t> resume(const TrainingIdentity& identity) const;
-  void write_plan(const TrainingPlan& plan, const TrainingIdentity& identity) const;
+  void write_plan(const json::object& plan, const TrainingIdentity& identity) const;
 
   // Opens metrics.jsonl for steps from `step` on; what a killed process wrote beyond it is cut off.
   void open_metrics(std::int64_t step);

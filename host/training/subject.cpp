@@ -133,6 +133,13 @@ const Plugin& find_plugin(const Loader& loader, const std::vector<fs::path>& dev
               "publish the plugin that has it (tenon publish PLUGIN.so), or give its library with --dev");
 }
 
+NamedTensors Subject::own() const {
+  NamedTensors out;
+  for (const ExpertParameter& parameter : expert->parameters())
+    if (!parameter.shared) out.emplace_back(parameter.name, parameter.tensor);
+  return out;
+}
+
 NamedTensors Subject::trainable() const {
   NamedTensors out;
   for (const ExpertParameter& parameter : expert->parameters())
@@ -158,17 +165,18 @@ Subject open_subject(const Loader& loader, const std::vector<fs::path>& dev, con
   subject.source = open_source(loader, plan, *subject.plugin->facts.architecture(plan.architecture), subject.model,
                                subject.model_entry, subject.base);
   subject.manifest = draft_manifest(plan, name, subject);
+  plan.check_used(subject.learns_in_a_pass());
   judge_subject(subject, loader, plan.train.bfloat16);
   subject.expert = loader.create(*subject.plugin, plan.architecture, subject.manifest.config, *subject.model,
                                  &subject.base.manifest, name);
   bind_new(subject, static_cast<std::uint64_t>(plan.train.seed));
-  for (const auto& [parameter, tensor] : subject.trainable())
+  for (const auto& [parameter, tensor] : subject.learns_in_a_pass() ? subject.own() : subject.trainable())
     if (!at::isfinite(tensor.detach()).all().item<bool>())
       throw Error(Code::plugin, name, "parameter " + parameter + " is not finite at birth");
   return subject;
 }
 
-void try_out(const Subject& subject, std::int64_t sequence_length) {
+void try_out(const Subject& subject, std::int64_t sequence_length, bool learns_in_a_pass) {
   const std::int64_t length = std::min<std::int64_t>(sequence_length, 16);
   const Batch batch = Batch::whole(at::zeros({1, length}, at::kLong));
   const auto spans = batch.spans([](Sequence& sequence) -> ModuleState& { return sequence.experts[0]; });
@@ -182,6 +190,7 @@ void try_out(const Subject& subject, std::int64_t sequence_length) {
   const at::Tensor y_NC = subject.expert->forward(h_NC, base_NC, spans);
   if (!at::isfinite(y_NC.detach()).all().item<bool>())
     throw Error(Code::plugin, subject.expert->title(), "forward returned values that are not finite");
+  if (learns_in_a_pass) return;
   if (!y_NC.requires_grad())
     throw Error(Code::plugin, subject.expert->title(), "forward returned something that no parameter can change",
                 "compute it in training mode with operations that keep gradients");

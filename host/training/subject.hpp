@@ -28,7 +28,10 @@ struct Subject {
   ExpertManifest manifest;      // of the new expert, without weights, row and evidence
   std::shared_ptr<LoadedExpert> expert;
 
-  // The expert's own parameters, which train. Errors: plugin (none).
+  bool learns_in_a_pass() const { return plugin->facts.architecture(manifest.architecture)->learns_in_a_pass; }
+  // The expert's own parameters, bound to values that change.
+  NamedTensors own() const;
+  // Those of them that train by gradient. Errors: plugin (none).
   NamedTensors trainable() const;
   // What must not change: digests of trunk and head, and of the base, as they are in memory.
   std::string frozen_digest() const;
@@ -38,7 +41,8 @@ struct Subject {
 Subject open_subject(const Loader& loader, const std::vector<std::filesystem::path>& dev, const TrainingPlan& plan,
                      const std::string& name);
 
-// One forward and backward on a few positions: what fails here would have failed after minutes. Errors: plugin.
-void try_out(const Subject& subject, std::int64_t sequence_length);
+// One forward, and backward where it learns by gradient, on a few positions: what fails here would have failed after
+// minutes. Errors: plugin.
+void try_out(const Subject& subject, std::int64_t sequence_length, bool learns_in_a_pass = false);
 
 } // namespace tenon

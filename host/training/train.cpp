@@ -5,6 +5,7 @@
 #include "host/model/calibration.hpp"
 #include "host/model/random.hpp"
 #include "host/training/evidence.hpp"
+#include "host/training/pass.hpp"
 #include "host/training/row_fit.hpp"
 #include "host/training/run_folder.hpp"
 #include "host/training/stitches.hpp"
@@ -52,14 +53,20 @@ class Training {
   std::optional<Streams> general_streams() const;
   Row first_row(const Streams& domain, const std::optional<Streams>& general) const;
   void first_stitches(const Streams& domain, const std::optional<Streams>& general) const;
-  void save(const Trainer& trainer, std::int64_t step, const TrainingIdentity& identity) const;
+  Row by_steps(const Streams& domain, const Streams& held_out, const std::optional<std::int64_t>& begun,
+               const TrainingIdentity& identity, TrainingResult& result);
+  Row by_a_pass(const Streams& domain, const std::optional<std::int64_t>& begun, const TrainingIdentity& identity,
+                TrainingResult& result);
+  void save(const NamedTensors& tensors, std::int64_t step, const TrainingIdentity& identity) const;
+  // Steps of the plan; a pass is one.
+  std::int64_t all_steps() const { return subject_.learns_in_a_pass() ? 1 : plan_.train.steps; }
   void steps(Trainer& trainer, std::int64_t first, const TrainingIdentity& identity, const Streams& held_out,
              TrainingResult& result);
   void check_stop(const Trainer& trainer, std::int64_t done, std::int64_t first,
                   const TrainingIdentity& identity) const;
   void evaluate_between(const Trainer& trainer, std::int64_t done, const Streams& held_out);
-  void write_package(const Trainer& trainer, const Streams& domain, const CorpusSplit& text,
-                     const TrainingIdentity& identity, const json::object& evidence) const;
+  void write_package(const Row& row, const Streams& domain, const CorpusSplit& text, const TrainingIdentity& identity,
+                     const json::object& evidence) const;
   void check_frozen(const std::string& before) const;
 
   const Loader& loader_;
@@ -109,11 +116,13 @@ Streams Training::streams(const Shard& shard, std::vector<std::uint32_t> order, 
                        options, hooks_);
 }
 
-// No more blocks than the steps will ask for; which ones is a random choice that a longer training only adds to.
+// No more blocks than the steps, or the pass, will ask for; which ones is a random choice that a longer training only
+// adds to.
 Streams Training::domain_streams(const CorpusSplit& text) const {
   const RandomStream random(static_cast<std::uint64_t>(plan_.data.seed), "sample");
   return streams(text.train,
-                 sample(random, all_blocks(text.train, plan_.data.sequence_length), plan_.domain_sequences()),
+                 sample(random, all_blocks(text.train, plan_.data.sequence_length),
+                        subject_.learns_in_a_pass() ? plan_.pass.blocks : plan_.domain_sequences()),
                  fmt::format("sample {}", plan_.data.seed), "training text");
 }
 
@@ -158,8 +167,8 @@ void Training::first_stitches(const Streams& domain, const std::optional<Streams
   if (fit.up) hooks_.say(fmt::format("stitch up: leaves {:.2f}% of the base's variance unexplained", 100.0 * *fit.up));
 }
 
-void Training::save(const Trainer& trainer, std::int64_t step, const TrainingIdentity& identity) const {
-  write_checkpoint(folder_.checkpoint(), {step, identity, trainer.tensors()});
+void Training::save(const NamedTensors& tensors, std::int64_t step, const TrainingIdentity& identity) const {
+  write_checkpoint(folder_.checkpoint(), {step, identity, tensors});
 }
 
 // The steps already made are saved first, so that nothing of them is lost.
@@ -167,7 +176,7 @@ void Training::check_stop(const Trainer& trainer, std::int64_t done, std::int64_
                           const TrainingIdentity& identity) const {
   const bool halted = job_.halt_after > 0 && done - first >= job_.halt_after && done < plan_.train.steps;
   if (!halted && !hooks_.stopped()) return;
-  save(trainer, done, identity);
+  save(trainer.tensors(), done, identity);
   throw Error(Code::interrupted, "train",
               fmt::format("stopped after step {} of {}; it is saved", done, plan_.train.steps),
               "run the same command again to go on");
@@ -187,7 +196,8 @@ void Training::steps(Trainer& trainer, std::int64_t first, const TrainingIdentit
     folder_.write_metrics(report, seconds_since(start), static_cast<double>(report.tokens) / seconds);
     if (!report.general) smooth = 0.9 * smooth + 0.1 * report.loss, weight = 0.9 * weight + 0.1;
     hooks_.say_update((step + 1) * a_step, weight > 0 ? fmt::format("loss {:.3f}", smooth / weight) : "");
-    if ((step + 1) % plan_.checkpoint_every == 0 || step + 1 == plan_.train.steps) save(trainer, step + 1, identity);
+    if ((step + 1) % plan_.checkpoint_every == 0 || step + 1 == plan_.train.steps)
+      save(trainer.tensors(), step + 1, identity);
     if (plan_.evaluate_every > 0 && (step + 1) % plan_.evaluate_every == 0)
       evaluate_between(trainer, step + 1, held_out);
     check_stop(trainer, step + 1, first, identity);
@@ -206,20 +216,17 @@ void Training::evaluate_between(const Trainer& trainer, std::int64_t done, const
   folder_.write_metrics(line);
 }
 
-void Training::write_package(const Trainer& trainer, const Streams& domain, const CorpusSplit& text,
+void Training::write_package(const Row& row, const Streams& domain, const CorpusSplit& text,
                              const TrainingIdentity& identity, const json::object& evidence) const {
   const Statistics& statistics = subject_.model->statistics();
-  const fs::path weights = folder_.package() / "weights.safetensors", row = folder_.package() / "row.safetensors",
+  const fs::path weights = folder_.package() / "weights.safetensors", row_file = folder_.package() / "row.safetensors",
                  profile = folder_.package() / "profile.safetensors";
-  NamedTensors own;
-  for (const ExpertParameter& parameter : subject_.expert->parameters())
-    if (!parameter.shared) own.emplace_back(parameter.name, parameter.tensor);
-  write_weights(weights, own);
-  write_row(row, trainer.row());
+  write_weights(weights, subject_.own());
+  write_row(row_file, row);
   write_profile(profile, profile_of(domain, {statistics.mean_C, statistics.deviation_C}));
   ExpertManifest manifest = subject_.manifest;
   manifest.weights = weight_records(*subject_.expert);
-  manifest.row = "sha256:" + sha256_file(row);
+  manifest.row = "sha256:" + sha256_file(row_file);
   manifest.profile = "sha256:" + sha256_file(profile);
   manifest.evidence = {evidence};
   json::object ids;
@@ -227,13 +234,16 @@ void Training::write_package(const Trainer& trainer, const Streams& domain, cons
   json::array names;
   for (const std::string& path : plan_.data.paths)
     names.emplace_back(fs::path(path).lexically_normal().filename().string());
-  manifest.provenance = {
-      {"trained_from", ids},
-      {"training_tokens", plan_.train.steps * plan_.train.batch * plan_.train.accumulate * plan_.data.sequence_length},
-      {"text", {{"names", names}, {"report", to_json(text.report)}}},
-      {"plan", plan_.json},
-      {"base", subject_.base.entry.title()},
-      {"model", subject_.model_entry.title()}};
+  const std::int64_t tokens =
+      plan_.data.sequence_length * (subject_.learns_in_a_pass()
+                                        ? plan_.pass.blocks
+                                        : plan_.train.steps * plan_.train.batch * plan_.train.accumulate);
+  manifest.provenance = {{"trained_from", ids},
+                         {"training_tokens", tokens},
+                         {"text", {{"names", names}, {"report", to_json(text.report)}}},
+                         {"plan", plan_.used(subject_.learns_in_a_pass())},
+                         {"base", subject_.base.entry.title()},
+                         {"model", subject_.model_entry.title()}};
   // Paths are the trainer's own affair.
   manifest.provenance.at("plan").as_object().at("data").as_object().erase("paths");
   manifest.files = {{"weights.safetensors", "weights"}, {"row.safetensors", "row"}, {"profile.safetensors", "profile"}};
@@ -246,26 +256,8 @@ void Training::check_frozen(const std::string& before) const {
                 "this expert is not to be trusted; please report the plugin " + subject_.plugin->facts.title());
 }
 
-TrainingResult Training::run() {
-  TrainingResult result;
-  result.folder = folder_.package();
-  subject_ = open_subject(loader_, job_.dev, plan_, job_.name);
-  const std::string frozen = subject_.frozen_digest();
-  try_out(subject_, plan_.data.sequence_length);
-  const CorpusSplit text = read_text();
-  const TrainingIdentity ids = identity(text);
-  const std::optional<std::int64_t> begun = folder_.resume(ids);
-  if (folder_.is_finished()) {
-    if (!begun)
-      throw Error(Code::usage, folder_.package().string(), "holds an expert already",
-                  "choose another folder with --out DIR");
-    if (*begun == plan_.train.steps) {
-      result.was_finished = true;
-      return result;
-    }
-  }
-  folder_.write_plan(plan_, ids);
-  const Streams domain = domain_streams(text), held_out = held_out_streams(text);
+Row Training::by_steps(const Streams& domain, const Streams& held_out, const std::optional<std::int64_t>& begun,
+                       const TrainingIdentity& identity, TrainingResult& result) {
   const std::optional<Streams> general = general_streams();
   const Row row = begun ? Row{at::zeros_like(subject_.model->statistics().mean_C), 0.0} : first_row(domain, general);
   if (!begun) first_stitches(domain, general);
@@ -273,13 +265,68 @@ TrainingResult Training::run() {
   if (begun)
     read_checkpoint(folder_.checkpoint(), trainer.tensors());
   else
-    save(trainer, 0, ids);
+    save(trainer.tensors(), 0, identity);
   if (begun && *begun > 0) hooks_.say(fmt::format("going on from step {} of {}", *begun, plan_.train.steps));
-  steps(trainer, begun.value_or(0), ids, held_out, result);
-  const HeldOutLosses losses = measure_held_out(subject_, held_out, trainer.row(), plan_.evaluate_blocks, hooks_);
+  steps(trainer, begun.value_or(0), identity, held_out, result);
+  return trainer.row();
+}
+
+// Saved once, when the pass is over: one that was stopped starts over.
+Row Training::by_a_pass(const Streams& domain, const std::optional<std::int64_t>& begun,
+                        const TrainingIdentity& identity, TrainingResult& result) {
+  Row row{at::zeros_like(subject_.model->statistics().mean_C), 0.0};
+  at::Tensor b_1 = at::zeros({1});
+  const auto tensors = [&] {
+    NamedTensors all = subject_.own();
+    all.emplace_back("row/r", row.r_C), all.emplace_back("row/b", b_1);
+    return all;
+  };
+  if (begun) {
+    read_checkpoint(folder_.checkpoint(), tensors());
+    row.b = b_1.item<double>();
+    return row;
+  }
+  row = first_row(domain, general_streams());
+  b_1.fill_(row.b);
+  const Clock::time_point start = Clock::now();
+  const PassReport report = learn_in_a_pass(plan_, subject_, domain, hooks_);
+  result.positions = report.positions;
+  result.seconds = seconds_since(start);
+  result.tokens_per_second = static_cast<double>(report.positions) / std::max(result.seconds, 1e-9);
+  hooks_.say(report.step_length > 0.0
+                 ? fmt::format("pass: {} positions; on held-back text {:.3f} nats a token, base {:.3f} (step {:.3g})",
+                               report.positions, report.loss, report.base_loss, report.step_length)
+                 : "pass: no correction lowers the loss on held-back text; this expert is the base");
+  save(tensors(), 1, identity);
+  return row;
+}
+
+TrainingResult Training::run() {
+  TrainingResult result;
+  result.folder = folder_.package();
+  subject_ = open_subject(loader_, job_.dev, plan_, job_.name);
+  const std::string frozen = subject_.frozen_digest();
+  try_out(subject_, plan_.data.sequence_length, subject_.learns_in_a_pass());
+  const CorpusSplit text = read_text();
+  const TrainingIdentity ids = identity(text);
+  const std::optional<std::int64_t> begun = folder_.resume(ids);
+  if (folder_.is_finished()) {
+    if (!begun)
+      throw Error(Code::usage, folder_.package().string(), "holds an expert already",
+                  "choose another folder with --out DIR");
+    if (*begun == all_steps()) {
+      result.was_finished = true;
+      return result;
+    }
+  }
+  folder_.write_plan(plan_.used(subject_.learns_in_a_pass()), ids);
+  const Streams domain = domain_streams(text), held_out = held_out_streams(text);
+  const Row row = subject_.learns_in_a_pass() ? by_a_pass(domain, begun, ids, result)
+                                              : by_steps(domain, held_out, begun, ids, result);
+  const HeldOutLosses losses = measure_held_out(subject_, held_out, row, plan_.evaluate_blocks, hooks_);
   check_frozen(frozen);
   result.evidence = evidence_json(losses, text.held_out.digest());
-  write_package(trainer, domain, text, ids, result.evidence);
+  write_package(row, domain, text, ids, result.evidence);
   return result;
 }
 

@@ -1,8 +1,9 @@
 // A whole training: from a plan to a package that can be published. One process, one expert, which knows no other.
 //
 // Order: everything is judged before anything costs time; the outputs of trunk and base are computed once; the row is
-// fitted first; then, the row frozen, the expert is trained beside the frozen base; held-out text is the evidence. A
-// folder that holds a checkpoint of the same plan goes on, bit for bit. Thread: one.
+// fitted first; then, the row frozen, the expert is trained beside the frozen base, by steps or in one pass as its
+// architecture says; held-out text is the evidence. A folder that holds a checkpoint of the same plan goes on, bit for
+// bit; a pass that was stopped starts over. Thread: one.
 #pragma once
 
 #include "host/composition/loader.hpp"
@@ -25,9 +26,9 @@ struct TrainingJob {
 
 struct TrainingResult {
   std::filesystem::path folder;
-  bool was_finished = false; // nothing was left to do
-  std::int64_t steps = 0;
-  double seconds = 0.0, tokens_per_second = 0.0; // of the steps made now
+  bool was_finished = false;                     // nothing was left to do
+  std::int64_t steps = 0, positions = 0;         // made now; positions observed in a pass, where there were no steps
+  double seconds = 0.0, tokens_per_second = 0.0; // of the steps or the pass made now
   json::object evidence;
 };
 

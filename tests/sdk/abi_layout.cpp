@@ -87,6 +87,18 @@ FROZEN(tenon_expert_table, forward, 64);
 FROZEN(tenon_expert_table, vjp, 72);
 FROZEN(tenon_expert_table, release_tape, 80);
 
+FROZEN(tenon_observation, struct_size, 0);
+FROZEN(tenon_observation, h_NC, 8);
+FROZEN(tenon_observation, base_NC, 16);
+FROZEN(tenon_observation, gradient_NC, 24);
+FROZEN(tenon_observation, targets_N, 32);
+
+FROZEN(tenon_pass_table, struct_size, 0);
+FROZEN(tenon_pass_table, begin, 8);
+FROZEN(tenon_pass_table, observe, 16);
+FROZEN(tenon_pass_table, finish, 24);
+FROZEN(tenon_pass_table, scale, 32);
+
 FROZEN(tenon_plugin, struct_size, 0);
 FROZEN(tenon_plugin, abi_major, 4);
 FROZEN(tenon_plugin, abi_minor, 6);

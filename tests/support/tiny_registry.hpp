@@ -47,7 +47,7 @@ class TinyRegistry {
   TinyRegistry() : registry(Registry::create(path() / "registry", "tests")) {
     for (const char* kind : {"prose", "manual"})
       write_file(path() / "calibration" / kind / "text.txt", made_up_text(kind, 20000));
-    for (const char* plugin : {"tenon_transformer.so", "tenon_low_rank.so"})
+    for (const char* plugin : {"tenon_transformer.so", "tenon_low_rank.so", "tenon_memory.so"})
       registry.publish(plugin_draft(std::filesystem::path(TENON_PLUGINS) / plugin));
     add_model("tiny", random_model(shape(), 7), {1, 3});
     write_file(path() / "sums" / "sums.txt", sums_text(40000));

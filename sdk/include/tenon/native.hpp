@@ -3,7 +3,7 @@
 // text.
 #pragma once
 
-#include <tenon/expert.hpp>
+#include <tenon/pass.hpp>
 
 #include <cstring>
 #include <memory>
@@ -142,6 +142,43 @@ inline tenon_status forward(tenon_expert* handle, const tenon_input* in, tenon_t
   });
 }
 
+inline PassExpert& pass_expert(tenon_expert* handle) {
+  if (auto* expert = dynamic_cast<PassExpert*>(&native::expert(handle))) return *expert;
+  throw Failure(TENON_BAD_ARGUMENT, "this architecture does not learn in a pass: derive it from tenon::PassExpert");
+}
+
+template <class Body>
+tenon_status pass_step(tenon_expert* handle, tenon_message* message, Body&& body) noexcept {
+  return guarded(message, [&] {
+    at::NoGradGuard no_grad;
+    body(pass_expert(handle));
+  });
+}
+
+inline tenon_status begin(tenon_expert* handle, std::uint64_t seed, std::uint64_t positions, tenon_message* message) {
+  return pass_step(handle, message,
+                   [&](PassExpert& expert) { expert.begin(seed, static_cast<std::int64_t>(positions)); });
+}
+
+inline tenon_status observe(tenon_expert* handle, const tenon_observation* in, tenon_message* message) {
+  return pass_step(handle, message, [&](PassExpert& expert) {
+    expert.observe({tensor(in->h_NC), tensor(in->base_NC), tensor(in->gradient_NC), tensor(in->targets_N)});
+  });
+}
+
+inline tenon_status finish(tenon_expert* handle, tenon_message* message) {
+  return pass_step(handle, message, [](PassExpert& expert) { expert.finish(); });
+}
+
+inline tenon_status scale(tenon_expert* handle, double factor, tenon_message* message) {
+  return pass_step(handle, message, [&](PassExpert& expert) { expert.scale(factor); });
+}
+
+inline const tenon_pass_table* pass_table() {
+  static const tenon_pass_table table = {sizeof table, 0, begin, observe, finish, scale};
+  return &table;
+}
+
 inline tenon_status init(const tenon_host* table, tenon_message* message) {
   return guarded(message, [&] {
     if (!table || table->struct_size < sizeof(tenon_host))
@@ -173,6 +210,7 @@ inline tenon_status init(const tenon_host* table, tenon_message* message) {
                                              tenon::native::forward,                                               \
                                              nullptr,                                                              \
                                              nullptr};                                                             \
+    if (std::strcmp(id, "tenon.pass/1") == 0) return tenon::native::pass_table();                                  \
     return std::strcmp(id, "tenon.native/1") == 0 ? &table : nullptr;                                              \
   }                                                                                                                \
   }                                                                                                                \

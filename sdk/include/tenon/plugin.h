@@ -5,6 +5,7 @@
  *
  *   "tenon.native/1"    tenon_expert_table; a tensor is an at::Tensor, autograd flows through, exact platform needed
  *   "tenon.portable/1"  the same table; a tensor is a DLTensor, the host owns the autograd node and calls vjp
+ *   "tenon.pass/1"      tenon_pass_table; for architectures whose facts say "learns": "pass"
  *
  * Rules for every function here
  *   Tables   begin with struct_size and only ever grow at the end. Read a member only if struct_size covers it.
@@ -189,6 +190,37 @@ typedef struct tenon_expert_table {
                       tenon_message* message);
   void (*release_tape)(tenon_expert* expert, void* tape);
 } tenon_expert_table;
+
+/* What one stretch of a training text says about the base, position by position: N rows of one sequence, in order,
+ * its first and last position left out. Tensors are borrowed for the call. */
+typedef struct tenon_observation {
+  uint32_t struct_size;
+  uint32_t reserved;
+  tenon_tensor h_NC;        /* float32: the residual stream at the lower cut */
+  tenon_tensor base_NC;     /* float32: what the base says */
+  tenon_tensor gradient_NC; /* float32, nats: of the sequence's summed next-token loss towards the output of the middle,
+                               taken where that is the base's; a step against it lowers the loss. Finite */
+  tenon_tensor targets_N;   /* int64: the token that follows each position */
+} tenon_observation;
+
+/* "tenon.pass/1", optional: an expert that learns in one pass over its text instead of by gradient steps. It stands on
+ * the base, E(h) = base + correction(h), and begin, observe (any number of times) and finish give the correction. All
+ * of it is a function of seed and observations: the same ones give the same bytes. */
+typedef struct tenon_pass_table {
+  uint32_t struct_size;
+  uint32_t reserved;
+
+  /* Forgets everything; then `positions` rows follow, in all. The correction is zero until finish. [bound, prepared for
+   * training] */
+  tenon_status (*begin)(tenon_expert* expert, uint64_t seed, uint64_t positions, tenon_message* message);
+  /* [between begin and finish] */
+  tenon_status (*observe)(tenon_expert* expert, const tenon_observation* observation, tenon_message* message);
+  /* The parameters now hold what was learnt; their shapes are those of [created]. */
+  tenon_status (*finish)(tenon_expert* expert, tenon_message* message);
+  /* Multiplies the correction by `factor`: the host knows the step length from held-back text. [after finish, prepared
+   * for training] */
+  tenon_status (*scale)(tenon_expert* expert, double factor, tenon_message* message);
+} tenon_pass_table;
 
 /* What tenon_plugin_entry returns: static, immutable. */
 typedef struct tenon_plugin {

@@ -57,7 +57,10 @@ TEST_CASE("facts say everything that a host decides by") {
   CHECK(Facts::parse(with("\"context\"", "\"imports\": \"layers\", \"context\""), "conv.so")
             .architecture("acme.conv")
             ->imports_layers);
+  CHECK_FALSE(conv->learns_in_a_pass);
   CHECK(facts.architecture("acme.other") == nullptr);
+  const Facts pass = Facts::parse(with("\"uses\"", "\"learns\": \"pass\", \"uses\""), "conv.so");
+  CHECK(pass.architecture("acme.conv")->learns_in_a_pass);
 }
 
 TEST_CASE("facts that break their schema are refused with the place") {
@@ -65,6 +68,8 @@ TEST_CASE("facts that break their schema are refused with the place") {
   CHECK_THAT(refusal(with("\"schema\": 1", "\"schema\": 2")), Contains("schema"));
   CHECK_THAT(refusal(with("\"uses\"", "\"use\"")), Contains("use"));
   CHECK_THAT(refusal(with("\"window\": 4", "\"window\": 0")), Contains("context"));
+  CHECK_THAT(refusal(with("\"uses\"", "\"learns\": \"by heart\", \"uses\"")), Contains("learns"));
+  CHECK_THAT(refusal(with("\"uses\": [\"base.output\"]", "\"learns\": \"pass\"")), Contains("base.output"));
   CHECK_THAT(refusal(with("tenon.native/1", "tenon.quantum/9")), Contains("tier"));
   CHECK_THAT(refusal(with("\"float32\"", "\"float8\"")), Contains("precisions"));
   CHECK_THAT(refusal(with("\"version\": \"1.2.0\"", "\"version\": \"newest\"")), Contains("newest"));

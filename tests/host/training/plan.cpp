@@ -92,4 +92,27 @@ TEST_CASE("steps on general text take turns, and are counted") {
   CHECK_FALSE(with({"train.general_every=0"}).is_general_step(5));
 }
 
+TEST_CASE("fields that a way of learning does not use are refused by name, where they were given") {
+  for (const auto& [in_a_pass, assignment] :
+       std::vector<std::pair<bool, std::string>>{{true, "train.learning_rate=0.1"},
+                                                 {true, "train.steps=300"},
+                                                 {true, "evaluate_every=5"},
+                                                 {true, "row.objective=joint"},
+                                                 {false, "pass.blocks=10"}}) {
+    INFO(assignment);
+    const TrainingPlan plan = with({assignment});
+    CHECK_NOTHROW(plan.check_used(!in_a_pass));
+    try {
+      plan.check_used(in_a_pass);
+      FAIL("accepted");
+    } catch (const Error& error) {
+      CHECK(error.code == Code::usage);
+      CHECK_THAT(error.message, Catch::Contains(assignment.substr(0, assignment.find('='))));
+      CHECK_THAT(error.message, Catch::Contains("tenon.low_rank"));
+    }
+  }
+  CHECK_NOTHROW(with({"train.seed=3", "pass.blocks=20", "row.l2=0.1"}).check_used(true));
+  CHECK_NOTHROW(with({"train.steps=3"}).check_used(false));
+}
+
 } // namespace tenon
