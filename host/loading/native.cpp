@@ -114,7 +114,7 @@ void LoadedExpert::begin_pass(std::uint64_t seed, std::int64_t positions) {
   });
 }
 
-void LoadedExpert::observe(const Observation& seen) {
+void LoadedExpert::observe(const ObservedRows& seen) {
   const tenon_observation observation{sizeof observation, 0, &seen.h_NC, &seen.base_NC, &seen.gradient_NC,
                                       &seen.targets_N};
   checked("observe", [&](tenon_message* message) { return pass().observe(expert_, &observation, message); });

@@ -33,7 +33,7 @@ struct ExpertSpec {
 };
 
 // Rows of one sequence, its first and last position left out; see tenon_observation.
-struct Observation {
+struct ObservedRows {
   at::Tensor h_NC, base_NC, gradient_NC, targets_N;
 };
 
@@ -67,7 +67,7 @@ class LoadedExpert {
 
   // Learning in a pass, in this order; "tenon.pass/1". Errors: plugin (it threw, or lacks the table).
   void begin_pass(std::uint64_t seed, std::int64_t positions);
-  void observe(const Observation& seen);
+  void observe(const ObservedRows& seen);
   void finish_pass();
   void scale_correction(double factor);
 

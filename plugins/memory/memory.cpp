@@ -13,6 +13,7 @@
 #include <tenon/nn/linear.hpp>
 
 #include <algorithm>
+#include <cmath>
 
 namespace {
 
