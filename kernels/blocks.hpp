@@ -1,7 +1,8 @@
-// Number formats of stored weights, and their exact value in float32: F32, F16, BF16 and ggml's Q8_0, Q4_0, Q4_1.
+// Number formats of stored weights, and their exact value in float32: F32, F16, BF16, and ggml's block formats below.
 //
 // A block format groups `block_elements` numbers of one row; rows are whole blocks. Every dequantised value equals
-// ggml's bit for bit: d times q is exact in float32 (11 bits by at most 8), so only Q4_1's sum rounds, and only once.
+// ggml's bit for bit: every product of scales and a number is exact in float32 (at most 24 bits), so only where a
+// minimum is added or subtracted the sum rounds, and only once.
 // Bytes are little-endian and need no alignment. Thread: any; nothing is shared.
 #pragma once
 
@@ -9,6 +10,7 @@
 #include <cstdint>
 #include <optional>
 #include <span>
+#include <string>
 #include <string_view>
 
 namespace tenon::nn {
@@ -17,15 +19,23 @@ enum class BlockType {
   F32,
   F16,
   BF16,
-  Q8_0, // 32 weights: f16 d, 32 x int8 q;                 x = q d
-  Q4_0, // 32 weights: f16 d, 16 bytes;                    x = (q - 8) d
-  Q4_1, // 32 weights: f16 d, f16 m, 16 bytes;             x = q d + m
-};      // of the 16 bytes, byte j holds element j in its low half and element j+16 in its high half
+  // 32 weights. Of 16 bytes of quarters q, byte j holds element j in its low half and element j+16 in its high half.
+  Q8_0, // f16 d, 32 x int8 q;                        x = q d
+  Q4_0, // f16 d, 16 bytes;                           x = (q - 8) d
+  Q4_1, // f16 d, f16 m, 16 bytes;                    x = q d + m
+  Q5_0, // f16 d, 32 fifth bits, 16 bytes;            x = (q - 16) d
+  Q5_1, // f16 d, f16 m, 32 fifth bits, 16 bytes;     x = q d + m
+  // 256 weights, in groups with scales s (and minima m) of their own, themselves in units of the block's d (and e).
+  Q4_K, // f16 d, f16 e, 8 x 6 bits s and m in 12 bytes, 128 bytes;                  x = q s d - m e
+  Q5_K, // f16 d, f16 e, 8 x 6 bits s and m in 12 bytes, 32 bytes high, 128 bytes;   x = q s d - m e
+  Q6_K, // 128 bytes low, 64 bytes high, 16 x int8 s, f16 d;                         x = (q - 32) s d
+};
 
 const char* block_name(BlockType type);                     // "Q4_1"
 std::optional<BlockType> block_type(std::string_view name); // nullopt for a name not listed above
-std::size_t block_elements(BlockType type);                 // 1 or 32
-std::size_t block_bytes(BlockType type);                    // 4, 2, 2, 34, 18, 20
+const std::string& block_type_list();                       // "F32, F16, ... or Q6_K", for messages
+std::size_t block_elements(BlockType type);                 // 1, 32 or 256
+std::size_t block_bytes(BlockType type);
 inline bool is_quantised(BlockType type) { return block_elements(type) > 1; }
 
 // Bytes of a row of `columns` numbers; nullopt when they are no whole number of blocks, or the size overflows.

@@ -157,8 +157,8 @@ nn::BlockType GgufParser::read_tensor_type(const std::string& tensor) {
   const auto type = name ? nn::block_type(name) : std::nullopt;
   if (type) return *type;
   throw Error(Code::incompatible, file_.name_,
-              fmt::format("the tensor {} has type {}, need F32, F16, BF16, Q8_0, Q4_0 or Q4_1", tensor,
-                          name ? name : fmt::format("{} (unknown)", id)),
+              fmt::format("the tensor {} has type {}, need {}", tensor, name ? name : fmt::format("{} (unknown)", id),
+                          nn::block_type_list()),
               "convert the model again with one of these types, such as Q8_0");
 }
 

@@ -35,7 +35,8 @@ StoredTensor read_blocks(const SafetensorsFile& file, const TensorView& view, co
   const json::value value = parse_json(text, where);
   const JsonReader reader(value, where);
   const auto type = nn::block_type(reader.at("type").string());
-  if (!type || !nn::is_quantised(*type)) reader.at("type").fail("need Q8_0, Q4_0 or Q4_1");
+  if (!type || !nn::is_quantised(*type))
+    reader.at("type").fail("need the name of a block format: " + nn::block_type_list());
   if (view.dtype != Dtype::U8)
     reader.fail(fmt::format("the tensor is {}, blocks are stored as U8", dtype_name(view.dtype)));
   StoredTensor tensor{view.name, *type, {}, view.bytes};

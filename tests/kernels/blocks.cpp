@@ -1,5 +1,6 @@
 #include "kernels/blocks.hpp"
 
+#include "registry/base/json.hpp"
 #include "registry/base/sha256.hpp"
 
 #include <algorithm>
@@ -10,7 +11,7 @@
 #include <limits>
 #include <vector>
 
-// The digests were taken from gguf-py 0.19 (dequantize) and numpy 2.4 (float16) on the same bytes.
+// Digests of blocks: tests/goldens/blocks/make.py. Those of halves were taken from numpy 2.4 on the same bytes.
 namespace tenon::nn {
 namespace {
 
@@ -28,11 +29,11 @@ std::string digest(const std::vector<Number>& numbers) {
   return sha256(std::as_bytes(std::span(numbers)));
 }
 
-// 64 random blocks whose f16 scales are finite.
-std::string dequantised_digest(BlockType type, std::size_t scales) {
+// 64 random blocks whose f16 scales, at these places in a block, are finite.
+std::string dequantised_digest(BlockType type, const std::vector<std::size_t>& scales) {
   std::vector<std::byte> bytes = noise(64 * block_bytes(type), 7);
   for (std::size_t block = 0; block < 64; ++block) {
-    for (std::size_t s = 0; s < scales; ++s) bytes[block * block_bytes(type) + 2 * s + 1] &= std::byte{0xbf};
+    for (const std::size_t offset : scales) bytes[block * block_bytes(type) + offset + 1] &= std::byte{0xbf};
   }
   std::vector<float> numbers(64 * block_elements(type));
   dequantise(type, bytes, numbers);
@@ -58,9 +59,20 @@ std::vector<float> conversion_inputs() {
 } // namespace
 
 TEST_CASE("quantised blocks have exactly the values gguf-py gives them") {
-  CHECK(dequantised_digest(BlockType::Q8_0, 1) == "9e87886df3df505a479c4bf76cb10ab72be54da2a73b2749d0634dbc04ac72ae");
-  CHECK(dequantised_digest(BlockType::Q4_0, 1) == "782c01cd058a8e7d72c3b084a049e5ab1b4335308bff178ea530d4acfc53d68e");
-  CHECK(dequantised_digest(BlockType::Q4_1, 2) == "54377d51d2c3d7841e4f81ef8ff73152d0c8340a768c98d983d1299308911d99");
+  const json::value goldens = read_json(std::filesystem::path(TENON_TEST_DATA) / "goldens/blocks/digests.json");
+  std::size_t checked = 0;
+  for (const auto& golden : goldens.as_object()) {
+    CAPTURE(golden.key());
+    const BlockType type = block_type(golden.key()).value();
+    std::vector<std::size_t> scales = {0};
+    if (type == BlockType::Q6_K)
+      scales = {208};
+    else if (type != BlockType::Q8_0 && type != BlockType::Q4_0 && type != BlockType::Q5_0)
+      scales = {0, 2};
+    CHECK(dequantised_digest(type, scales) == golden.value().as_string());
+    ++checked;
+  }
+  CHECK(checked == 8);
 }
 
 TEST_CASE("every half that is a number has its exact float value") {
@@ -107,7 +119,9 @@ TEST_CASE("rows are whole blocks, and their size cannot overflow") {
   CHECK_FALSE(row_bytes(BlockType::Q4_1, 577));
   CHECK_FALSE(row_bytes(BlockType::F32, std::numeric_limits<std::size_t>::max()));
   CHECK(block_type("Q4_0") == BlockType::Q4_0);
-  CHECK_FALSE(block_type("Q4_K"));
+  CHECK(row_bytes(BlockType::Q6_K, 512) == 420);
+  CHECK_FALSE(row_bytes(BlockType::Q6_K, 288));
+  CHECK_FALSE(block_type("Q3_K"));
 }
 
 } // namespace tenon::nn

@@ -105,9 +105,17 @@ TEST_CASE("gguf tensors have their type, row-major shape and bytes") {
   builder.tensor("q8", 8, {64, 3}, data(6 * 34))
       .tensor("q4_0", 2, {32}, data(18))
       .tensor("q4_1", 3, {32, 2, 2}, data(80));
+  builder.tensor("q5_0", 6, {32}, data(22)).tensor("q5_1", 7, {32}, data(24)).tensor("q4_k", 12, {512, 2}, data(576));
+  builder.tensor("q5_k", 13, {256}, data(176)).tensor("q6_k", 14, {256}, data(210));
   const auto bytes = builder.bytes();
   const GgufFile file(bytes, "f");
-  REQUIRE(file.tensors().size() == 6);
+  REQUIRE(file.tensors().size() == 11);
+  CHECK(file.find_tensor("q5_0")->type == nn::BlockType::Q5_0);
+  CHECK(file.find_tensor("q5_1")->type == nn::BlockType::Q5_1);
+  CHECK(file.find_tensor("q4_k")->type == nn::BlockType::Q4_K);
+  CHECK(file.find_tensor("q4_k")->elements() == 1024);
+  CHECK(file.find_tensor("q5_k")->type == nn::BlockType::Q5_K);
+  CHECK(file.find_tensor("q6_k")->type == nn::BlockType::Q6_K);
   CHECK(file.find_tensor("q8")->shape == std::vector<std::size_t>{3, 64});
   CHECK(file.find_tensor("q8")->type == nn::BlockType::Q8_0);
   CHECK(file.find_tensor("q8")->elements() == 192);
@@ -132,7 +140,8 @@ TEST_CASE("gguf refuses other tensor types by name") {
   const auto text = [](std::uint32_t type) {
     return refusal(GgufBytes().tensor("w", type, {256}, data(4096)).bytes());
   };
-  CHECK_THAT(text(12), Catch::Contains("w has type Q4_K, need F32, F16, BF16, Q8_0, Q4_0 or Q4_1"));
+  CHECK_THAT(text(11),
+             Catch::Contains("w has type Q3_K, need F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K or Q6_K"));
   CHECK_THAT(text(23), Catch::Contains("IQ4_XS"));
   CHECK_THAT(text(39), Catch::Contains("MXFP4"));
   CHECK_THAT(text(26), Catch::Contains("I32"));

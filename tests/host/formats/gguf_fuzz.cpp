@@ -57,6 +57,9 @@ std::vector<std::byte> small_file() {
   file.value("u64", 10, GgufBytes::raw<std::uint64_t>(5)).value("f64", 12, GgufBytes::raw(0.5));
   file.tensor("a", 0, {4, 2}, std::string(32, '\1')).tensor("q8", 8, {32, 2}, std::string(68, '\2'));
   file.tensor("q4", 3, {64}, std::string(40, '\3')).tensor("h", 30, {3}, std::string(6, '\4'));
+  file.tensor("q5_0", 6, {32}, std::string(22, '\5')).tensor("q5_1", 7, {32}, std::string(24, '\6'));
+  file.tensor("q4_k", 12, {256}, std::string(144, '\7')).tensor("q5_k", 13, {256}, std::string(176, '\x10'));
+  file.tensor("q6_k", 14, {256}, std::string(210, '\x11'));
   return file.bytes();
 }
 

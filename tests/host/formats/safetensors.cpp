@@ -151,7 +151,8 @@ TEST_CASE("descriptions of blocks that do not agree with the bytes are refused")
   refused(Dtype::U8, "tenon.blocks.w", R"({"type":"Q4_1","shape":[3,32]})");
   refused(Dtype::U8, "tenon.blocks.w", R"({"type":"Q4_1","shape":[64,1]})");
   refused(Dtype::U8, "tenon.blocks.w", R"({"type":"Q4_1","shape":[]})");
-  refused(Dtype::U8, "tenon.blocks.w", R"({"type":"Q4_K","shape":[2,32]})");
+  refused(Dtype::U8, "tenon.blocks.w", R"({"type":"Q3_K","shape":[2,32]})");
+  refused(Dtype::U8, "tenon.blocks.w", R"({"type":"Q4_K","shape":[2,32]})"); // no whole block
   refused(Dtype::U8, "tenon.blocks.w", R"({"type":"Q4_1","shape":[-2,-32]})");
   refused(Dtype::U8, "tenon.blocks.w", "no json");
   refused(Dtype::F32, "tenon.blocks.w", R"({"type":"Q4_1","shape":[2,32]})");
