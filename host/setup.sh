@@ -12,7 +12,7 @@ deps="${TENON_DEPS:-$root/.deps}"
 stamps="$deps/stamps"
 
 packages=(
-  libboost1.81-dev libboost-json1.81-dev libfmt-dev catch2 libcli11-dev libvalijson-dev libssl-dev libpcre2-dev
+  libboost1.81-dev libboost-json1.81-dev libfmt-dev catch2 libcli11-dev libvalijson-dev libssl-dev libpcre2-dev libicu-dev
   ninja-build ccache python3-venv pkg-config ca-certificates
 )
 [[ "${1:-}" == --tests ]] && packages+=(chromium-headless-shell fonts-dejavu-core)

@@ -36,13 +36,39 @@ constexpr const char* kGpt2 =
 constexpr const char* kSmollm =
     CONTRACTION_OR_LETTERS "|[" NUMERALS "]|" OTHERS "|[" SPACES "]+(?![^" NUMERALS SPACES "])|[" SPACES "]++";
 
+// Llama 3's pattern, and Qwen2's, which takes each numeral alone. A word may lead with one character that is neither
+// letter, numeral nor end of line; white space up to the last end of line is a word.
+#define LINE_ENDS R"(\r\n)"
+#define MODERN(COUNT)                                                                                              \
+  "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^" LINE_ENDS LETTERS NUMERALS "]?[" LETTERS "]++|[" NUMERALS "]" COUNT "|" OTHERS \
+  "[" LINE_ENDS "]*+|[" SPACES "]*[" LINE_ENDS "]+|[" SPACES "]+(?![^" SPACES "])|[" SPACES "]++"
+constexpr const char* kLlama3 = MODERN("{1,3}+");
+constexpr const char* kQwen2 = MODERN("");
+
+// A splitter's name, our pattern, and the pattern as it stands in Hugging Face files; empty where none does.
+struct Known {
+  std::string_view name;
+  const char* pattern;
+  std::string_view written;
+};
+constexpr Known kKnown[] = {
+    {"gpt2", kGpt2, R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)"},
+    {"smollm", kSmollm, ""},
+    {"llama3", kLlama3,
+     R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|)"
+     R"(\s*[\r\n]+|\s+(?!\S)|\s+)"},
+    {"qwen2", kQwen2,
+     R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|)"
+     R"(\s*[\r\n]+|\s+(?!\S)|\s+)"}};
+
 const char* pattern_of(std::string_view name) {
-  if (name == "gpt2") return kGpt2;
-  if (name == "smollm") return kSmollm;
-  std::string known;
-  for (const std::string& each : Splitter::known()) known += (known.empty() ? "" : ", ") + each;
+  std::string names;
+  for (const Known& known : kKnown) {
+    if (name == known.name) return known.pattern;
+    names += (names.empty() ? "" : ", ") + std::string(known.name);
+  }
   throw Error(Code::incompatible, "tokenizer",
-              "found the splitter \"" + std::string(name) + "\", need one of: " + known,
+              "found the splitter \"" + std::string(name) + "\", need one of: " + names,
               "use a model with one of these tokenizers");
 }
 
@@ -76,13 +102,11 @@ struct Splitter::Pattern {
 
 Splitter::Splitter(std::string_view name) : pattern_(std::make_shared<const Pattern>(pattern_of(name))) {}
 
-const std::vector<std::string>& Splitter::known() {
-  static const std::vector<std::string> names = {"gpt2", "smollm"};
-  return names;
-}
-
-std::string_view Splitter::gpt2_pattern() {
-  return R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
+std::optional<std::string_view> Splitter::of_written(std::string_view pattern) {
+  for (const Known& known : kKnown) {
+    if (!pattern.empty() && pattern == known.written) return known.name;
+  }
+  return std::nullopt;
 }
 
 void Splitter::split(std::string_view text, std::vector<std::string_view>& words) const {

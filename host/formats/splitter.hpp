@@ -3,7 +3,7 @@
 #pragma once
 
 #include <memory>
-#include <string>
+#include <optional>
 #include <string_view>
 #include <vector>
 
@@ -11,15 +11,14 @@ namespace tenon {
 
 class Splitter {
  public:
-  // name: one of known(). Errors: incompatible, naming it and the known.
+  // name: "gpt2", "smollm", "llama3", "qwen2". Errors: incompatible, naming it and the known.
   explicit Splitter(std::string_view name);
 
   // Appends the words; they borrow from the text. Requires: the text is valid UTF-8.
   void split(std::string_view text, std::vector<std::string_view>& words) const;
 
-  static const std::vector<std::string>& known(); // "gpt2", "smollm"
-  // GPT-2's pattern as it stands in Hugging Face files.
-  static std::string_view gpt2_pattern();
+  // The splitter whose pattern stands so in Hugging Face files; nullopt for another pattern.
+  static std::optional<std::string_view> of_written(std::string_view pattern);
 
  private:
   struct Pattern;

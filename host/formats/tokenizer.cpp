@@ -30,6 +30,7 @@ Tokenizer::Impl::Impl(TokenizerData given) : data(std::move(given)), added(check
   } else {
     throw Error(Code::incompatible, "tokenizer", "found the type " + shown(data.type) + ", need bpe or bytes");
   }
+  check_normalizer();
   place_added();
   index_tokens();
   find_bytes();
@@ -50,6 +51,19 @@ const std::vector<AddedToken>& Tokenizer::Impl::checked_added() const {
     last = token.id;
   }
   return data.added;
+}
+
+void Tokenizer::Impl::check_normalizer() const {
+  if (data.normalizer.empty()) return;
+  const auto need = [](bool holds, const std::string& found, const char* needed) {
+    if (!holds) throw Error(Code::incompatible, "tokenizer", "found " + found + ", need " + needed);
+  };
+  need(data.normalizer == "nfc", "the normalizer " + shown(data.normalizer), "nfc, or none");
+  need(data.type == "bpe", "a normalizer with the type " + shown(data.type), "bpe");
+  for (const AddedToken& token : data.added) {
+    need(!token.normalized, "the added token " + shown(token.content) + " that is looked for in normalised text",
+         "added tokens that are looked for in the text as it stands");
+  }
 }
 
 void Tokenizer::Impl::read_vocabulary() {
@@ -183,8 +197,10 @@ void Tokenizer::Impl::encode_text(std::string_view text, std::vector<std::int32_
   while (!text.empty()) {
     const std::size_t valid = splitter ? utf8_valid_prefix(text) : text.size();
     words.clear();
+    std::string composed; // words borrow from it
     if (splitter) {
-      splitter->split(text.substr(0, valid), words);
+      const std::string_view part = text.substr(0, valid);
+      splitter->split(data.normalizer.empty() ? part : utf8_composed(part, composed), words);
     } else {
       words.push_back(text);
     }

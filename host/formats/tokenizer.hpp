@@ -1,7 +1,8 @@
 // Text to ids and back: byte-level BPE, and plain bytes.
 //
-// One rule for every input: decode(encode(text)) == text, byte for byte, whatever the bytes are. (The one exception is
-// asked for by the tokenizer itself: an added token with lstrip or rstrip takes the white space beside it.)
+// One rule for every input: decode(encode(text)) == text, byte for byte, whatever the bytes are. (The two exceptions
+// are asked for by the tokenizer itself: an added token with lstrip or rstrip takes the white space beside it, and a
+// tokenizer that normalises gives the text back in Unicode's composed form, NFC.)
 //
 // Invalid UTF-8. Valid stretches and ill-formed stretches are encoded apart: a valid stretch is split into words by the
 // tokenizer's pattern, an ill-formed stretch is one word as it stands. A byte is one symbol of the vocabulary, whether

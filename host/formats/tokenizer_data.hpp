@@ -24,8 +24,11 @@ struct AddedToken {
 
 struct TokenizerData {
   std::string type = "bpe"; // "bpe", "bytes"
-  // How text is cut into words: "gpt2" (GPT-2's pattern), "smollm" (each digit alone, then GPT-2's pattern).
+  // How text is cut into words: "gpt2" (GPT-2's pattern), "smollm" (each digit alone, then GPT-2's pattern), "llama3",
+  // "qwen2" (their patterns).
   std::string split = "gpt2";
+  // "nfc": text between added tokens is brought to Unicode's composed form first. "": it is taken as it stands.
+  std::string normalizer;
   // id -> token, in byte-level symbols (GPT-2's table: one printable character a byte); added tokens as they are.
   // For "bytes": empty, ids 0..255 are the bytes.
   std::vector<std::string> tokens;

@@ -7,8 +7,17 @@
 namespace tenon {
 namespace {
 
-// llama.cpp's names of pre-tokenizers, and ours.
-constexpr std::pair<std::string_view, const char*> kSplits[] = {{"gpt-2", "gpt2"}, {"smollm", "smollm"}};
+// llama.cpp's names of pre-tokenizers, and what they stand for beside the split: Llama 3 takes words that are tokens
+// whole and leads with BOS unless a key says otherwise; Qwen2's reference normalises, which no key records.
+struct Pre {
+  std::string_view name;
+  const char *split, *normalizer;
+  bool whole_words_and_bos;
+};
+constexpr Pre kPres[] = {{"gpt-2", "gpt2", "", false},
+                         {"smollm", "smollm", "", false},
+                         {"llama-bpe", "llama3", "", true},
+                         {"qwen2", "qwen2", "nfc", false}};
 
 // llama.cpp's token types.
 enum TokenType : std::int64_t { kNormal = 1, kUnknown = 2, kControl = 3, kUserDefined = 4, kUnused = 5 };
@@ -19,14 +28,14 @@ enum TokenType : std::int64_t { kNormal = 1, kUnknown = 2, kControl = 3, kUserDe
               "this tokenizer would give other ids here than where the model was trained");
 }
 
-std::string split_of(const GgufFile& file) {
-  const std::string_view pre = file.string("tokenizer.ggml.pre");
+const Pre& pre_of(const GgufFile& file) {
+  const std::string_view name = file.string("tokenizer.ggml.pre");
   std::string known;
-  for (const auto& [name, split] : kSplits) {
-    if (pre == name) return split;
-    known += (known.empty() ? "" : " or ") + std::string(name);
+  for (const Pre& pre : kPres) {
+    if (name == pre.name) return pre;
+    known += (known.empty() ? "" : ", ") + std::string(pre.name);
   }
-  refuse(file, "tokenizer.ggml.pre", "\"" + utf8_replaced(pre) + "\"", known);
+  refuse(file, "tokenizer.ggml.pre", "\"" + utf8_replaced(name) + "\"", "one of: " + known);
 }
 
 [[noreturn]] void damaged(const GgufFile& file, const std::string& message) {
@@ -69,7 +78,10 @@ TokenizerData read_gguf_tokenizer(const GgufFile& file) {
     refuse(file, "tokenizer.ggml.model", "\"" + utf8_replaced(model) + "\"", "gpt2 (byte-level BPE)");
   }
   TokenizerData data;
-  data.split = split_of(file);
+  const Pre& pre = pre_of(file);
+  data.split = pre.split;
+  data.normalizer = pre.normalizer;
+  data.ignore_merges = pre.whole_words_and_bos;
   if (file.boolean("tokenizer.ggml.add_space_prefix", false)) {
     refuse(file, "tokenizer.ggml.add_space_prefix", "true", "false");
   }
@@ -86,7 +98,7 @@ TokenizerData read_gguf_tokenizer(const GgufFile& file) {
   if (file.has("tokenizer.ggml.token_type")) read_added(file, data);
   data.bos = id_of(file, "tokenizer.ggml.bos_token_id", data.tokens.size());
   data.eos = id_of(file, "tokenizer.ggml.eos_token_id", data.tokens.size());
-  data.add_bos = file.boolean("tokenizer.ggml.add_bos_token", false);
+  data.add_bos = file.boolean("tokenizer.ggml.add_bos_token", pre.whole_words_and_bos && data.bos);
   data.chat_template = file.string("tokenizer.chat_template", "");
   return data;
 }

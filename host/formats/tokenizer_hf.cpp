@@ -31,6 +31,8 @@ void refuse_unless_null(const JsonReader& root, const std::string& where, std::s
   refuse(where, std::string(key) + name, std::string("no ") + std::string(key));
 }
 
+constexpr const char* kSplits = "ByteLevel (gpt2), Digits and ByteLevel (smollm), or Split and ByteLevel";
+
 // "ByteLevel" as pre-tokenizer; returns use_regex.
 bool byte_level(const JsonReader& component, const std::string& where) {
   if (type_of(component) != "ByteLevel") refuse(where, "the pre-tokenizer " + type_of(component), "ByteLevel last");
@@ -38,7 +40,7 @@ bool byte_level(const JsonReader& component, const std::string& where) {
   return component.boolean("use_regex", true);
 }
 
-// What stands before ByteLevel in a Sequence: each digit alone, or GPT-2's pattern written out.
+// What stands before ByteLevel in a Sequence: each digit alone, or a pattern written out.
 std::string split_of_pair(const JsonReader& first, const JsonReader& last, const std::string& where) {
   const std::string type = type_of(first);
   const bool use_regex = byte_level(last, where);
@@ -49,13 +51,14 @@ std::string split_of_pair(const JsonReader& first, const JsonReader& last, const
   if (type == "Split" && !use_regex) {
     const JsonReader pattern = first.at("pattern");
     const std::string regex = pattern.has("Regex") ? pattern.at("Regex").string() : "";
-    if (regex == Splitter::gpt2_pattern() && first.at("behavior").string() == "Isolated" &&
-        !first.boolean("invert", false)) {
-      return "gpt2";
+    const auto known = Splitter::of_written(regex);
+    if (known && first.at("behavior").string() == "Isolated" && !first.boolean("invert", false)) {
+      return std::string(*known);
     }
-    refuse(where, "Split by \"" + utf8_replaced(regex) + "\"", "GPT-2's pattern, Isolated, not inverted");
+    refuse(where, "Split by \"" + utf8_replaced(regex) + "\"",
+           "GPT-2's, Llama 3's or Qwen2's pattern, Isolated, not inverted");
   }
-  refuse(where, "the pre-tokenizers " + type + " and ByteLevel", "ByteLevel (gpt2), or Digits and ByteLevel (smollm)");
+  refuse(where, "the pre-tokenizers " + type + " and ByteLevel", kSplits);
 }
 
 std::string split_of(const JsonReader& component, const std::string& where) {
@@ -69,7 +72,7 @@ std::string split_of(const JsonReader& component, const std::string& where) {
   if (parts.size() == 2) return split_of_pair(parts.at(0), parts.at(1), where);
   std::string names;
   for (std::size_t i = 0; i < parts.size(); ++i) names += (i ? ", " : "") + type_of(parts.at(i));
-  refuse(where, "the pre-tokenizers " + names, "ByteLevel (gpt2), or Digits and ByteLevel (smollm)");
+  refuse(where, "the pre-tokenizers " + names, kSplits);
 }
 
 std::pair<std::string, std::string> read_merge(const JsonReader& merge) {
@@ -137,12 +140,7 @@ void read_added(const JsonReader& root, const std::string& where, TokenizerData&
 }
 
 // TemplateProcessing that puts one special token before the text is BOS; any other is refused.
-void read_post_processor(const JsonReader& root, const std::string& where, TokenizerData& data) {
-  if (is_null(root, "post_processor")) return;
-  const JsonReader processor = root.at("post_processor");
-  const std::string type = type_of(processor);
-  if (type == "ByteLevel") return; // moves offsets only
-  if (type != "TemplateProcessing") refuse(where, "the post-processor " + type, "ByteLevel or TemplateProcessing");
+void read_template(const JsonReader& processor, const std::string& where, TokenizerData& data) {
   const JsonReader single = processor.at("single");
   single.array();
   const auto is = [&](std::size_t i, const char* kind) { return single.at(i).object().contains(kind); };
@@ -154,8 +152,31 @@ void read_post_processor(const JsonReader& root, const std::string& where, Token
   const auto token =
       std::find_if(data.added.begin(), data.added.end(), [&](const auto& t) { return t.content == name; });
   if (token == data.added.end()) single.fail("found \"" + utf8_replaced(name) + "\", need one of the added tokens");
+  if (data.add_bos) single.fail("found a second TemplateProcessing that leads with a token, need one");
   data.bos = token->id;
   data.add_bos = true;
+}
+
+// ByteLevel, TemplateProcessing, or a Sequence of them.
+void read_post_processor(const JsonReader& processor, const std::string& where, TokenizerData& data) {
+  const std::string type = type_of(processor);
+  if (type == "ByteLevel") return; // moves offsets only
+  if (type == "TemplateProcessing") return read_template(processor, where, data);
+  if (type != "Sequence") refuse(where, "the post-processor " + type, "ByteLevel or TemplateProcessing");
+  const JsonReader parts = processor.at("processors");
+  parts.array();
+  for (std::size_t i = 0; i < parts.size(); ++i) {
+    if (type_of(parts.at(i)) == "Sequence") refuse(where, "a post-processor Sequence in another", "one Sequence");
+    read_post_processor(parts.at(i), where, data);
+  }
+}
+
+// "" or "nfc". Normalising comes after added tokens are found in the text as it stands.
+std::string read_normalizer(const JsonReader& root, const std::string& where) {
+  if (is_null(root, "normalizer")) return "";
+  const std::string type = type_of(root.at("normalizer"));
+  if (type != "NFC") refuse(where, "normalizer " + type, "NFC, or none");
+  return "nfc";
 }
 
 } // namespace
@@ -165,8 +186,9 @@ TokenizerData parse_hf_tokenizer(std::string_view text, std::string_view where_v
   const json::value value = parse_json(text, where);
   const JsonReader root(value, where);
   root.object();
-  for (std::string_view key : {"truncation", "padding", "normalizer"}) refuse_unless_null(root, where, key);
+  for (std::string_view key : {"truncation", "padding"}) refuse_unless_null(root, where, key);
   TokenizerData data;
+  data.normalizer = read_normalizer(root, where);
   if (is_null(root, "pre_tokenizer")) refuse(where, "no pre-tokenizer", "ByteLevel");
   data.split = split_of(root.at("pre_tokenizer"), where);
   if (is_null(root, "decoder")) refuse(where, "no decoder", "ByteLevel");
@@ -175,7 +197,7 @@ TokenizerData parse_hf_tokenizer(std::string_view text, std::string_view where_v
   }
   read_model(root.at("model"), where, data);
   read_added(root, where, data);
-  read_post_processor(root, where, data);
+  if (!is_null(root, "post_processor")) read_post_processor(root.at("post_processor"), where, data);
   return data;
 }
 

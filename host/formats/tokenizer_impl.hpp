@@ -20,6 +20,7 @@ struct Tokenizer::Impl {
   explicit Impl(TokenizerData given);
 
   const std::vector<AddedToken>& checked_added() const;
+  void check_normalizer() const;
   void read_vocabulary();
   void read_merges();
   void place_added();

@@ -14,10 +14,12 @@ constexpr const char* kSchema = "tenon.tokenizer/1";
 
 json::value id_or_null(const std::optional<std::int32_t>& id) { return id ? json::value(*id) : json::value(nullptr); }
 
-// The object has exactly these members.
-void expect_members(const JsonReader& reader, std::initializer_list<std::string_view> names) {
+// The object has exactly these members, and may have the optional one.
+void expect_members(const JsonReader& reader, std::initializer_list<std::string_view> names,
+                    std::string_view optional = {}) {
   for (std::string_view name : names) reader.at(name);
   for (const auto& member : reader.object()) {
+    if (member.key() == optional) continue;
     if (std::find(names.begin(), names.end(), std::string_view(member.key())) == names.end()) {
       reader.fail("found the member \"" + std::string(member.key()) + "\", which " + kSchema + " does not have");
     }
@@ -59,14 +61,17 @@ std::pair<std::string, std::string> read_merge(const JsonReader& reader) {
 }
 
 TokenizerData read_data(const JsonReader& root) {
-  expect_members(root, {"schema", "type", "split", "tokens", "merges", "added", "ignore_merges", "bos", "eos",
-                        "add_bos", "chat_template"});
+  expect_members(root,
+                 {"schema", "type", "split", "tokens", "merges", "added", "ignore_merges", "bos", "eos", "add_bos",
+                  "chat_template"},
+                 "normalizer");
   if (const std::string schema = root.at("schema").string(); schema != kSchema) {
     root.at("schema").fail("found \"" + utf8_replaced(schema) + "\", need " + kSchema);
   }
   TokenizerData data;
   data.type = root.at("type").string();
   data.split = root.at("split").string();
+  data.normalizer = root.string("normalizer", "");
   const JsonReader tokens = root.at("tokens"), merges = root.at("merges"), added = root.at("added");
   tokens.array(), merges.array(), added.array();
   for (std::size_t i = 0; i < tokens.size(); ++i) data.tokens.push_back(tokens.at(i).string());
@@ -94,17 +99,19 @@ std::string tokenizer_json(const TokenizerData& data) {
                                  {"rstrip", token.rstrip},
                                  {"normalized", token.normalized}});
   }
-  return canonical_json(json::object{{"schema", kSchema},
-                                     {"type", data.type},
-                                     {"split", data.split},
-                                     {"tokens", std::move(tokens)},
-                                     {"merges", std::move(merges)},
-                                     {"added", std::move(added)},
-                                     {"ignore_merges", data.ignore_merges},
-                                     {"bos", id_or_null(data.bos)},
-                                     {"eos", id_or_null(data.eos)},
-                                     {"add_bos", data.add_bos},
-                                     {"chat_template", data.chat_template}});
+  json::object all{{"schema", kSchema},
+                   {"type", data.type},
+                   {"split", data.split},
+                   {"tokens", std::move(tokens)},
+                   {"merges", std::move(merges)},
+                   {"added", std::move(added)},
+                   {"ignore_merges", data.ignore_merges},
+                   {"bos", id_or_null(data.bos)},
+                   {"eos", id_or_null(data.eos)},
+                   {"add_bos", data.add_bos},
+                   {"chat_template", data.chat_template}};
+  if (!data.normalizer.empty()) all["normalizer"] = data.normalizer; // so that others keep the digest they had
+  return canonical_json(all);
 }
 
 Tokenizer Tokenizer::from_json(std::string_view text, std::string_view where) {

@@ -1,5 +1,13 @@
 #include "host/formats/utf8.hpp"
 
+#include "registry/base/error.hpp"
+
+#include <unicode/normalizer2.h>
+#include <unicode/stringpiece.h>
+#include <algorithm>
+#include <cstdint>
+#include <limits>
+
 namespace tenon {
 namespace {
 
@@ -73,6 +81,25 @@ std::string utf8_replaced(std::string_view text) {
     out.append("\xEF\xBF\xBD");
     text.remove_prefix(utf8_step(text).length_bytes);
   }
+}
+
+std::string_view utf8_composed(std::string_view text, std::string& scratch) {
+  // Every character below U+0300, the first combining mark, stands for itself; its bytes are all below CC.
+  if (std::all_of(text.begin(), text.end(), [](char c) { return static_cast<unsigned char>(c) < 0xCC; })) return text;
+  constexpr std::size_t most = std::numeric_limits<std::int32_t>::max();
+  if (text.size() > most)
+    throw Error(Code::usage, "unicode", "found " + std::to_string(text.size()) + " bytes in one text, need at most " +
+                                            std::to_string(most));
+  UErrorCode status = U_ZERO_ERROR;
+  const icu::Normalizer2* nfc = icu::Normalizer2::getNFCInstance(status);
+  const icu::StringPiece piece(text.data(), static_cast<std::int32_t>(text.size()));
+  if (U_SUCCESS(status) && nfc->isNormalizedUTF8(piece, status)) return text;
+  scratch.clear();
+  icu::StringByteSink<std::string> sink(&scratch);
+  if (U_SUCCESS(status)) nfc->normalizeUTF8(0, piece, sink, nullptr, status);
+  if (U_FAILURE(status))
+    throw Error(Code::environment, "unicode", std::string("composing a text failed: ") + u_errorName(status));
+  return scratch;
 }
 
 void utf8_append(std::string& text, char32_t c) {

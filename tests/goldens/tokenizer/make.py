@@ -7,6 +7,8 @@ Writes   strings.jsonl        {"kind", "text", "special"}, one a line; special: 
          small.tokenizer.json a GPT-2-type tokenizer trained here, with one added token of each sort
          small.ids.jsonl      its ids, a line a string
          smollm2.ids.jsonl    SmolLM2's ids, with the vocabulary and merges in the GGUF file
+         llama3.tokenizer.json, llama3.ids.jsonl   a Llama-3-type tokenizer trained here, and its ids
+         qwen2.tokenizer.json, qwen2.ids.jsonl     a Qwen2-type one, which composes (NFC), and its ids
 
 Everything follows from the seed below: a second run writes the same bytes. SmolLM2's vocabulary lacks 21 bytes, which
 the reference drops and Tenon keeps (host/formats/tokenizer.hpp); no string holds one of them.
@@ -18,7 +20,8 @@ import sys
 import unicodedata
 
 from gguf import GGUFReader
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import (AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors,
+                        trainers)
 
 HERE = pathlib.Path(__file__).parent
 SEED = 20250207
@@ -244,6 +247,34 @@ def small(strings):
     return made
 
 
+# As Qwen2's tokenizer.json has it; Llama 3's takes up to three numerals together.
+QWEN2 = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|"
+         r"\s+")
+LLAMA3 = QWEN2.replace(r"|\p{N}|", r"|\p{N}{1,3}|")
+
+
+def modern(strings, pattern, llama):
+    """The parts of Llama 3's and Qwen2's tokenizer.json, over a small vocabulary."""
+    made = Tokenizer(models.BPE(ignore_merges=llama))
+    made.pre_tokenizer = pre_tokenizers.Sequence([
+        pre_tokenizers.Split(Regex(pattern), "isolated"),
+        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    if not llama:
+        made.normalizer = normalizers.NFC()
+    made.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(vocab_size=1000, initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+                                  show_progress=False)
+    made.train_from_iterator([s["text"] for s in strings if s["kind"] not in ("any", "long", "special")], trainer)
+    names = ["<|begin_of_text|>", "<|eot_id|>"] if llama else []
+    made.add_special_tokens([AddedToken(name, special=True, normalized=False)
+                             for name in ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *names]])
+    level = processors.ByteLevel(trim_offsets=False)
+    made.post_processor = level if not llama else processors.Sequence([level, processors.TemplateProcessing(
+        single="<|begin_of_text|> $A", pair="<|begin_of_text|> $A <|begin_of_text|> $B",
+        special_tokens=[("<|begin_of_text|>", made.token_to_id("<|begin_of_text|>"))])])
+    return made
+
+
 def ids_of(tokenizer, string):
     tokenizer.encode_special_tokens = not string["special"]
     return tokenizer.encode(string["text"], add_special_tokens=False).ids
@@ -263,6 +294,10 @@ def main():
     write_lines("strings.jsonl", strings)
     write_lines("smollm2.ids.jsonl", (ids_of(reference, s) for s in strings))
     write_lines("small.ids.jsonl", (ids_of(tiny, s) for s in strings))
+    for name, pattern in (("llama3", LLAMA3), ("qwen2", QWEN2)):
+        trained = modern(strings, pattern, name == "llama3")
+        trained.save(str(HERE / f"{name}.tokenizer.json"), pretty=False)
+        write_lines(f"{name}.ids.jsonl", (ids_of(trained, s) for s in strings))
     print(len(strings), "strings,", len({s["kind"] for s in strings}), "kinds")
 
 

@@ -70,6 +70,20 @@ TEST_CASE("tokenizer gives the reference's ids with a GPT-2 splitter, out of a H
   check_all(Tokenizer(parse_hf_tokenizer(read_file(file), "small.tokenizer.json")), "small.ids.jsonl");
 }
 
+TEST_CASE("tokenizer gives the reference's ids with Llama 3's and Qwen2's splitters, stored and read back too") {
+  for (const std::string name : {"llama3", "qwen2"}) {
+    CAPTURE(name);
+    const std::string file = name + ".tokenizer.json";
+    const Tokenizer tokenizer(parse_hf_tokenizer(read_file(goldens() / file), file));
+    CHECK(tokenizer.data().split == name);
+    CHECK(tokenizer.data().ignore_merges == (name == "llama3"));
+    CHECK(tokenizer.add_bos() == (name == "llama3"));
+    CHECK(tokenizer.data().normalizer == (name == "qwen2" ? "nfc" : ""));
+    check_all(tokenizer, name + ".ids.jsonl");
+    check_all(Tokenizer::from_json(tokenizer.json()), name + ".ids.jsonl");
+  }
+}
+
 TEST_CASE("tokenizer gives the same ids after it was stored and read back") {
   const Tokenizer first(parse_hf_tokenizer(read_file(goldens() / "small.tokenizer.json"), "small.tokenizer.json"));
   const Tokenizer again = Tokenizer::from_json(first.json());

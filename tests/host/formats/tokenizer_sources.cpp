@@ -117,8 +117,10 @@ std::string mutated(std::string text, Mutator& mutator) {
 
 TEST_CASE("hf tokenizer refuses each component that it does not have, by name") {
   json::object root = small();
-  root["normalizer"] = json::object{{"type", "NFC"}};
-  CHECK(refusal_of(root).find("normalizer NFC") != std::string::npos);
+  root["normalizer"] = json::object{{"type", "NFKC"}};
+  CHECK(refusal_of(root).find("normalizer NFKC") != std::string::npos);
+  root["normalizer"] = json::object{{"type", "NFC"}}; // "[user]" would be looked for in composed text
+  CHECK(refusal_of(root).find("\"[user]\" that is looked for in normalised text") != std::string::npos);
   root = small();
   root["pre_tokenizer"] = json::object{{"type", "Metaspace"}, {"replacement", "_"}};
   CHECK(refusal_of(root).find("Metaspace") != std::string::npos);
@@ -142,7 +144,7 @@ TEST_CASE("hf tokenizer refuses each component that it does not have, by name") 
   CHECK(refusal_of(root).find("truncation") != std::string::npos);
 }
 
-TEST_CASE("hf tokenizer knows GPT-2's pattern and SmolLM2's digits, and refuses another pattern") {
+TEST_CASE("hf tokenizer knows patterns by their text and SmolLM2's digits, and refuses another pattern") {
   const auto level = [](bool regex) {
     return json::object{{"type", "ByteLevel"}, {"add_prefix_space", false}, {"use_regex", regex}};
   };
@@ -179,6 +181,18 @@ TEST_CASE("hf tokenizer takes a leading token of the post-processor as BOS, and 
   CHECK(data.bos == 1500);
   root["post_processor"].as_object()["single"].as_array().push_back(bos);
   CHECK(refusal_of(root).find("TemplateProcessing") != std::string::npos);
+
+  const auto in_sequence = [&](json::array processors) {
+    root["post_processor"] = json::object{{"type", "Sequence"}, {"processors", std::move(processors)}};
+    return json::serialize(root);
+  };
+  const json::object level{{"type", "ByteLevel"}},
+      leading{{"type", "TemplateProcessing"}, {"single", json::array{bos, text}}};
+  CHECK(parse_hf_tokenizer(in_sequence({level, leading}), "x").add_bos);
+  CHECK_FALSE(parse_hf_tokenizer(in_sequence({level}), "x").add_bos);
+  CHECK_THROWS_WITH(parse_hf_tokenizer(in_sequence({leading, leading}), "x"), Catch::Contains("a second"));
+  CHECK_THROWS_WITH(parse_hf_tokenizer(in_sequence({level, json::object{{"type", "Roberta"}}}), "x"),
+                    Catch::Contains("Roberta"));
 }
 
 TEST_CASE("hf directory gives BOS, EOS and the chat template") {
@@ -201,9 +215,40 @@ TEST_CASE("hf directory gives BOS, EOS and the chat template") {
 TEST_CASE("gguf tokenizer is refused by name when its model or pre-tokenizer is unknown") {
   CHECK(small_gguf().refusal() == "");
   CHECK(small_gguf("llama").refusal().find("\"llama\"") != std::string::npos);
-  const std::string message = small_gguf("gpt2", "qwen2").refusal();
-  CHECK(message.find("\"qwen2\"") != std::string::npos);
-  CHECK(message.find("gpt-2 or smollm") != std::string::npos);
+  const std::string message = small_gguf("gpt2", "falcon").refusal();
+  CHECK(message.find("\"falcon\"") != std::string::npos);
+  CHECK(message.find("gpt-2, smollm, llama-bpe, qwen2") != std::string::npos);
+}
+
+TEST_CASE("gguf tokenizer brings what its pre-tokenizer's name stands for") {
+  const auto read = [](const Gguf& gguf) {
+    const std::string file = gguf.bytes();
+    return read_gguf_tokenizer(GgufFile(std::as_bytes(std::span(file)), "test.gguf"));
+  };
+  const TokenizerData llama = read(small_gguf("gpt2", "llama-bpe").integer("tokenizer.ggml.bos_token_id", 0));
+  CHECK(llama.split == "llama3");
+  CHECK(llama.ignore_merges);
+  CHECK(llama.add_bos);
+  CHECK_FALSE(read(small_gguf("gpt2", "llama-bpe")
+                       .integer("tokenizer.ggml.bos_token_id", 0)
+                       .boolean("tokenizer.ggml.add_bos_token", false))
+                  .add_bos);
+  const TokenizerData qwen = read(small_gguf("gpt2", "qwen2").integer("tokenizer.ggml.bos_token_id", 0));
+  CHECK(qwen.split == "qwen2");
+  CHECK(qwen.normalizer == "nfc");
+  CHECK_FALSE(qwen.add_bos);
+}
+
+TEST_CASE("a tokenizer that normalises composes text, but no special token's") {
+  TokenizerData data = parse_hf_tokenizer(
+      read_file(std::filesystem::path(TENON_TEST_DATA) / "goldens/tokenizer/qwen2.tokenizer.json"), "x");
+  data.added.push_back({.id = 1003, .content = "<e\u0301>"});
+  const Tokenizer tokenizer(data);
+  CHECK(tokenizer.encode("cafe\u0301") == tokenizer.encode("caf\u00e9"));
+  CHECK(tokenizer.decode(tokenizer.encode("cafe\u0301, \xff")) == "caf\u00e9, \xff");
+  CHECK(tokenizer.encode("e<e\u0301>", true).back() == 1003);
+  CHECK(tokenizer.json().find("\"normalizer\":\"nfc\"") != std::string::npos);
+  CHECK(Tokenizer(byte_tokenizer()).json().find("normalizer") == std::string::npos);
 }
 
 TEST_CASE("gguf tokenizer is refused when its parts do not fit each other") {
