@@ -40,7 +40,7 @@ struct ModelContract {
   std::int64_t width = 0;
   std::string tokenizer_digest;
   std::string dtype;     // "float32", "bfloat16"
-  std::string positions; // "rope-absolute"
+  std::string positions; // "rope-absolute", "learned-absolute"
   bool operator==(const ModelContract&) const = default;
 };
 
@@ -55,7 +55,7 @@ struct ModelManifest {
   std::string name;
   Version version;
   std::string summary, license;
-  std::string family; // "llama"
+  std::string family; // "llama", "mistral", "qwen2", "qwen3", "gpt2"
   std::int64_t layers = 0, vocab = 0;
   ModelContract contract;
   std::string base_name;

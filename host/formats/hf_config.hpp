@@ -1,4 +1,5 @@
-// config.json of a Llama-type Hugging Face model, read so that nothing that changes the mathematics is ignored.
+// config.json of a Hugging Face model of one of our families, read so that nothing that changes the mathematics is
+// ignored.
 #pragma once
 
 #include "host/formats/source_model.hpp"

@@ -1,17 +1,23 @@
-// A Llama-type model as found in a GGUF file or a Hugging Face directory: one configuration and one set of tensor
-// names, whatever the source. What would change the mathematics and is not supported is refused by name on opening.
+// A model as found in a GGUF file or a Hugging Face directory: one configuration and one set of tensor names, whatever
+// the source. Families: Llama, Mistral, Qwen2, Qwen3, GPT-2. What would change the mathematics and is not supported is
+// refused by name on opening.
 //
-// Names, with shapes (C width, D head dimension, F inner width, V vocabulary):
+// Names, with shapes (C width, D head dimension, F inner width, V vocabulary, P positions):
 //   embed.weight (V,C)   norm.weight (C)   unembed.weight (V,C), absent when tied to embed.weight
 //   blocks.<i>.attention_norm.weight (C)   blocks.<i>.ffn_norm.weight (C)
 //   blocks.<i>.attention.q.weight (heads D, C)   .k and .v (kv_heads D, C)   .o (C, heads D)
 //   blocks.<i>.ffn.gate.weight and .up (F,C)   .down (C,F)
+// and, as the family's blocks have them:
+//   positions.weight (P,C)   blocks.<i>.attention.q_norm.weight and .k_norm (D)
+//   <norm or product>.bias, as long as the weight has rows   no ffn.gate
 // Rows of q and k always follow Hugging Face's rotary convention (first and second half of a head rotate together);
 // GGUF's pairs of neighbours are reordered, whole rows at a time, so no stored number changes.
 // Thread: any number of readers.
 #pragma once
 
 #include "host/formats/stored_tensor.hpp"
+
+#include <tenon/nn/block_kind.hpp>
 
 #include <cstdint>
 #include <filesystem>
@@ -26,17 +32,18 @@ namespace tenon {
 class GgufFile;
 
 struct ModelConfig {
-  std::string family = "llama";
+  std::string family = "llama"; // "llama", "mistral", "qwen2", "qwen3", "gpt2"
+  nn::BlockKind block;
   std::int64_t hidden_size = 0; // C
   std::int64_t layers = 0;
   std::int64_t heads = 0;
   std::int64_t kv_heads = 0;
-  std::int64_t head_dim = 0;   // D
-  std::int64_t ffn_size = 0;   // F
-  std::int64_t vocab_size = 0; // V
-  std::int64_t context_length = 0;
-  double rms_norm_eps = 0;
-  double rope_theta = 0;
+  std::int64_t head_dim = 0;       // D
+  std::int64_t ffn_size = 0;       // F
+  std::int64_t vocab_size = 0;     // V
+  std::int64_t context_length = 0; // P, where positions are learned
+  double norm_eps = 0;
+  double rope_theta = 0; // 0 without rotary positions
   bool tie_embeddings = false;
   std::optional<std::int64_t> bos_id, pad_id;
   std::vector<std::int64_t> eos_ids;
@@ -72,7 +79,7 @@ class SourceModel {
   std::shared_ptr<const GgufFile> gguf_;
   std::optional<std::filesystem::path> directory_;
   std::vector<std::shared_ptr<const SafetensorsFile>> shards_;
-  std::vector<std::vector<std::byte>> reordered_; // rows of q and k
+  std::vector<std::vector<std::byte>> rewritten_; // of tensors whose numbers stand in another order
 };
 
 } // namespace tenon

@@ -105,8 +105,11 @@ WholeModel read_whole_model(const std::filesystem::path& source) {
   auto file = std::make_shared<SourceModel>(SourceModel::open(source));
   const ModelConfig& config = file->config();
   WholeModel whole;
-  whole.shape = {config.hidden_size, config.layers,     config.heads,        config.kv_heads,   config.head_dim,
-                 config.ffn_size,    config.vocab_size, config.rms_norm_eps, config.rope_theta, config.tie_embeddings};
+  whole.family = config.family;
+  whole.shape = {config.hidden_size,    config.layers,   config.heads,
+                 config.kv_heads,       config.head_dim, config.ffn_size,
+                 config.vocab_size,     config.norm_eps, config.rope_theta,
+                 config.tie_embeddings, config.block,    config.block.rotary ? 0 : config.context_length};
   whole.tensors = file->tensors();
   whole.tokenizer = std::make_unique<Tokenizer>(file->gguf() ? read_gguf_tokenizer(*file->gguf())
                                                              : read_hf_tokenizer(*file->directory()));
@@ -205,11 +208,11 @@ ImportedModel import_model(const WholeModel& whole, const ImportOptions& options
                          whole.shape.width,
                          whole.tokenizer->digest(),
                          "float32",
-                         "rope-absolute"};
+                         whole.shape.block.rotary ? "rope-absolute" : "learned-absolute"};
   ModelManifest model;
   model.name = options.name;
   model.version = Version::parse("1.0.0");
-  model.family = "llama";
+  model.family = whole.family;
   model.layers = whole.shape.layers;
   model.vocab = whole.shape.vocab;
   model.contract = contract;

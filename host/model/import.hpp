@@ -20,6 +20,7 @@ namespace tenon {
 
 // A whole model, before it is cut. Tensors are named as in SourceModel and borrow from `keep`.
 struct WholeModel {
+  std::string family = "llama"; // as in ModelConfig
   ModelShape shape;
   std::vector<StoredTensor> tensors;
   std::unique_ptr<Tokenizer> tokenizer;

@@ -20,13 +20,46 @@ WeightSource source_of(const Weights& weights) {
   return [&weights](const std::string& name) { return weights.at(name); };
 }
 
+// What is not Llama's is written down; a model of Llama's kind keeps the digest it always had.
+void add_kind(json::object& out, const ModelShape& shape) {
+  const nn::BlockKind llama, &kind = shape.block;
+  if (kind.rotary)
+    out["rope_theta"] = shape.rope_theta;
+  else
+    out["rotary"] = false;
+  if (kind.norm != llama.norm) out["norm"] = nn::norm_name(kind.norm);
+  if (kind.ffn != llama.ffn) out["ffn"] = nn::ffn_name(kind.ffn);
+  if (kind.bias != llama.bias) out["bias"] = nn::bias_name(kind.bias);
+  if (kind.qk_norm) out["qk_norm"] = true;
+}
+
+template <class Choice>
+Choice choice(const JsonReader& reader, std::string_view key, std::optional<Choice> (*of)(std::string_view),
+              const char* otherwise) {
+  const auto found = of(reader.string(key, otherwise));
+  if (!found) reader.at(key).fail("this choice is not known here");
+  return *found;
+}
+
+nn::BlockKind kind_of(const JsonReader& reader) {
+  nn::BlockKind kind;
+  kind.norm = choice(reader, "norm", nn::norm_of, nn::norm_name(kind.norm));
+  kind.ffn = choice(reader, "ffn", nn::ffn_of, nn::ffn_name(kind.ffn));
+  kind.bias = choice(reader, "bias", nn::bias_of, nn::bias_name(kind.bias));
+  kind.qk_norm = reader.boolean("qk_norm", false);
+  kind.rotary = reader.boolean("rotary", true);
+  return kind;
+}
+
 } // namespace
 
 json::object shape_to_json(const ModelShape& shape) {
-  return {{"width", shape.width},        {"layers", shape.layers},     {"heads", shape.heads},
-          {"kv_heads", shape.kv_heads},  {"head_dim", shape.head_dim}, {"ffn_width", shape.ffn_width},
-          {"vocab", shape.vocab},        {"norm_eps", shape.norm_eps}, {"rope_theta", shape.rope_theta},
-          {"tied_embedding", shape.tied}};
+  json::object out = {{"width", shape.width},       {"layers", shape.layers},     {"heads", shape.heads},
+                      {"kv_heads", shape.kv_heads}, {"head_dim", shape.head_dim}, {"ffn_width", shape.ffn_width},
+                      {"vocab", shape.vocab},       {"norm_eps", shape.norm_eps}, {"tied_embedding", shape.tied}};
+  add_kind(out, shape);
+  if (shape.positions > 0) out["positions"] = shape.positions;
+  return out;
 }
 
 ModelShape shape_from_json(const json::object& config, const std::string& where) {
@@ -41,15 +74,20 @@ ModelShape shape_from_json(const json::object& config, const std::string& where)
   shape.ffn_width = reader.at("ffn_width").integer();
   shape.vocab = reader.at("vocab").integer();
   shape.norm_eps = reader.at("norm_eps").number();
-  shape.rope_theta = reader.at("rope_theta").number();
   shape.tied = reader.at("tied_embedding").boolean();
+  shape.block = kind_of(reader);
+  if (shape.block.rotary)
+    shape.rope_theta = reader.at("rope_theta").number();
+  else
+    shape.positions = reader.at("positions").integer();
   return shape;
 }
 
 json::object middle_config(const ModelShape& shape, std::int64_t first, std::int64_t last) {
-  return {{"blocks", last - first},        {"heads", shape.heads},         {"kv_heads", shape.kv_heads},
-          {"head_dim", shape.head_dim},    {"ffn_width", shape.ffn_width}, {"norm_eps", shape.norm_eps},
-          {"rope_theta", shape.rope_theta}};
+  json::object out = {{"blocks", last - first},     {"heads", shape.heads},         {"kv_heads", shape.kv_heads},
+                      {"head_dim", shape.head_dim}, {"ffn_width", shape.ffn_width}, {"norm_eps", shape.norm_eps}};
+  add_kind(out, shape);
+  return out;
 }
 
 Statistics read_statistics(const std::filesystem::path& path) {

@@ -1,6 +1,10 @@
 #include "host/model/trunk.hpp"
 
+#include "registry/base/error.hpp"
+
 #include <tenon/nn/transformer.hpp>
+
+#include <numeric>
 
 namespace tenon {
 namespace {
@@ -14,31 +18,65 @@ ModuleLayout layout_of(const nn::Transformer& layers) {
   return out;
 }
 
-Tensor embed(const Tensor& embedding_VC, const Tensor& tokens_N) { return embedding_VC.index_select(0, tokens_N); }
+// Frozen: the weights are borrowed from wherever they lie, and take no gradient.
+void bind_module(torch::nn::Module& module, const std::string& prefix, const WeightSource& weights) {
+  for (auto& parameter : module.named_parameters()) {
+    parameter.value().set_requires_grad(false);
+    parameter.value().set_data(weights(prefix + parameter.key()));
+  }
+  module.train(false);
+}
+
+std::shared_ptr<nn::Norm> bind_norm(const ModelShape& shape, const WeightSource& weights) {
+  const auto norm = nn::make_norm(shape.block.norm, shape.width, shape.norm_eps);
+  bind_module(*norm, "norm.", weights);
+  return norm;
+}
+
+// Absolute positions of all rows, (N) int64.
+Tensor positions_of(const Batch& batch, std::int64_t limit) {
+  Tensor positions_N = at::empty({batch.size()}, at::kLong);
+  auto* out = positions_N.data_ptr<std::int64_t>();
+  for (const BatchRows& row : batch.rows) {
+    if (row.position + row.length > limit)
+      throw Error(Code::usage, "trunk",
+                  "found a text of " + std::to_string(row.position + row.length) + " tokens, this model learned " +
+                      std::to_string(limit) + " positions",
+                  "give a shorter text, or train and evaluate on shorter sequences");
+    std::iota(out + row.offset, out + row.offset + row.length, row.position);
+  }
+  return positions_N;
+}
 
 } // namespace
 
 std::shared_ptr<nn::Transformer> bind_layers(const ModelShape& shape, std::int64_t first, std::int64_t last,
                                              const WeightSource& weights) {
-  const nn::TransformerOptions options{shape.width,    last - first,    shape.heads,    shape.kv_heads,
-                                       shape.head_dim, shape.ffn_width, shape.norm_eps, shape.rope_theta};
+  const nn::TransformerOptions options{shape.width,    last - first,     shape.heads,
+                                       shape.kv_heads, shape.head_dim,   shape.ffn_width,
+                                       shape.norm_eps, shape.rope_theta, shape.block};
   auto layers = std::make_shared<nn::Transformer>(options);
   for (std::int64_t i = first; i < last; ++i)
-    for (auto& parameter : layers->blocks[i - first]->named_parameters()) {
-      parameter.value().set_requires_grad(false);
-      parameter.value().set_data(weights("blocks." + std::to_string(i) + "." + parameter.key()));
-    }
+    bind_module(*layers->blocks[i - first], "blocks." + std::to_string(i) + ".", weights);
   layers->train(false);
   return layers;
 }
 
 Trunk::Trunk(const ModelShape& shape, std::int64_t last, const WeightSource& weights)
-    : embedding_VC_(weights("embed.weight")), layers_(bind_layers(shape, 0, last, weights)) {}
+    : embedding_VC_(weights("embed.weight")), layers_(bind_layers(shape, 0, last, weights)) {
+  if (shape.positions > 0) positions_PC_ = weights("positions.weight");
+}
+
+Tensor Trunk::embedded(const Batch& batch) const {
+  const Tensor token_NC = embedding_VC_.index_select(0, batch.tokens_N);
+  if (!positions_PC_.defined()) return token_NC;
+  return token_NC + positions_PC_.index_select(0, positions_of(batch, positions_PC_.size(0)));
+}
 
 Tensor Trunk::forward(const Batch& batch) const {
   at::NoGradGuard no_grad;
   const auto spans = batch.spans([](Sequence& sequence) -> ModuleState& { return sequence.trunk; });
-  Tensor h_NC = layers_->forward(embed(embedding_VC_, batch.tokens_N), spans);
+  Tensor h_NC = layers_->forward(embedded(batch), spans);
   for (const BatchRows& row : batch.rows)
     if (row.sequence) row.sequence->trunk.advance(row.length);
   return h_NC;
@@ -47,8 +85,7 @@ Tensor Trunk::forward(const Batch& batch) const {
 ModuleLayout Trunk::layout() const { return layout_of(*layers_); }
 
 Head::Head(const ModelShape& shape, std::int64_t first, const WeightSource& weights)
-    : norm_eps_(shape.norm_eps),
-      norm_C_(weights("norm.weight")),
+    : norm_(bind_norm(shape, weights)),
       unembedding_VC_(weights(shape.tied ? "embed.weight" : "unembed.weight")),
       layers_(bind_layers(shape, first, shape.layers, weights)) {}
 
@@ -57,7 +94,7 @@ Tensor Head::forward(const Tensor& m_NC, const Batch& batch) const { return logi
 Tensor Head::features(const Tensor& m_NC, const Batch& batch) const {
   at::NoGradGuard no_grad;
   const auto spans = batch.spans([](Sequence& sequence) -> ModuleState& { return sequence.head; });
-  Tensor features_NC = operators::rms_norm(layers_->forward(m_NC, spans), norm_C_, norm_eps_);
+  Tensor features_NC = norm_->forward(layers_->forward(m_NC, spans));
   for (const BatchRows& row : batch.rows)
     if (row.sequence) row.sequence->head.advance(row.length);
   return features_NC;
@@ -66,9 +103,11 @@ Tensor Head::features(const Tensor& m_NC, const Batch& batch) const {
 Tensor Head::features_with_gradient(const Tensor& m_NC, const Batch& batch) const {
   const auto spans = batch.spans([](Sequence& sequence) -> ModuleState& { return sequence.head; });
   layers_->train(true);
-  Tensor h_NC = layers_->forward(m_NC, spans);
+  norm_->train(true);
+  Tensor features_NC = norm_->forward(layers_->forward(m_NC, spans));
+  norm_->train(false);
   layers_->train(false);
-  return h_NC * at::rsqrt(h_NC.square().mean(-1, true) + norm_eps_) * norm_C_;
+  return features_NC;
 }
 
 Tensor Head::logits(const Tensor& features_NC) const {

@@ -5,6 +5,8 @@
 
 #include "host/model/batch.hpp"
 
+#include <tenon/nn/block_kind.hpp>
+
 #include <functional>
 #include <memory>
 #include <string>
@@ -12,14 +14,17 @@
 namespace tenon {
 
 namespace nn {
+class Norm;
 class Transformer;
-}
+} // namespace nn
 
-// The numbers that say how a model of Llama's kind computes.
+// The numbers that say how a model computes.
 struct ModelShape {
   std::int64_t width = 0, layers = 0, heads = 0, kv_heads = 0, head_dim = 0, ffn_width = 0, vocab = 0;
-  double norm_eps = 1e-5, rope_theta = 10000.0;
-  bool tied = false; // unembedding is the embedding
+  double norm_eps = 1e-5, rope_theta = 10000.0; // rope_theta counts only with rotary positions
+  bool tied = false;                            // unembedding is the embedding
+  nn::BlockKind block = {};
+  std::int64_t positions = 0; // rows of the learned position embedding; 0: there is none, positions are rotary
   bool operator==(const ModelShape&) const = default;
 };
 
@@ -34,12 +39,14 @@ class Trunk {
  public:
   // Embedding and layers [0, last).
   Trunk(const ModelShape& shape, std::int64_t last, const WeightSource& weights);
-  // h (N,C): the residual stream at the lower cut. No gradient.
+  // h (N,C): the residual stream at the lower cut. No gradient. Errors: usage, beyond the learned positions.
   at::Tensor forward(const Batch& batch) const;
   ModuleLayout layout() const;
 
  private:
-  at::Tensor embedding_VC_;
+  at::Tensor embedded(const Batch& batch) const;
+
+  at::Tensor embedding_VC_, positions_PC_; // positions_PC_: undefined where positions are rotary
   std::shared_ptr<nn::Transformer> layers_;
 };
 
@@ -58,8 +65,8 @@ class Head {
   ModuleLayout layout() const;
 
  private:
-  double norm_eps_;
-  at::Tensor norm_C_, unembedding_VC_;
+  std::shared_ptr<nn::Norm> norm_;
+  at::Tensor unembedding_VC_;
   std::shared_ptr<nn::Transformer> layers_;
 };
 

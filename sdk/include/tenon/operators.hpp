@@ -29,12 +29,13 @@ c10::IValue call(const c10::OperatorHandle& handle, Arguments&&... arguments) {
 inline c10::IValue spans_pointer(c10::ArrayRef<Span> spans) { return reinterpret_cast<std::int64_t>(spans.data()); }
 inline c10::IValue span_count(c10::ArrayRef<Span> spans) { return static_cast<std::int64_t>(spans.size()); }
 
+inline c10::IValue or_none(const Tensor& tensor) { return tensor.defined() ? c10::IValue(tensor) : c10::IValue(); }
+
 // weight (F,C), bias (F); and, for a low-rank change, a (R,C), b (F,R): W x + bias + scale * b (a x). An undefined
 // tensor stands for one that is not there.
 inline Packed pack_linear(const Tensor& weight, const Tensor& bias = Tensor(), const Tensor& a = Tensor(),
                           const Tensor& b = Tensor(), double scale = 1.0) {
   static const auto handle = find("tenon::pack_linear_v1");
-  const auto or_none = [](const Tensor& tensor) { return tensor.defined() ? c10::IValue(tensor) : c10::IValue(); };
   return call(handle, weight, or_none(bias), or_none(a), or_none(b), scale);
 }
 // x (N,C) -> (N,F).
@@ -46,6 +47,11 @@ inline Tensor linear(const Tensor& x_NC, const Packed& packed) {
 inline Tensor rms_norm(const Tensor& x_NC, const Tensor& weight_C, double eps) {
   static const auto handle = find("tenon::rms_norm_v1");
   return call(handle, x_NC, weight_C, eps).toTensor();
+}
+// (x - mean(x)) / sqrt(variance(x) + eps) * weight + bias, over the last dimension.
+inline Tensor layer_norm(const Tensor& x_NC, const Tensor& weight_C, const Tensor& bias_C, double eps) {
+  static const auto handle = find("tenon::layer_norm_v1");
+  return call(handle, x_NC, weight_C, bias_C, eps).toTensor();
 }
 // Rotary positions, half-split pairs (i, i + D/2), in the spans' absolute positions. x (N,H,D).
 inline Tensor rope(const Tensor& x_NHD, c10::ArrayRef<Span> spans, double theta) {
@@ -62,15 +68,20 @@ inline Tensor attention(const Tensor& q_NHD, const Tensor& k_NGD, const Tensor& 
 
 struct BlockShape {
   std::int64_t heads, kv_heads, head_dim;
-  double norm_eps, rope_theta;
+  double norm_eps, rope_theta; // rope_theta 0: no rotary positions
 };
-// linears: q, k, v, o, gate, up, down; norms: before attention, before the feed-forward.
-inline Packed pack_block(const std::vector<Packed>& linears, const Tensor& attention_norm, const Tensor& ffn_norm,
-                         const BlockShape& shape) {
-  static const auto handle = find("tenon::pack_block_v1");
+// Before attention, before the feed-forward: with biases a layer norm, without an RMS norm. q and k, (D): RMS norms of
+// every head before it is rotated; undefined where there are none.
+struct BlockNorms {
+  Tensor attention, attention_bias, ffn, ffn_bias, q, k;
+};
+// linears: q, k, v, o, gate, up, down (SwiGlu); or q, k, v, o, up, down (Gelu).
+inline Packed pack_block(const std::vector<Packed>& linears, const BlockNorms& norms, const BlockShape& shape) {
+  static const auto handle = find("tenon::pack_block_v2");
   c10::impl::GenericList list(linears.at(0).type());
   for (const Packed& linear : linears) list.push_back(linear);
-  return call(handle, std::move(list), attention_norm, ffn_norm, shape.heads, shape.kv_heads, shape.head_dim,
+  return call(handle, std::move(list), norms.attention, or_none(norms.attention_bias), norms.ffn,
+              or_none(norms.ffn_bias), or_none(norms.q), or_none(norms.k), shape.heads, shape.kv_heads, shape.head_dim,
               shape.norm_eps, shape.rope_theta);
 }
 // Blocks that follow each other, as one handle.

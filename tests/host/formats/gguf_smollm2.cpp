@@ -36,7 +36,7 @@ TEST_CASE("SmolLM2's configuration and tokenizer metadata are read") {
   CHECK(c.ffn_size == 1536);
   CHECK(c.vocab_size == 49152);
   CHECK(c.context_length == 8192);
-  CHECK(static_cast<float>(c.rms_norm_eps) == 1e-5f);
+  CHECK(static_cast<float>(c.norm_eps) == 1e-5f);
   CHECK(c.rope_theta == 100000);
   CHECK(c.tie_embeddings);
   REQUIRE(model.gguf() != nullptr);

@@ -52,7 +52,7 @@ TEST_CASE("a gguf file and a Hugging Face directory of the same weights are the 
     CHECK(c.ffn_size == 64);
     CHECK(c.vocab_size == 48);
     CHECK(c.context_length == 128);
-    CHECK(static_cast<float>(c.rms_norm_eps) == 1e-5f);
+    CHECK(static_cast<float>(c.norm_eps) == 1e-5f);
     CHECK(c.rope_theta == 10000);
     CHECK(c.tie_embeddings);
     CHECK(c.bos_id == 1);
@@ -106,7 +106,8 @@ TEST_CASE("a gguf key that changes the mathematics is refused by name and value"
   CHECK_THAT(with([](auto& f) { f.f32("llama.rope.scaling.factor", 4); }),
              Catch::Contains("llama.rope.scaling.factor: found 4"));
   CHECK_THAT(with([](auto& f) { f.u32("llama.expert_count", 8); }), Catch::Contains("llama.expert_count: found 8"));
-  CHECK_THAT(with([](auto& f) { f.u32("llama.attention.sliding_window", 4096); }), Catch::Contains("sliding_window"));
+  CHECK_THAT(with([](auto& f) { f.u32("llama.attention.sliding_window", 64); }),
+             Catch::Contains("llama.attention.sliding_window: found 64") && Catch::Contains("whole context of 128"));
   CHECK_THAT(with([](auto& f) { f.f32("llama.attn_logit_softcapping", 50); }),
              Catch::Contains("llama.attn_logit_softcapping"));
   CHECK_THAT(with([](auto& f) { f.f32("llama.logit_scale", 0.5f); }), Catch::Contains("llama.logit_scale: found 0.5"));
@@ -117,8 +118,9 @@ TEST_CASE("a gguf key that changes the mathematics is refused by name and value"
   CHECK_THAT(with([](auto& f) { f.string("general.type", "adapter"); }), Catch::Contains("general.type"));
   CHECK_THAT(with([](auto& f) { f.u32("split.count", 3); }), Catch::Contains("split.count"));
   CHECK(with([](auto& f) { f.string("llama.rope.scaling.type", "none").u32("llama.expert_count", 0); }) == "accepted");
-  CHECK_THAT(refusal(GgufBytes().string("general.architecture", "qwen2")),
-             Catch::Contains("found \"qwen2\", need \"llama\""));
+  CHECK(with([](auto& f) { f.u32("llama.attention.sliding_window", 128); }) == "accepted");
+  CHECK_THAT(refusal(GgufBytes().string("general.architecture", "phi3")),
+             Catch::Contains("found \"phi3\", need one of: llama, qwen2, qwen3, gpt2"));
 }
 
 TEST_CASE("a gguf tensor that is missing, unknown or misshapen is refused by name") {

@@ -1,9 +1,13 @@
-// Attention: causal self-attention with rotary positions and grouped keys and values.
-// Sources: Vaswani et al. 2017 (arXiv 1706.03762), equation 1; Ainslie et al. 2023 (arXiv 2305.13245) for the groups.
+// Attention: causal self-attention with grouped keys and values; as its kind says with rotary positions, biases, and a
+// norm for every head of q and k.
+// Sources: Vaswani et al. 2017 (arXiv 1706.03762), equation 1; Ainslie et al. 2023 (arXiv 2305.13245) for the groups;
+// Henry et al. 2020 (arXiv 2010.04245) for norms of q and k, here RMS norms with weights.
 // State: keys in `slot`, values in `slot + 1`, one row (G,D) a position.
 #pragma once
 
+#include <tenon/nn/block_kind.hpp>
 #include <tenon/nn/linear.hpp>
+#include <tenon/nn/rms_norm.hpp>
 #include <tenon/nn/rope.hpp>
 #include <tenon/nn/sequences.hpp>
 
@@ -21,7 +25,9 @@ inline std::shared_ptr<Linear> plain_linear(const std::string&, std::int64_t in,
 
 struct AttentionOptions {
   std::int64_t width, heads, kv_heads, head_dim;
-  double rope_theta;
+  double rope_theta; // counts only with rotary positions
+  BlockKind kind = {};
+  double norm_eps = 1e-6; // counts only with norms of q and k
 };
 
 class Attention : public torch::nn::Module {
@@ -29,18 +35,28 @@ class Attention : public torch::nn::Module {
   Attention(const AttentionOptions& options, std::uint32_t slot, const MakeLinear& make = plain_linear)
       : options_(options), slot_(slot), rope_(options.head_dim, options.rope_theta) {
     const std::int64_t q_width = options.heads * options.head_dim, kv_width = options.kv_heads * options.head_dim;
-    q = register_module("q", make("q", options.width, q_width));
-    k = register_module("k", make("k", options.width, kv_width));
-    v = register_module("v", make("v", options.width, kv_width));
-    o = register_module("o", make("o", q_width, options.width));
+    const bool all = options.kind.bias == BiasKind::all, qkv = all || options.kind.bias == BiasKind::qkv;
+    const auto product = [&](const char* name, std::int64_t in, std::int64_t out, bool bias) {
+      const auto made = register_module(name, make(name, in, out));
+      if (bias) made->add_bias();
+      return made;
+    };
+    q = product("q", options.width, q_width, qkv);
+    k = product("k", options.width, kv_width, qkv);
+    v = product("v", options.width, kv_width, qkv);
+    o = product("o", q_width, options.width, all);
+    if (!options.kind.qk_norm) return;
+    q_norm = register_module("q_norm", std::make_shared<RmsNorm>(options.head_dim, options.norm_eps));
+    k_norm = register_module("k_norm", std::make_shared<RmsNorm>(options.head_dim, options.norm_eps));
   }
 
   Tensor forward(const Tensor& x_NC, c10::ArrayRef<Span> spans) {
-    const Tensor q_NHD = heads(q->forward(x_NC), options_.heads), k_NGD = heads(k->forward(x_NC), options_.kv_heads),
-                 v_NGD = heads(v->forward(x_NC), options_.kv_heads);
-    const Tensor y_NHD = is_training() ? training(q_NHD, k_NGD, v_NGD, spans)
-                                       : operators::attention(rope_.inference(q_NHD, spans),
-                                                              rope_.inference(k_NGD, spans), v_NGD, spans, slot_);
+    const Tensor q_NHD = heads(q->forward(x_NC), options_.heads, q_norm),
+                 k_NGD = heads(k->forward(x_NC), options_.kv_heads, k_norm),
+                 v_NGD = heads(v->forward(x_NC), options_.kv_heads, nullptr);
+    const Tensor y_NHD = is_training()
+                             ? training(q_NHD, k_NGD, v_NGD, spans)
+                             : operators::attention(rotated(q_NHD, spans), rotated(k_NGD, spans), v_NGD, spans, slot_);
     return o->forward(y_NHD.reshape({x_NC.size(0), -1}));
   }
 
@@ -50,20 +66,29 @@ class Attention : public torch::nn::Module {
   }
 
   std::shared_ptr<Linear> q, k, v, o;
+  std::shared_ptr<RmsNorm> q_norm, k_norm; // null where the kind has none
 
  private:
-  Tensor heads(const Tensor& x_NC, std::int64_t count) const {
-    return x_NC.view({x_NC.size(0), count, options_.head_dim});
+  Tensor heads(const Tensor& x_NC, std::int64_t count, const std::shared_ptr<RmsNorm>& norm) const {
+    const Tensor x_NHD = x_NC.view({x_NC.size(0), count, options_.head_dim});
+    return norm ? norm->forward(x_NHD) : x_NHD;
+  }
+  Tensor rotated(const Tensor& x_NHD, c10::ArrayRef<Span> spans) const {
+    return options_.kind.rotary ? rope_.inference(x_NHD, spans) : x_NHD;
   }
 
   // Whole sequences of one length; gradient flows.
   Tensor training(const Tensor& q_NHD, const Tensor& k_NGD, const Tensor& v_NGD, c10::ArrayRef<Span> spans) {
-    const auto grouped = [&](const Tensor& x_BTGD) {
-      return at::repeat_interleave(x_BTGD.transpose(1, 2), options_.heads / options_.kv_heads, 1);
+    const auto turned = [&](const Tensor& x) {
+      const Tensor x_BTHD = batched(x, spans);
+      return (options_.kind.rotary ? rope_.training(x_BTHD) : x_BTHD).transpose(1, 2);
     };
-    const Tensor y_BHTD = at::scaled_dot_product_attention(rope_.training(batched(q_NHD, spans)).transpose(1, 2),
-                                                           grouped(rope_.training(batched(k_NGD, spans))),
-                                                           grouped(batched(v_NGD, spans)), {}, 0.0, /*is_causal=*/true);
+    const auto grouped = [&](const Tensor& x_BGTD) {
+      return at::repeat_interleave(x_BGTD, options_.heads / options_.kv_heads, 1);
+    };
+    const Tensor y_BHTD = at::scaled_dot_product_attention(turned(q_NHD), grouped(turned(k_NGD)),
+                                                           grouped(batched(v_NGD, spans).transpose(1, 2)), {}, 0.0,
+                                                           /*is_causal=*/true);
     return y_BHTD.transpose(1, 2).reshape({q_NHD.size(0), options_.heads, options_.head_dim});
   }
 

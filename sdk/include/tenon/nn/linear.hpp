@@ -10,8 +10,11 @@ class Linear : public torch::nn::Module {
  public:
   Linear(std::int64_t in, std::int64_t out, bool with_bias = false) {
     weight = register_parameter("weight", at::empty({out, in}));
-    if (with_bias) bias = register_parameter("bias", at::empty({out}));
+    if (with_bias) add_bias();
   }
+
+  // Before the first use. Requires: there is none yet.
+  void add_bias() { bias = register_parameter("bias", at::empty({weight.size(0)})); }
 
   // x (N,in) -> (N,out); in training any leading dimensions.
   virtual Tensor forward(const Tensor& x) {

@@ -2,25 +2,19 @@
 // Source: Zhang and Sennrich 2019 (arXiv 1910.07467), equation 4.
 #pragma once
 
-#include <tenon/operators.hpp>
+#include <tenon/nn/norm.hpp>
 
 namespace tenon::nn {
 
-class RmsNorm : public torch::nn::Module {
+class RmsNorm : public Norm {
  public:
-  RmsNorm(std::int64_t width, double eps) : eps_(eps) { weight = register_parameter("weight", at::empty({width})); }
+  using Norm::Norm;
 
-  Tensor forward(const Tensor& x) {
-    if (!is_training()) return operators::rms_norm(x, weight, eps_);
-    const Tensor wide = x.scalar_type() == at::kBFloat16 ? x.to(at::kFloat) : x;
-    return wide * at::rsqrt(wide.square().mean(-1, true) + eps_) * weight;
+  Tensor forward(const Tensor& x) override {
+    if (!is_training()) return operators::rms_norm(x, weight, eps());
+    const Tensor wide_x = wide(x);
+    return wide_x * at::rsqrt(wide_x.square().mean(-1, true) + eps()) * weight;
   }
-
-  double eps() const { return eps_; }
-  Tensor weight;
-
- private:
-  double eps_;
 };
 
 } // namespace tenon::nn

@@ -1,11 +1,11 @@
 // SwiGlu: down(silu(gate(x)) * up(x)). Source: Shazeer 2020 (arXiv 2002.05202), equation 6.
 #pragma once
 
-#include <tenon/nn/attention.hpp>
+#include <tenon/nn/feed_forward.hpp>
 
 namespace tenon::nn {
 
-class SwiGlu : public torch::nn::Module {
+class SwiGlu : public FeedForward {
  public:
   SwiGlu(std::int64_t width, std::int64_t inner, const MakeLinear& make = plain_linear) {
     gate = register_module("gate", make("gate", width, inner));
@@ -13,7 +13,10 @@ class SwiGlu : public torch::nn::Module {
     down = register_module("down", make("down", inner, width));
   }
 
-  Tensor forward(const Tensor& x_NC) { return down->forward(at::silu(gate->forward(x_NC)) * up->forward(x_NC)); }
+  Tensor forward(const Tensor& x_NC) override {
+    return down->forward(at::silu(gate->forward(x_NC)) * up->forward(x_NC));
+  }
+  std::vector<std::shared_ptr<Linear>> products() const override { return {gate, up, down}; }
 
   std::shared_ptr<Linear> gate, up, down;
 };

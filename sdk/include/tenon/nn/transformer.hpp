@@ -1,48 +1,26 @@
-// TransformerBlock: h + attention(norm(h)), then h + swiglu(norm(h)): a block of Llama's kind.
+// TransformerBlock: h + attention(norm(h)), then h + feed_forward(norm(h)); of Llama's kind, or another.
 // Transformer: blocks one after another. In inference the whole run is one operator; trunk, head, base and a stranger's
 // expert are the same code.
 #pragma once
 
-#include <tenon/nn/rms_norm.hpp>
+#include <tenon/nn/layer_norm.hpp>
 #include <tenon/nn/swiglu.hpp>
+#include <tenon/nn/transformer_options.hpp>
 
 namespace tenon::nn {
-
-struct TransformerOptions {
-  std::int64_t width, blocks, heads, kv_heads, head_dim, ffn_width;
-  double norm_eps, rope_theta;
-
-  // From {"blocks", "heads", "kv_heads", "head_dim", "ffn_width", "norm_eps", "rope_theta"}.
-  static TransformerOptions from(const Config& config, std::int64_t width) {
-    TransformerOptions options{};
-    options.width = width;
-    options.blocks = config.at("blocks").integer();
-    options.heads = config.at("heads").integer();
-    options.kv_heads = config.at("kv_heads").integer();
-    options.head_dim = config.at("head_dim").integer();
-    options.ffn_width = config.at("ffn_width").integer();
-    options.norm_eps = config.at("norm_eps").number();
-    options.rope_theta = config.at("rope_theta").number();
-    if (options.kv_heads < 1 || options.heads % options.kv_heads != 0)
-      throw Failure(TENON_BAD_CONFIG, "heads " + std::to_string(options.heads) + " is no multiple of kv_heads " +
-                                          std::to_string(options.kv_heads));
-    if (options.head_dim % 2 != 0)
-      throw Failure(TENON_BAD_CONFIG, "head_dim " + std::to_string(options.head_dim) + " is odd, rotary needs pairs");
-    return options;
-  }
-};
 
 class TransformerBlock : public torch::nn::Module {
  public:
   TransformerBlock(const TransformerOptions& options, std::uint32_t slot, const MakeLinear& make = plain_linear)
       : options_(options) {
-    attention_norm = register_module("attention_norm", std::make_shared<RmsNorm>(options.width, options.norm_eps));
-    attention = register_module(
-        "attention", std::make_shared<Attention>(AttentionOptions{options.width, options.heads, options.kv_heads,
-                                                                  options.head_dim, options.rope_theta},
-                                                 slot, make));
-    ffn_norm = register_module("ffn_norm", std::make_shared<RmsNorm>(options.width, options.norm_eps));
-    ffn = register_module("ffn", std::make_shared<SwiGlu>(options.width, options.ffn_width, make));
+    attention_norm = register_module("attention_norm", make_norm(options.kind.norm, options.width, options.norm_eps));
+    const AttentionOptions part{options.width,      options.heads, options.kv_heads, options.head_dim,
+                                options.rope_theta, options.kind,  options.norm_eps};
+    attention = register_module("attention", std::make_shared<Attention>(part, slot, make));
+    ffn_norm = register_module("ffn_norm", make_norm(options.kind.norm, options.width, options.norm_eps));
+    ffn = register_module("ffn", feed_forward(make));
+    if (options.kind.bias == BiasKind::all)
+      for (const auto& product : ffn->products()) product->add_bias();
   }
 
   // Plain LibTorch where it trains; a block on its own in inference still goes operator by operator.
@@ -53,18 +31,26 @@ class TransformerBlock : public torch::nn::Module {
 
   Packed pack() {
     std::vector<Packed> linears;
-    for (const auto& linear : {attention->q, attention->k, attention->v, attention->o, ffn->gate, ffn->up, ffn->down})
+    for (const auto& linear : {attention->q, attention->k, attention->v, attention->o})
       linears.push_back(linear->packed());
-    return operators::pack_block(
-        linears, attention_norm->weight, ffn_norm->weight,
-        {options_.heads, options_.kv_heads, options_.head_dim, options_.norm_eps, options_.rope_theta});
+    for (const auto& linear : ffn->products()) linears.push_back(linear->packed());
+    operators::BlockNorms norms{attention_norm->weight, attention_norm->bias, ffn_norm->weight, ffn_norm->bias, {}, {}};
+    if (options_.kind.qk_norm) norms.q = attention->q_norm->weight, norms.k = attention->k_norm->weight;
+    return operators::pack_block(linears, norms,
+                                 {options_.heads, options_.kv_heads, options_.head_dim, options_.norm_eps,
+                                  options_.kind.rotary ? options_.rope_theta : 0.0});
   }
 
-  std::shared_ptr<RmsNorm> attention_norm, ffn_norm;
+  std::shared_ptr<Norm> attention_norm, ffn_norm;
   std::shared_ptr<Attention> attention;
-  std::shared_ptr<SwiGlu> ffn;
+  std::shared_ptr<FeedForward> ffn;
 
  private:
+  std::shared_ptr<FeedForward> feed_forward(const MakeLinear& make) const {
+    if (options_.kind.ffn == FfnKind::gelu) return std::make_shared<Gelu>(options_.width, options_.ffn_width, make);
+    return std::make_shared<SwiGlu>(options_.width, options_.ffn_width, make);
+  }
+
   TransformerOptions options_;
 };
 

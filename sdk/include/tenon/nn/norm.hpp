@@ -1,0 +1,26 @@
+// Norm: what normalises the last dimension, each row by itself.
+#pragma once
+
+#include <tenon/operators.hpp>
+
+namespace tenon::nn {
+
+class Norm : public torch::nn::Module {
+ public:
+  Norm(std::int64_t width, double eps) : eps_(eps) { weight = register_parameter("weight", at::empty({width})); }
+
+  // Any leading dimensions. In training plain LibTorch; gradient flows.
+  virtual Tensor forward(const Tensor& x) = 0;
+
+  double eps() const { return eps_; }
+  Tensor weight, bias; // bias: undefined where the norm has none
+
+ protected:
+  // What norms compute in: float32 at least.
+  static Tensor wide(const Tensor& x) { return x.scalar_type() == at::kBFloat16 ? x.to(at::kFloat) : x; }
+
+ private:
+  double eps_;
+};
+
+} // namespace tenon::nn
