@@ -19,22 +19,38 @@ const PackedLinear& as_linear(const PackedPointer& handle) {
   return *handle->linear;
 }
 
+OptionalTensor plain(const OptionalTensor& tensor) { return tensor ? OptionalTensor(tensor->detach()) : tensor; }
+
 PackedPointer pack_linear_v1(const at::Tensor& weight, const OptionalTensor& bias, const OptionalTensor& a,
                              const OptionalTensor& b, double scale) {
-  const auto plain = [](const OptionalTensor& tensor) { return tensor ? OptionalTensor(tensor->detach()) : tensor; };
   auto handle = c10::make_intrusive<PackedHandle>();
   handle->linear = PackedLinear{weight.detach(), plain(bias), plain(a), plain(b), scale};
   return handle;
 }
 
-PackedPointer pack_block_v1(c10::List<PackedPointer> linears, const at::Tensor& attention_norm,
-                            const at::Tensor& ffn_norm, std::int64_t heads, std::int64_t kv_heads,
+PackedPointer pack_block_v2(c10::List<PackedPointer> linears, const at::Tensor& attention_norm,
+                            const OptionalTensor& attention_norm_bias, const at::Tensor& ffn_norm,
+                            const OptionalTensor& ffn_norm_bias, const OptionalTensor& q_norm,
+                            const OptionalTensor& k_norm, std::int64_t heads, std::int64_t kv_heads,
                             std::int64_t head_dim, double norm_eps, double rope_theta) {
-  TORCH_CHECK(linears.size() == 7, "[tenon::pack_block_v1] need q, k, v, o, gate, up, down; found ", linears.size());
+  const std::size_t count = linears.size();
+  TORCH_CHECK(count == 7 || count == 6,
+              "[tenon::pack_block_v2] need q, k, v, o, gate, up, down, or the same without gate; found ", count);
   const auto take = [&](std::size_t i) { return as_linear(linears.get(i)); };
+  const auto head_norm = [](const OptionalTensor& weight) {
+    return weight ? std::optional<PackedNorm>({weight->detach(), {}}) : std::nullopt;
+  };
+  PackedBlock block;
+  block.q = take(0), block.k = take(1), block.v = take(2), block.o = take(3);
+  if (count == 7) block.gate = take(4);
+  block.up = take(count - 2), block.down = take(count - 1);
+  block.attention_norm = {attention_norm.detach(), plain(attention_norm_bias)};
+  block.ffn_norm = {ffn_norm.detach(), plain(ffn_norm_bias)};
+  block.q_norm = head_norm(q_norm), block.k_norm = head_norm(k_norm);
+  block.heads = heads, block.kv_heads = kv_heads, block.head_dim = head_dim;
+  block.norm_eps = norm_eps, block.rope_theta = rope_theta;
   auto handle = c10::make_intrusive<PackedHandle>();
-  handle->blocks.push_back({take(0), take(1), take(2), take(3), take(4), take(5), take(6), attention_norm.detach(),
-                            ffn_norm.detach(), heads, kv_heads, head_dim, norm_eps, rope_theta});
+  handle->blocks.push_back(std::move(block));
   return handle;
 }
 
@@ -70,12 +86,14 @@ at::Tensor run_v1(const at::Tensor& x_NC, const PackedPointer& run, std::int64_t
 TORCH_LIBRARY(tenon, library) {
   library.class_<PackedHandle>("Packed");
   library.def("pack_linear_v1(Tensor weight, Tensor? bias, Tensor? a, Tensor? b, float scale) -> " PACKED);
-  library.def("pack_block_v1(" PACKED
-              "[] linears, Tensor attention_norm, Tensor ffn_norm, int heads, int kv_heads, "
-              "int head_dim, float norm_eps, float rope_theta) -> " PACKED);
+  library.def("pack_block_v2(" PACKED
+              "[] linears, Tensor attention_norm, Tensor? attention_norm_bias, Tensor ffn_norm, Tensor? ffn_norm_bias, "
+              "Tensor? q_norm, Tensor? k_norm, int heads, int kv_heads, int head_dim, float norm_eps, "
+              "float rope_theta) -> " PACKED);
   library.def("pack_run_v1(" PACKED "[] blocks) -> " PACKED);
   library.def("linear_v1(Tensor x, " PACKED " packed) -> Tensor");
   library.def("rms_norm_v1(Tensor x, Tensor weight, float eps) -> Tensor");
+  library.def("layer_norm_v1(Tensor x, Tensor weight, Tensor bias, float eps) -> Tensor");
   library.def("rope_v1(Tensor x, int spans, int span_count, float theta) -> Tensor");
   library.def("attention_v1(Tensor q, Tensor k, Tensor v, int spans, int span_count, int slot) -> Tensor");
   library.def("run_v1(Tensor x, " PACKED " run, int spans, int span_count, int slot) -> Tensor");
@@ -83,10 +101,11 @@ TORCH_LIBRARY(tenon, library) {
 
 TORCH_LIBRARY_IMPL(tenon, CompositeExplicitAutograd, library) {
   library.impl("pack_linear_v1", pack_linear_v1);
-  library.impl("pack_block_v1", pack_block_v1);
+  library.impl("pack_block_v2", pack_block_v2);
   library.impl("pack_run_v1", pack_run_v1);
   library.impl("linear_v1", linear_v1);
   library.impl("rms_norm_v1", rms_norm);
+  library.impl("layer_norm_v1", layer_norm);
   library.impl("rope_v1", rope_v1);
   library.impl("attention_v1", attention_v1);
   library.impl("run_v1", run_v1);

@@ -11,6 +11,10 @@ namespace tenon {
 // y = x / sqrt(mean(x^2) + eps) * weight over each row of `width`. x and y may be the same.
 void rms_norm_rows(const float* x, const float* weight, float* y, std::int64_t rows, std::int64_t width, double eps);
 
+// y = (x - mean(x)) / sqrt(variance(x) + eps) * weight + bias over each row of `width`. x and y may be the same.
+void layer_norm_rows(const float* x, const float* weight, const float* bias, float* y, std::int64_t rows,
+                     std::int64_t width, double eps);
+
 // Turns pairs (i, i + D/2) of every head by the angles of its row, in place. x: (rows, heads, head_dim);
 // cos and sin: (rows, head_dim / 2).
 void rotate_rows(float* x, const float* cos, const float* sin, std::int64_t rows, std::int64_t heads,

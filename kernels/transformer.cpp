@@ -46,21 +46,34 @@ void attend(const at::Tensor& q_nHD, const at::Tensor& k_LGD, const at::Tensor& 
   by_group(y_nHD).copy_(y_GHnD.permute({2, 0, 1, 3}));
 }
 
-at::Tensor attention_part(const at::Tensor& x_NC, const PackedBlock& block, const Rotation& rotation, Spans spans,
-                          std::int64_t slot) {
+at::Tensor norm(const at::Tensor& x, const PackedNorm& packed, double eps) {
+  return packed.bias ? layer_norm(x, packed.weight, *packed.bias, eps) : rms_norm(x, packed.weight, eps);
+}
+
+// rotation: absent where nothing is rotated.
+at::Tensor attention_part(const at::Tensor& x_NC, const PackedBlock& block, const std::optional<Rotation>& rotation,
+                          Spans spans, std::int64_t slot) {
   const std::int64_t rows = x_NC.size(0);
   const auto heads = [&](const PackedLinear& packed, std::int64_t count) {
     return linear(x_NC, packed).view({rows, count, block.head_dim});
   };
-  at::Tensor q_NHD = heads(block.q, block.heads), k_NGD = heads(block.k, block.kv_heads);
-  rotation.apply(q_NHD);
-  rotation.apply(k_NGD);
+  const auto placed = [&](at::Tensor x_NHD, const std::optional<PackedNorm>& own) {
+    if (own) x_NHD = norm(x_NHD, *own, block.norm_eps);
+    if (rotation) rotation->apply(x_NHD);
+    return x_NHD;
+  };
+  const at::Tensor q_NHD = placed(heads(block.q, block.heads), block.q_norm),
+                   k_NGD = placed(heads(block.k, block.kv_heads), block.k_norm);
   const at::Tensor y_NHD = attention(q_NHD, k_NGD, heads(block.v, block.kv_heads), spans, slot);
   return linear(y_NHD.view({rows, -1}), block.o);
 }
 
 at::Tensor ffn_part(const at::Tensor& x_NC, const PackedBlock& block) {
-  at::Tensor inner_NF = linear(x_NC, block.gate);
+  if (!block.gate) {
+    at::Tensor inner_NF = linear(x_NC, block.up);
+    return linear(at::gelu_(inner_NF, "tanh"), block.down);
+  }
+  at::Tensor inner_NF = linear(x_NC, *block.gate);
   at::silu_(inner_NF);
   return linear(inner_NF.mul_(linear(x_NC, block.up)), block.down);
 }
@@ -78,6 +91,15 @@ at::Tensor rms_norm(const at::Tensor& x_NC, const at::Tensor& weight_C, double e
   at::Tensor y = at::empty_like(x);
   const std::int64_t width = x.size(-1);
   rms_norm_rows(x.data_ptr<float>(), weight.data_ptr<float>(), y.data_ptr<float>(), x.numel() / width, width, eps);
+  return y;
+}
+
+at::Tensor layer_norm(const at::Tensor& x_NC, const at::Tensor& weight_C, const at::Tensor& bias_C, double eps) {
+  const at::Tensor x = x_NC.contiguous(), weight = weight_C.contiguous(), bias = bias_C.contiguous();
+  at::Tensor y = at::empty_like(x);
+  const std::int64_t width = x.size(-1);
+  layer_norm_rows(x.data_ptr<float>(), weight.data_ptr<float>(), bias.data_ptr<float>(), y.data_ptr<float>(),
+                  x.numel() / width, width, eps);
   return y;
 }
 
@@ -106,14 +128,15 @@ at::Tensor attention(const at::Tensor& q_NHD, const at::Tensor& k_NGD, const at:
 
 at::Tensor run_blocks(const at::Tensor& x_NC, const std::vector<PackedBlock>& blocks, Spans spans, std::int64_t slot) {
   const PackedBlock& first = blocks.at(0);
-  const Rotation rotation(spans, x_NC.size(0), first.head_dim, first.rope_theta);
+  std::optional<Rotation> rotation;
+  if (first.rope_theta > 0) rotation.emplace(spans, x_NC.size(0), first.head_dim, first.rope_theta);
   at::Tensor h_NC = x_NC;
   for (std::size_t i = 0; i < blocks.size(); ++i) {
     const PackedBlock& block = blocks[i];
-    h_NC = attention_part(rms_norm(h_NC, block.attention_norm, block.norm_eps), block, rotation, spans,
+    h_NC = attention_part(norm(h_NC, block.attention_norm, block.norm_eps), block, rotation, spans,
                           slot + 2 * static_cast<std::int64_t>(i))
                .add_(h_NC);
-    h_NC.add_(ffn_part(rms_norm(h_NC, block.ffn_norm, block.norm_eps), block));
+    h_NC.add_(ffn_part(norm(h_NC, block.ffn_norm, block.norm_eps), block));
   }
   return h_NC;
 }

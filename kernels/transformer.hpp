@@ -19,6 +19,9 @@ at::Tensor linear(const at::Tensor& x_NC, const PackedLinear& packed);
 // x / sqrt(mean(x^2) + eps) * weight, over the last dimension.
 at::Tensor rms_norm(const at::Tensor& x_NC, const at::Tensor& weight_C, double eps);
 
+// (x - mean(x)) / sqrt(variance(x) + eps) * weight + bias, over the last dimension.
+at::Tensor layer_norm(const at::Tensor& x_NC, const at::Tensor& weight_C, const at::Tensor& bias_C, double eps);
+
 // Rotary positions on pairs (i, i + D/2), at the spans' absolute positions.
 at::Tensor rope(const at::Tensor& x_NHD, Spans spans, double theta);
 
@@ -26,7 +29,7 @@ at::Tensor rope(const at::Tensor& x_NHD, Spans spans, double theta);
 at::Tensor attention(const at::Tensor& q_NHD, const at::Tensor& k_NGD, const at::Tensor& v_NGD, Spans spans,
                      std::int64_t slot);
 
-// Blocks one after another; block i keeps keys and values in slots slot + 2i and slot + 2i + 1.
+// Blocks of one kind, one after another; block i keeps keys and values in slots slot + 2i and slot + 2i + 1.
 at::Tensor run_blocks(const at::Tensor& x_NC, const std::vector<PackedBlock>& blocks, Spans spans, std::int64_t slot);
 
 } // namespace tenon

@@ -280,8 +280,8 @@ void read_rotary(const JsonReader& config, const std::string& where, ModelConfig
   c.hidden_size = config.at("hidden_size").integer();
   c.layers = config.at("num_hidden_layers").integer();
   c.heads = config.at("num_attention_heads").integer();
-  c.kv_heads = llama || config.has("num_key_value_heads") ? integer(config, "num_key_value_heads", c.heads)
-                                                          : config.at("num_key_value_heads").integer();
+  if (!llama) config.at("num_key_value_heads"); // null says: as many as heads
+  c.kv_heads = integer(config, "num_key_value_heads", c.heads);
   if (c.family == "qwen3" || said(config, "head_dim"))
     c.head_dim = config.at("head_dim").integer();
   else

@@ -31,6 +31,24 @@ std::optional<std::string> chatml_default_system(const std::string& source) {
   return std::nullopt;
 }
 
+// The spaces that stand beside this mark in its literal of the template.
+std::string beside(const std::string& source, const std::string& mark) {
+  const std::size_t at = source.find(mark), begin = source.find_last_of("'\"", at),
+                    end = source.find_first_of("'\"", at);
+  if (begin == std::string::npos || end == std::string::npos) return "";
+  const std::string rest =
+      source.substr(begin + 1, at - begin - 1) + source.substr(at + mark.size(), end - at - mark.size());
+  return rest.find_first_not_of(' ') == std::string::npos ? rest : "";
+}
+
+// Mistral's template has no place for a system message: it stands at the head of the first message of the user.
+std::vector<ChatMessage> without_system(const std::vector<ChatMessage>& messages) {
+  if (messages.size() < 2 || messages[0].role != "system" || messages[1].role != "user") return messages;
+  std::vector<ChatMessage> rest(messages.begin() + 1, messages.end());
+  rest[0].content = messages[0].content + "\n\n" + rest[0].content;
+  return rest;
+}
+
 std::string trimmed(const std::string& text) {
   const char* space = " \t\r\n";
   const std::size_t begin = text.find_first_not_of(space);
@@ -46,6 +64,7 @@ std::string plain_name(const std::string& role) {
 std::vector<std::pair<std::string, std::string>> ChatTemplate::families() {
   return {{"chatml", "<|im_start|>role ... <|im_end|>"},
           {"llama3", "<|start_header_id|>role<|end_header_id|> ... <|eot_id|>"},
+          {"mistral", "[INST] ... [/INST]"},
           {"plain", "User: ... Assistant: ..."}};
 }
 
@@ -65,6 +84,16 @@ ChatTemplate ChatTemplate::of(const Tokenizer& tokenizer) {
   }
   if (source.find("<|start_header_id|>") != std::string::npos && source.find("<|eot_id|>") != std::string::npos)
     return named("llama3");
+  // Llama 2 has the same marks, and others of its own.
+  const bool marks = source.find("[INST]") != std::string::npos && source.find("[/INST]") != std::string::npos;
+  if (marks && source.find("<<SYS>>") == std::string::npos) {
+    ChatTemplate made = named("mistral");
+    const auto has = [&](const char* text) { return source.find(text) != std::string::npos; };
+    made.spaces_ = {beside(source, "[INST]"), beside(source, "[/INST]"),
+                    has("' ' + message") || has("\" \" + message") ? " " : "",
+                    has("' ' + eos_token") || has("\" \" + eos_token") ? " " : ""};
+    return made;
+  }
   refuse("this model's chat template is of no family we know (it begins \"" + source.substr(0, 60) + "\")");
 }
 
@@ -80,6 +109,13 @@ void ChatTemplate::write(std::vector<Part>& parts, const ChatMessage& message) c
     parts.push_back({true, "<|end_header_id|>"});
     parts.push_back({false, "\n\n" + trimmed(message.content)});
     parts.push_back({true, "<|eot_id|>"});
+  } else if (family_ == "mistral" && message.role == "assistant") {
+    parts.push_back({false, spaces_.before_answer + trimmed(message.content) + spaces_.after_answer});
+    parts.push_back({true, "</s>"});
+  } else if (family_ == "mistral") {
+    parts.push_back({false, "[INST]", true});
+    parts.push_back({false, spaces_.after_open + message.content + spaces_.before_close});
+    parts.push_back({false, "[/INST]", true});
   } else {
     parts.push_back({false, plain_name(message.role) + ": " + trimmed(message.content) + "\n\n"});
   }
@@ -94,7 +130,7 @@ void ChatTemplate::open_answer(std::vector<Part>& parts) const {
     parts.push_back({false, "assistant"});
     parts.push_back({true, "<|end_header_id|>"});
     parts.push_back({false, "\n\n"});
-  } else {
+  } else if (family_ == "plain") {
     parts.push_back({false, "Assistant:"});
   }
 }
@@ -103,9 +139,10 @@ std::vector<std::int32_t> ChatTemplate::encode(const Tokenizer& tokenizer, const
                                                bool answer) const {
   std::vector<Part> parts;
   if (family_ == "llama3") parts.push_back({true, "<|begin_of_text|>"});
+  if (family_ == "mistral") parts.push_back({true, "<s>"});
   if (default_system_ && (messages.empty() || messages.front().role != "system"))
     write(parts, {"system", *default_system_});
-  for (const ChatMessage& message : messages) write(parts, message);
+  for (const ChatMessage& message : family_ == "mistral" ? without_system(messages) : messages) write(parts, message);
   if (answer) open_answer(parts);
 
   // Text between two control tokens is encoded as one piece, as it would be in the whole.
@@ -117,12 +154,12 @@ std::vector<std::int32_t> ChatTemplate::encode(const Tokenizer& tokenizer, const
     text.clear();
   };
   for (const Part& part : parts) {
-    if (!part.control) {
+    const auto id = part.control || part.mark ? tokenizer.find(part.text) : std::nullopt;
+    if (!part.control && !(id && tokenizer.is_special(*id))) {
       text += part.text;
       continue;
     }
     flush();
-    const auto id = tokenizer.find(part.text);
     if (!id) refuse("the tokenizer has no token " + part.text + ", which the family " + family_ + " needs");
     ids.push_back(*id);
   }

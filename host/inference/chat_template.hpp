@@ -23,7 +23,7 @@ struct ChatMessage {
 
 class ChatTemplate {
  public:
-  // "chatml", "llama3", "plain", each with one line on what it looks like.
+  // "chatml", "llama3", "mistral", "plain", each with one line on what it looks like.
   static std::vector<std::pair<std::string, std::string>> families();
   // A family by name. Errors: usage, with the list.
   static ChatTemplate named(std::string_view family);
@@ -44,10 +44,15 @@ class ChatTemplate {
   std::vector<std::string> stops() const;
 
  private:
-  // A control token, or text.
+  // A control token, or text. A mark is a control token where the tokenizer has it, else text.
   struct Part {
     bool control;
     std::string text;
+    bool mark = false;
+  };
+  // What stands beside Mistral's marks; its templates differ in nothing else.
+  struct Spaces {
+    std::string after_open = " ", before_close = " ", before_answer, after_answer;
   };
   explicit ChatTemplate(std::string family) : family_(std::move(family)) {}
   void write(std::vector<Part>& parts, const ChatMessage& message) const;
@@ -55,6 +60,7 @@ class ChatTemplate {
 
   std::string family_;
   std::optional<std::string> default_system_;
+  Spaces spaces_;
 };
 
 } // namespace tenon

@@ -17,9 +17,11 @@ class LowRankExpert : public tenon::Expert {
       throw tenon::Failure(TENON_BAD_CONFIG, "found a base of architecture " + base + ", need tenon.transformer");
     const std::int64_t rank = setup.config.at("rank").integer();
     const double scale = setup.config.at("alpha").number() / static_cast<double>(rank);
-    std::set<std::string> targets = strings(setup.config.at("targets")), unused = targets;
+    std::set<std::string> targets = strings(setup.config.at("targets")), unused = targets, kinds;
     const auto make = [&](const std::string& name, std::int64_t in, std::int64_t out) -> std::shared_ptr<Linear> {
-      for (const std::string& target : {name, name.substr(name.rfind('.') + 1)}) {
+      const std::string kind = name.substr(name.rfind('.') + 1);
+      kinds.insert(kind);
+      for (const std::string& target : {std::string("all"), name, kind}) {
         if (!targets.count(target)) continue;
         unused.erase(target);
         return std::make_shared<tenon::nn::LowRank>(in, out, rank, scale);
@@ -30,8 +32,8 @@ class LowRankExpert : public tenon::Expert {
         tenon::nn::TransformerOptions::from(setup.base.at("config"), setup.model.at("width").integer());
     stack_ = std::make_shared<tenon::nn::Transformer>(options, make);
     if (!unused.empty())
-      throw tenon::Failure(TENON_BAD_CONFIG, "the base has no product " + *unused.begin() +
-                                                 "; it has q, k, v, o, gate, up, down, each also as blocks.<i>.<name>");
+      throw tenon::Failure(TENON_BAD_CONFIG, "the base has no product " + *unused.begin() + "; it has " +
+                                                 joined(kinds) + ", each also as blocks.<i>.<name>");
     for (const auto& child : stack_->named_children()) register_module(child.key(), child.value());
     for (const auto& parameter : named_parameters())
       if (!own(parameter.key())) share(parameter.key(), parameter.key());
@@ -65,6 +67,12 @@ class LowRankExpert : public tenon::Expert {
   static std::set<std::string> strings(const tenon::Config& list) {
     std::set<std::string> out;
     for (std::uint64_t i = 0; i < list.count(); ++i) out.insert(list.at(i).text());
+    return out;
+  }
+
+  static std::string joined(const std::set<std::string>& names) {
+    std::string out;
+    for (const std::string& name : names) out += (out.empty() ? "" : ", ") + name;
     return out;
   }
 

@@ -68,7 +68,7 @@ TEST_CASE("a conversation that goes on begins with the same tokens") {
 }
 
 TEST_CASE("a template of no known family, or none, is refused with the families there are") {
-  for (const std::string source : {"", "{{ '[INST] ' + messages[0]['content'] + ' [/INST]' }}"}) {
+  for (const std::string source : {"", "{{ '[INST] <<SYS>>' + messages[0]['content'] + ' [/INST]' }}"}) {
     try {
       (void)ChatTemplate::of(with_template(source));
       FAIL("no error");
@@ -86,6 +86,31 @@ TEST_CASE("a family whose control tokens the tokenizer lacks is refused by the t
   const ChatTemplate made = ChatTemplate::of(tokenizer);
   CHECK(made.family() == "llama3");
   CHECK_THROWS_WITH(made.encode(tokenizer, {{"user", "Hello"}}, true), Catch::Contains("<|begin_of_text|>"));
+}
+
+TEST_CASE("Mistral's family is written with the spaces of its own template, marks as tokens where there are such") {
+  const std::vector<ChatMessage> messages = {
+      {"system", "S"}, {"user", "Hello"}, {"assistant", " Hi "}, {"user", "Why?"}};
+  const auto conversation = [&](const std::string& source, bool marks_are_tokens) {
+    TokenizerData data = byte_tokenizer();
+    data.chat_template = source;
+    std::int32_t id = 260;
+    for (const char* token : {"<s>", "</s>", "[INST]", "[/INST]"})
+      if (token[0] == '<' || marks_are_tokens) data.added.push_back({.id = id++, .content = token});
+    const Tokenizer tokenizer(data);
+    const ChatTemplate made = ChatTemplate::of(tokenizer);
+    CHECK(made.family() == "mistral");
+    const auto ids = made.encode(tokenizer, messages, true);
+    if (marks_are_tokens) CHECK(std::count(ids.begin(), ids.end(), 262) == 2);
+    return tokenizer.decode(ids);
+  };
+  const std::string
+      first = "{{ bos_token }}{{ '[INST] ' + message['content'] + ' [/INST]' }}{{ message['content'] + eos_token}}",
+      third = R"({{- "[INST] " + message["content"] + "[/INST]" }}{{- " " + message["content"]|trim + eos_token}})",
+      tekken = R"({{- "[INST]" + message["content"] + "[/INST]" }}{{- message["content"] + eos_token }})";
+  CHECK(conversation(first, false) == "<s>[INST] S\n\nHello [/INST]Hi</s>[INST] Why? [/INST]");
+  CHECK(conversation(third, true) == "<s>[INST] S\n\nHello[/INST] Hi</s>[INST] Why?[/INST]");
+  CHECK(conversation(tekken, true) == "<s>[INST]S\n\nHello[/INST]Hi</s>[INST]Why?[/INST]");
 }
 
 TEST_CASE("the plain family fits any tokenizer and stops where the next turn would begin") {
