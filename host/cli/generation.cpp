@@ -50,7 +50,9 @@ std::size_t strongest(const Session& session, std::size_t position) {
 
 std::vector<ExpertShare> expert_shares(const Session& session, std::size_t first, std::size_t last) {
   std::vector<ExpertShare> out;
-  for (const ExpertPackage& package : session.composition().packages()) out.push_back({package.entry.name, 0, 0.0});
+  Composition& composition = session.composition();
+  for (std::size_t slot = 0; slot < composition.packages().size(); ++slot)
+    out.push_back({composition.packages()[slot].entry.name, 0, 0.0, composition.experts().work[slot].skipped()});
   for (std::size_t position = first; position < last; ++position) {
     const std::vector<float> w = session.strengths(position);
     for (std::size_t slot = 0; slot < w.size(); ++slot)
@@ -70,7 +72,8 @@ std::string speed_text(const Session& session) {
   add("wrote", speed.decode_tokens,
       speed.decode_rate()); // a prompt of one token counts here: it costs what writing does
   if (session.composition().experts().size() > 1)
-    text += fmt::format("; {:.0f}% of expert work skipped", 100 * session.composition().experts().work.skipped());
+    text +=
+        fmt::format("; {:.0f}% of expert work skipped", 100 * session.composition().experts().total_work().skipped());
   return text;
 }
 
@@ -80,7 +83,7 @@ json::object speed_json(const Session& session) {
           {"prefill_tokens_per_second", speed.prefill_rate()},
           {"decode_tokens", speed.decode_tokens},
           {"decode_tokens_per_second", speed.decode_rate()},
-          {"work_skipped", session.composition().experts().work.skipped()}};
+          {"work_skipped", session.composition().experts().total_work().skipped()}};
 }
 
 } // namespace tenon

@@ -22,6 +22,7 @@ struct ExpertShare {
   std::string expert;
   std::int64_t strongest = 0; // positions where it is the strongest
   double mean_strength = 0;
+  double work_skipped = 0; // share of its positions that it was not run over, since the composition was opened
 };
 std::vector<ExpertShare> expert_shares(const Session& session, std::size_t first, std::size_t last);
 std::size_t strongest(const Session& session, std::size_t position);

@@ -33,12 +33,13 @@ void explain(const Session& session, std::size_t prompt, const Generation& made,
   if (made.tokens.empty()) return;
   const std::size_t first = prompt - 1, last = first + made.tokens.size();
   const std::vector<ExpertShare> shares = expert_shares(session, first, last);
-  Table table{{"expert", "tokens it wrote", "share", "mean strength"}, {}, {1, 2, 3}};
+  Table table{{"expert", "tokens it wrote", "share", "mean strength", "work skipped"}, {}, {1, 2, 3, 4}};
   for (std::size_t slot = 0; slot < shares.size(); ++slot)
     table.rows.push_back({out.paint_index(slot, shares[slot].expert), std::to_string(shares[slot].strongest),
                           fmt::format("{:.0f}%", 100.0 * static_cast<double>(shares[slot].strongest) /
                                                      static_cast<double>(last - first)),
-                          fmt::format("{:.3f}", shares[slot].mean_strength)});
+                          fmt::format("{:.3f}", shares[slot].mean_strength),
+                          fmt::format("{:.0f}%", 100.0 * shares[slot].work_skipped)});
   out.line("");
   out.table(table);
 }
@@ -50,7 +51,8 @@ json::object result_json(const Session& session, std::size_t prompt, const Gener
     strengths.push_back(json::value_from(session.strengths(position)));
   json::object shares;
   for (const ExpertShare& share : expert_shares(session, prompt - 1, last))
-    shares[share.expert] = {{"tokens", share.strongest}, {"mean_strength", share.mean_strength}};
+    shares[share.expert] = {
+        {"tokens", share.strongest}, {"mean_strength", share.mean_strength}, {"work_skipped", share.work_skipped}};
   const auto& packages = session.composition().packages();
   for (std::size_t slot = 0; slot < packages.size(); ++slot) {
     experts.emplace_back(packages[slot].entry.title());

@@ -133,17 +133,20 @@ at::Tensor mix(const at::Tensor& w_NE, const std::vector<at::Tensor>& outputs_NC
 Work sparse_work(const at::Tensor& w_NE, const Experts& experts, const Batch& batch) {
   Work work;
   work.dense_rows = w_NE.numel();
-  for (const BatchRows& rows : batch.rows) {
-    std::int64_t base_until = 0;
-    for (std::size_t slot = experts.size(); slot-- > 0;) {
-      const at::Tensor chosen =
-          w_NE.narrow(0, rows.offset, rows.length).select(1, static_cast<std::int64_t>(slot)).nonzero();
-      const std::int64_t count = chosen.size(0), until = count ? chosen[count - 1][0].item<std::int64_t>() + 1 : 0;
-      if (slot == 0 || experts[slot].uses_base_output()) base_until = std::max(base_until, until);
-      if (slot != 0) work.run_rows += experts[slot].context().kind == ExpertContext::Kind::token ? count : until;
+  std::vector<std::int64_t> base_until(batch.rows.size(), 0);
+  for (std::size_t slot = 0; slot < experts.size(); ++slot) {
+    const Chosen chosen = choose(w_NE, slot);
+    const auto positions = chosen_positions(chosen, batch);
+    for (std::size_t row = 0; row < positions.size(); ++row) {
+      if ((slot == 0 || experts[slot].uses_base_output()) && !positions[row].empty())
+        base_until[row] = std::max(base_until[row], positions[row].back() + 1);
+      if (slot == 0 || experts[slot].context().kind == ExpertContext::Kind::token) continue;
+      for (const Stretch& stretch : stretches(experts[slot].context(), positions[row], {}))
+        work.run_rows += stretch.length();
     }
-    work.run_rows += base_until;
+    if (slot != 0 && experts[slot].context().kind == ExpertContext::Kind::token) work.run_rows += chosen.rows_K.numel();
   }
+  for (const std::int64_t until : base_until) work.run_rows += until;
   return work;
 }
 

@@ -15,11 +15,17 @@
 
 namespace tenon {
 
-// How much expert work was asked for densely (every expert at every position), and how much was done.
+// How much expert work was asked for densely (every position), and how much was done. Positions run again after a
+// sequence was cut back count again, so that `skipped` may fall below 0.
 struct Work {
   std::int64_t dense_rows = 0, run_rows = 0;
   double skipped() const {
     return dense_rows ? 1.0 - static_cast<double>(run_rows) / static_cast<double>(dense_rows) : 0.0;
+  }
+  Work& operator+=(const Work& other) {
+    dense_rows += other.dense_rows;
+    run_rows += other.run_rows;
+    return *this;
   }
 };
 
@@ -39,7 +45,12 @@ class Experts {
   // Errors: the fault itself, if strict or if the base is at fault.
   void fault(std::size_t slot, const Error& error);
 
-  Work work;
+  // Of all experts together.
+  Work total_work() const;
+
+  std::vector<Work> work; // of each slot, since loading
+  // The most rows of sequences that one call of an expert gets, so that a long missed span is never held as a whole.
+  std::int64_t rows_at_once = 512;
 
  private:
   std::vector<std::shared_ptr<LoadedExpert>> slots_;

@@ -10,6 +10,17 @@ Chosen choose(const at::Tensor& w_NE, std::size_t slot) {
   return {rows_K, column_N.index_select(0, rows_K)};
 }
 
+std::vector<std::vector<std::int64_t>> chosen_positions(const Chosen& chosen, const Batch& batch) {
+  std::vector<std::vector<std::int64_t>> out(batch.rows.size());
+  const std::int64_t* at = chosen.rows_K.data_ptr<std::int64_t>();
+  const std::int64_t* end = at + chosen.rows_K.numel();
+  for (std::size_t row = 0; row < batch.rows.size(); ++row) {
+    const BatchRows& rows = batch.rows[row];
+    for (; at != end && *at < rows.offset + rows.length; ++at) out[row].push_back(rows.position + (*at - rows.offset));
+  }
+  return out;
+}
+
 Gather::Gather(const at::Tensor& h_NC, Experts& experts, const Batch& batch, const at::Tensor& w_NE)
     : h_NC_(h_NC),
       experts_(experts),
@@ -18,30 +29,29 @@ Gather::Gather(const at::Tensor& h_NC, Experts& experts, const Batch& batch, con
       base_last_(batch.rows.size(), 0) {
   for (std::size_t slot = 0; slot < experts.size(); ++slot) {
     if (slot != 0 && !experts[slot].uses_base_output()) continue;
-    const std::vector<std::int64_t> last = last_of_rows(choose(w_NE, slot));
-    for (std::size_t row = 0; row < last.size(); ++row) base_last_[row] = std::max(base_last_[row], last[row]);
+    const auto positions = chosen_positions(choose(w_NE, slot), batch);
+    for (std::size_t row = 0; row < positions.size(); ++row)
+      if (!positions[row].empty()) base_last_[row] = std::max(base_last_[row], positions[row].back() + 1);
   }
 }
 
 at::Tensor Gather::run(std::size_t slot, const Chosen& chosen) {
   LoadedExpert& expert = experts_[slot];
-  if (expert.uses_base_output()) run_base(chosen);
+  if (slot == 0 || expert.uses_base_output()) run_base(chosen);
   if (slot != 0 && expert.context().kind == ExpertContext::Kind::token) return run_rows(slot, chosen);
-  if (slot == 0) {
-    run_base(chosen);
-    return chosen.rows_K.numel() == h_NC_.size(0) ? base_NC_ : base_NC_.index_select(0, chosen.rows_K);
-  }
-  at::Tensor y_NC = at::empty_like(h_NC_);
-  run_up_to(slot, last_of_rows(chosen), y_NC);
+  at::Tensor y_NC = slot == 0 ? base_NC_ : at::empty_like(h_NC_);
+  if (slot != 0) run_stretches(slot, chosen_positions(chosen, batch_), y_NC);
   return chosen.rows_K.numel() == h_NC_.size(0) ? y_NC : y_NC.index_select(0, chosen.rows_K);
 }
 
 // Further than foreseen only where a fault gave an expert's rows to the base.
 void Gather::run_base(const Chosen& chosen) {
   if (!base_NC_.defined()) base_NC_ = at::empty_like(h_NC_);
-  std::vector<std::int64_t> last = last_of_rows(chosen);
-  for (std::size_t row = 0; row < last.size(); ++row) last[row] = std::max(last[row], base_last_[row]);
-  run_up_to(0, last, base_NC_);
+  auto positions = chosen_positions(chosen, batch_);
+  for (std::size_t row = 0; row < positions.size(); ++row)
+    if (base_last_[row] > 0 && (positions[row].empty() || positions[row].back() + 1 < base_last_[row]))
+      positions[row].push_back(base_last_[row] - 1);
+  run_stretches(0, positions, base_NC_);
 }
 
 // A `token` expert: every chosen row by itself.
@@ -50,78 +60,129 @@ at::Tensor Gather::run_rows(std::size_t slot, const Chosen& chosen) {
   const auto take = [&](const at::Tensor& x_NC) { return all ? x_NC : x_NC.index_select(0, chosen.rows_K); };
   const at::Tensor h_KC = take(h_NC_), base_KC = experts_[slot].uses_base_output() ? take(base_NC_) : at::Tensor();
   const tenon_span span{0, h_KC.size(0), 0, nullptr};
-  experts_.work.run_rows += h_KC.size(0);
+  experts_.work[slot].run_rows += h_KC.size(0);
   return experts_[slot].forward(h_KC, base_KC, {&span, 1});
 }
 
-// For each row of the batch, the position after the last chosen one; 0 where nothing is chosen.
-std::vector<std::int64_t> Gather::last_of_rows(const Chosen& chosen) const {
-  std::vector<std::int64_t> last(batch_.rows.size(), 0);
-  const std::int64_t* chosen_row = chosen.rows_K.data_ptr<std::int64_t>();
-  const std::int64_t* end = chosen_row + chosen.rows_K.numel();
-  for (std::size_t row = 0; row < batch_.rows.size(); ++row) {
-    const BatchRows& rows = batch_.rows[row];
-    for (; chosen_row != end && *chosen_row < rows.offset + rows.length; ++chosen_row)
-      last[row] = rows.position + (*chosen_row - rows.offset) + 1;
+Seen Gather::seen(std::size_t slot, std::size_t row) const {
+  if (const Sequence* sequence = batch_.rows[row].sequence)
+    return {sequence->experts[slot].first(), sequence->experts[slot].done()};
+  return {};
+}
+
+// Only the last stretch of a sequence leaves a state behind, and only the first may go on from one: those between need
+// none, and run together.
+void Gather::run_stretches(std::size_t slot, const std::vector<std::vector<std::int64_t>>& positions,
+                           at::Tensor& y_NC) {
+  const ExpertContext context = slot == 0 ? ExpertContext{} : experts_[slot].context(); // the base runs everything
+  std::vector<Piece> stateless;
+  std::vector<Queue> queues;
+  for (std::size_t row = 0; row < positions.size(); ++row) {
+    const bool sequence = batch_.rows[row].sequence != nullptr;
+    // Without state nothing can be continued, but what the base has been run over is there.
+    if (!sequence && slot == 0 && (positions[row].empty() || positions[row].back() < base_done_[row])) continue;
+    const std::vector<Stretch> all = stretches(context, positions[row], seen(slot, row));
+    Queue queue{row, {}};
+    for (std::size_t i = 0; i < all.size(); ++i) {
+      if (sequence && (i + 1 == all.size() || !all[i].fresh))
+        queue.stretches.push_back(all[i]);
+      else
+        stateless.push_back({row, all[i].first, all[i].last, nullptr});
+    }
+    if (!queue.stretches.empty()) queues.push_back(std::move(queue));
   }
-  return last;
+  run_stateless(slot, stateless, y_NC);
+  run_queues(slot, queues, y_NC);
 }
 
-std::int64_t Gather::done(std::size_t slot, std::size_t row) const {
-  const Sequence* sequence = batch_.rows[row].sequence;
-  if (sequence) return sequence->experts[slot].done();
-  return slot == 0 ? base_done_[row] : 0;
+// A stretch without state cannot be cut; several share a call as far as they fit.
+void Gather::run_stateless(std::size_t slot, const std::vector<Piece>& pieces, at::Tensor& y_NC) {
+  std::vector<Piece> group;
+  std::int64_t rows = 0;
+  for (const Piece& piece : pieces) {
+    const std::int64_t count = piece.last - piece.first;
+    if (!group.empty() && rows + count > experts_.rows_at_once) {
+      call(slot, group, y_NC);
+      group.clear();
+      rows = 0;
+    }
+    group.push_back(piece);
+    rows += count;
+  }
+  if (!group.empty()) call(slot, group, y_NC);
 }
 
-// Catches the expert up: over everything it has not seen, to the last position that is wanted.
-void Gather::run_up_to(std::size_t slot, const std::vector<std::int64_t>& last_of_row, at::Tensor& y_NC) {
-  std::vector<Range> ranges;
+void Gather::run_queues(std::size_t slot, std::vector<Queue>& queues, at::Tensor& y_NC) {
+  for (auto pieces = next_pieces(slot, queues); !pieces.empty(); pieces = next_pieces(slot, queues))
+    call(slot, pieces, y_NC);
+}
+
+// The next call with state: of each sequence what it can go on with, until the call is full.
+std::vector<Gather::Piece> Gather::next_pieces(std::size_t slot, std::vector<Queue>& queues) const {
+  std::vector<Piece> pieces;
+  std::int64_t room = experts_.rows_at_once;
+  for (Queue& queue : queues) {
+    if (room == 0) break;
+    if (queue.at == queue.stretches.size()) continue;
+    const Stretch& stretch = queue.stretches[queue.at];
+    ModuleState& state = batch_.rows[queue.row].sequence->experts[slot];
+    if (queue.done == 0 && stretch.fresh) state.restart(stretch.first);
+    const std::int64_t first = stretch.first + queue.done, last = std::min(stretch.last, first + room);
+    pieces.push_back({queue.row, first, last, &state});
+    room -= last - first;
+    queue.done = last == stretch.last ? 0 : last - stretch.first;
+    queue.at += last == stretch.last;
+  }
+  return pieces;
+}
+
+void Gather::call(std::size_t slot, const std::vector<Piece>& pieces, at::Tensor& y_NC) {
   std::vector<tenon_span> spans;
-  std::int64_t offset = 0;
-  for (std::size_t row = 0; row < batch_.rows.size(); ++row) {
-    Sequence* sequence = batch_.rows[row].sequence;
-    const std::int64_t last = last_of_row[row];
-    if (last <= done(slot, row)) continue;
-    const std::int64_t first = sequence ? done(slot, row) : 0; // without state nothing can be continued
-    ranges.push_back({row, first, last});
-    spans.push_back({offset, last - first, first, sequence ? to_handle(&sequence->experts[slot]) : nullptr});
-    offset += last - first;
+  std::int64_t rows = 0;
+  for (const Piece& piece : pieces) {
+    spans.push_back({rows, piece.last - piece.first, piece.first, piece.state ? to_handle(piece.state) : nullptr});
+    rows += piece.last - piece.first;
   }
-  if (ranges.empty()) return;
-  const at::Tensor base = experts_[slot].uses_base_output() ? inputs(ranges, true) : at::Tensor();
-  experts_.work.run_rows += offset;
-  keep(slot, ranges, experts_[slot].forward(inputs(ranges, false), base, spans), y_NC);
+  experts_.work[slot].run_rows += rows;
+  at::Tensor y;
+  try {
+    const at::Tensor base = experts_[slot].uses_base_output() ? inputs(pieces, true) : at::Tensor();
+    y = experts_[slot].forward(inputs(pieces, false), base, spans);
+  } catch (...) {
+    for (const Piece& piece : pieces)
+      if (piece.state) piece.state->undo_failed();
+    throw;
+  }
+  for (std::size_t i = 0; i < pieces.size(); ++i)
+    keep(slot, pieces[i], y.narrow(0, spans[i].offset, spans[i].length), y_NC);
 }
 
 // The rows experts receive for these positions: the trunk's outputs, or the base's.
-at::Tensor Gather::inputs(const std::vector<Range>& ranges, bool base) const {
+at::Tensor Gather::inputs(const std::vector<Piece>& pieces, bool base) const {
   std::vector<at::Tensor> parts;
-  for (const Range& range : ranges) {
-    const BatchRows& rows = batch_.rows[range.row];
+  for (const Piece& piece : pieces) {
+    const BatchRows& rows = batch_.rows[piece.row];
     if (rows.sequence)
-      parts.push_back((base ? rows.sequence->base : rows.sequence->h).rows(range.first, range.last));
+      parts.push_back((base ? rows.sequence->base : rows.sequence->h).rows(piece.first, piece.last));
     else
-      parts.push_back((base ? base_NC_ : h_NC_).narrow(0, rows.offset + range.first, range.last - range.first));
+      parts.push_back((base ? base_NC_ : h_NC_).narrow(0, rows.offset + piece.first, piece.last - piece.first));
   }
   return parts.size() == 1 ? parts[0] : at::cat(parts);
 }
 
 // Outputs go where the batch's rows are; those of earlier positions only served to catch up.
-void Gather::keep(std::size_t slot, const std::vector<Range>& ranges, const at::Tensor& y, at::Tensor& y_NC) {
-  std::int64_t offset = 0;
-  for (const Range& range : ranges) {
-    const BatchRows& rows = batch_.rows[range.row];
-    const std::int64_t first = std::max(range.first, rows.position), count = range.last - first;
-    const at::Tensor part = y.narrow(0, offset, range.last - range.first);
-    if (count > 0)
-      y_NC.narrow(0, rows.offset + first - rows.position, count).copy_(part.narrow(0, first - range.first, count));
-    if (rows.sequence) {
-      rows.sequence->experts[slot].advance(range.last - range.first);
-      if (slot == 0 && experts_.keep_base()) rows.sequence->base.append(part);
-    } else if (slot == 0) {
-      base_done_[range.row] = range.last;
-    }
-    offset += range.last - range.first;
+void Gather::keep(std::size_t slot, const Piece& piece, const at::Tensor& y, at::Tensor& y_NC) {
+  const BatchRows& rows = batch_.rows[piece.row];
+  const std::int64_t first = std::max(piece.first, rows.position), count = piece.last - first;
+  if (count > 0)
+    y_NC.narrow(0, rows.offset + first - rows.position, count).copy_(y.narrow(0, first - piece.first, count));
+  if (piece.state) piece.state->advance(piece.last - piece.first);
+  if (slot != 0) return;
+  if (!rows.sequence) {
+    base_done_[piece.row] = piece.last;
+  } else if (RowBuffer& kept = rows.sequence->base; experts_.keep_base() && piece.last > kept.length()) {
+    const std::int64_t new_rows = piece.last - kept.length(); // a base caught up again is there already
+    kept.append(y.narrow(0, piece.last - piece.first - new_rows, new_rows));
   }
 }
 

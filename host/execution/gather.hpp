@@ -2,6 +2,7 @@
 // Shapes: N rows of the batch, K chosen rows, C width.
 #pragma once
 
+#include "host/execution/catch_up.hpp"
 #include "host/execution/experts.hpp"
 #include "host/model/batch.hpp"
 
@@ -15,7 +16,11 @@ struct Chosen {
 };
 Chosen choose(const at::Tensor& w_NE, std::size_t slot);
 
+// For each row of the batch, the chosen positions of its sequence, ascending.
+std::vector<std::vector<std::int64_t>> chosen_positions(const Chosen& chosen, const Batch& batch);
+
 // Runs experts over a batch, each position at most once a merge; the base's outputs are shared by all that stand on it.
+// A call of an expert gets either rows with state, each sequence at most once, or rows without any.
 class Gather {
  public:
   // w_NE: the strengths of this merge, so that the base runs once for all that need it.
@@ -25,19 +30,30 @@ class Gather {
   at::Tensor run(std::size_t slot, const Chosen& chosen);
 
  private:
-  // Positions [first, last) of the batch's row `row` that still have to be run.
-  struct Range {
+  // Positions [first, last) of the batch's row `row`, and the state they go on from: null where there is none.
+  struct Piece {
     std::size_t row;
     std::int64_t first, last;
+    ModuleState* state;
+  };
+  // What is left to do with state in one row of the batch.
+  struct Queue {
+    std::size_t row;
+    std::vector<Stretch> stretches;
+    std::size_t at = 0;
+    std::int64_t done = 0; // of the stretch at hand
   };
 
   at::Tensor run_rows(std::size_t slot, const Chosen& chosen);
   void run_base(const Chosen& chosen);
-  void run_up_to(std::size_t slot, const std::vector<std::int64_t>& last_of_row, at::Tensor& y_NC);
-  std::vector<std::int64_t> last_of_rows(const Chosen& chosen) const;
-  std::int64_t done(std::size_t slot, std::size_t row) const;
-  at::Tensor inputs(const std::vector<Range>& ranges, bool base) const;
-  void keep(std::size_t slot, const std::vector<Range>& ranges, const at::Tensor& y, at::Tensor& y_NC);
+  void run_stretches(std::size_t slot, const std::vector<std::vector<std::int64_t>>& positions, at::Tensor& y_NC);
+  void run_stateless(std::size_t slot, const std::vector<Piece>& pieces, at::Tensor& y_NC);
+  void run_queues(std::size_t slot, std::vector<Queue>& queues, at::Tensor& y_NC);
+  std::vector<Piece> next_pieces(std::size_t slot, std::vector<Queue>& queues) const;
+  void call(std::size_t slot, const std::vector<Piece>& pieces, at::Tensor& y_NC);
+  at::Tensor inputs(const std::vector<Piece>& pieces, bool base) const;
+  void keep(std::size_t slot, const Piece& piece, const at::Tensor& y, at::Tensor& y_NC);
+  Seen seen(std::size_t slot, std::size_t row) const;
 
   const at::Tensor& h_NC_;
   Experts& experts_;

@@ -52,7 +52,7 @@ at::Tensor merge(const at::Tensor& h_NC, const at::Tensor& w_NE, Experts& expert
   at::Tensor m_NC = at::zeros_like(h_NC);
   for (std::size_t slot = 0; slot < experts.size(); ++slot)
     if (outputs[slot].defined()) add_weighted(m_NC, choose(w, slot), outputs[slot]);
-  experts.work.dense_rows += h_NC.size(0) * static_cast<std::int64_t>(experts.size());
+  for (Work& work : experts.work) work.dense_rows += h_NC.size(0);
   return m_NC;
 }
 

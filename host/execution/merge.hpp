@@ -1,8 +1,8 @@
 // The merge: m_t = sum over experts of w_i(t) * E_i(h)_t, running only what somebody chose.
 //
 // Exactness. Experts are not chained: an expert's input at every position is the trunk's output, whether or not earlier
-// positions chose it. `token` experts run on the gathered rows. The others, when chosen, are first caught up over the
-// rows they missed. Given the same strengths the result equals running everything densely.
+// positions chose it. `token` experts run on the gathered rows. The others, when chosen, are first caught up over what
+// they missed and need (catch_up.hpp). Given the same strengths the result equals running everything densely.
 // The sum is float32, in slot order, skipping zero strengths; one expert with strength 1 gives its output bit for bit.
 #pragma once
 

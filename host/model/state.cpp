@@ -68,27 +68,46 @@ bool ModuleState::has_fixed() const {
   return false;
 }
 
-void ModuleState::truncate(std::int64_t length) {
-  const bool restart = length < done_ && has_fixed();
-  done_ = restart ? 0 : std::min(done_, length);
+void ModuleState::restart(std::int64_t position) {
+  first_ = done_ = position;
   for (Slot& slot : slots_) {
     if (slot.spec.per_position)
-      slot.rows.truncate(done_); // what a failed call had appended beyond that goes, too
-    else if (restart)
+      slot.rows.truncate(0);
+    else
       slot.value.zero_();
   }
+}
+
+void ModuleState::truncate(std::int64_t length) {
+  if (length < done_) {
+    if (has_fixed() || length <= first_) return restart(0);
+    done_ = length;
+  }
+  for (Slot& slot : slots_)
+    if (slot.spec.per_position) slot.rows.truncate(done_ - first_); // what a failed call had appended goes, too
+}
+
+void ModuleState::undo_failed() {
+  if (has_fixed()) return restart(0);
+  truncate(done_);
 }
 
 ModuleState ModuleState::fork() const {
   ModuleState copy;
   for (const Slot& slot : slots_)
     copy.slots_.push_back({slot.spec, slot.value.defined() ? slot.value.clone() : at::Tensor(), slot.rows.fork()});
+  copy.first_ = first_;
   copy.done_ = done_;
   return copy;
 }
 
+void PolicyState::truncate(std::int64_t length) {
+  while (!kept.empty() && kept.back().position >= length) kept.pop_back();
+  fixed_E = at::Tensor(); // decided again from the kept rows
+}
+
 Sequence Sequence::fork() const {
-  Sequence copy{trunk.fork(), head.fork(), {}, h.fork(), base.fork()};
+  Sequence copy{trunk.fork(), head.fork(), {}, h.fork(), base.fork(), policy};
   for (const ModuleState& state : experts) copy.experts.push_back(state.fork());
   return copy;
 }
@@ -99,6 +118,7 @@ void Sequence::truncate(std::int64_t length) {
   for (ModuleState& state : experts) state.truncate(length);
   h.truncate(length);
   base.truncate(length);
+  policy.truncate(length);
 }
 
 } // namespace tenon

@@ -46,12 +46,18 @@ class ModuleState : public SequenceState {
   void append(std::int64_t slot, const at::Tensor& rows) override;
   at::Tensor rows(std::int64_t slot) const override;
 
-  // Positions [0, done) have been run.
+  // Positions [first, done) have been run, none before first: a module whose outputs look only a window back may be
+  // restarted behind a gap.
+  std::int64_t first() const { return first_; }
   std::int64_t done() const { return done_; }
   void advance(std::int64_t count) { done_ += count; }
+  // As new, and as if the sequence began at this position.
+  void restart(std::int64_t position);
   // Back to `length` positions. A module with fixed tensors cannot go back: it starts again from nothing, and is caught
   // up from the kept rows.
   void truncate(std::int64_t length);
+  // After a call that failed half-way: whatever it left behind is dropped, and will be caught up.
+  void undo_failed();
   ModuleState fork() const;
   bool has_fixed() const;
 
@@ -63,7 +69,19 @@ class ModuleState : public SequenceState {
   };
   Slot& slot(std::int64_t index, bool per_position);
   std::vector<Slot> slots_;
-  std::int64_t done_ = 0;
+  std::int64_t first_ = 0, done_ = 0;
+};
+
+// What a routing policy remembers of a sequence.
+struct PolicyState {
+  struct Kept {
+    std::int64_t position;           // from here on
+    std::vector<std::int64_t> slots; // ascending
+  };
+  std::vector<Kept> kept; // sticky: every change of the kept set, ascending positions
+  at::Tensor fixed_E;     // sequence: the strengths once they are decided; undefined before. Never written in place
+
+  void truncate(std::int64_t length);
 };
 
 // A sequence in a composition: experts[0] is the base's state.
@@ -71,6 +89,7 @@ struct Sequence {
   ModuleState trunk, head;
   std::vector<ModuleState> experts;
   RowBuffer h, base; // the trunk's outputs, and the base's as far as they were needed, in what experts receive
+  PolicyState policy = {};
 
   std::int64_t length() const { return h.length(); }
   Sequence fork() const;

@@ -4,6 +4,9 @@
 //   test.causal     {"blocks", "heads", ...}: transformer blocks, each token sees those before it
 //   test.token      {"inner"}: a small MLP on the base's output; h_t alone counts
 //   test.recurrent  {}: a decaying sum with a fixed state, on the base's output
+//   test.window     {"first", "second"}: two causal convolutions with fixed states, on the base's output; its window is
+//                   first + second - 1
+//   test.window_rows {"window"}: the mean of the last rows, which it keeps one by one
 //   test.faulty     {"fault": "none" | "throw" | "nan" | "shape" | "type", "after": n}: the base's output, then the
 //   fault
 #pragma once
@@ -13,6 +16,7 @@
 #include <tenon/native.hpp>
 #include <tenon/nn/transformer.hpp>
 
+#include <array>
 #include <atomic>
 
 namespace tenon::test {
@@ -55,6 +59,11 @@ class TokenExpert : public Expert {
   std::shared_ptr<nn::Linear> in_, out_;
 };
 
+// The most rows of one call with state, and how many of the next calls fail with their state already written: of
+// test.recurrent.
+inline std::atomic<std::int64_t> recurrent_largest_call{0};
+inline std::atomic<int> recurrent_failures{0};
+
 class RecurrentExpert : public Expert {
  public:
   explicit RecurrentExpert(const Setup& setup) : Expert(setup), width_(setup.model.at("width").integer()) {
@@ -62,6 +71,7 @@ class RecurrentExpert : public Expert {
   }
   Tensor forward(const Input& in) override {
     Tensor sums_NC = at::empty_like(in.h_NC);
+    if (in.spans[0].state) recurrent_largest_call = std::max(recurrent_largest_call.load(), in.h_NC.size(0));
     for (const Span& span : in.spans) {
       const State state(span.state);
       Tensor sum_C = state ? state.fixed(0) : at::zeros({width_});
@@ -69,6 +79,10 @@ class RecurrentExpert : public Expert {
         sum_C.mul_(0.8).add_(in.h_NC[i]);
         sums_NC[i].copy_(sum_C);
       }
+    }
+    if (recurrent_failures > 0) {
+      --recurrent_failures;
+      throw std::runtime_error("failed half-way");
     }
     return in.base_NC + mix_->forward(sums_NC) * 0.1;
   }
@@ -81,6 +95,72 @@ class RecurrentExpert : public Expert {
  private:
   std::int64_t width_;
   std::shared_ptr<nn::Linear> mix_;
+};
+
+// Rows before a sequence, or before where its state began, count as zero.
+class WindowExpert : public Expert {
+ public:
+  explicit WindowExpert(const Setup& setup)
+      : Expert(setup),
+        width_(setup.model.at("width").integer()),
+        taps_{setup.config.at("first").integer(), setup.config.at("second").integer()} {}
+  Tensor forward(const Input& in) override {
+    Tensor y_NC = at::empty_like(in.h_NC);
+    for (const Span& span : in.spans) {
+      const State state(span.state);
+      Tensor x_TC = in.h_NC.narrow(0, span.offset, span.length);
+      for (const std::uint32_t layer : {0u, 1u}) x_TC = at::tanh(convolve(x_TC, state, layer));
+      y_NC.narrow(0, span.offset, span.length).copy_(x_TC);
+    }
+    return in.base_NC + y_NC;
+  }
+  StateLayout state_layout() const override {
+    StateLayout layout;
+    for (const std::int64_t taps : taps_) layout.fixed("before", {taps - 1, width_});
+    return layout;
+  }
+
+ private:
+  Tensor convolve(const Tensor& x_TC, const State& state, std::uint32_t layer) const {
+    const std::int64_t taps = taps_[layer], length = x_TC.size(0);
+    const Tensor before = state ? state.fixed(layer) : at::zeros({taps - 1, width_});
+    const Tensor all = at::cat({before, x_TC});
+    Tensor y_TC = at::zeros_like(x_TC);
+    for (std::int64_t i = 0; i < taps; ++i) y_TC += all.narrow(0, i, length) * (0.3 + 0.2 * static_cast<double>(i));
+    if (state) state.fixed(layer).copy_(all.narrow(0, length, taps - 1));
+    return y_TC;
+  }
+
+  std::int64_t width_;
+  std::array<std::int64_t, 2> taps_;
+};
+
+class WindowRowsExpert : public Expert {
+ public:
+  explicit WindowRowsExpert(const Setup& setup)
+      : Expert(setup), width_(setup.model.at("width").integer()), window_(setup.config.at("window").integer()) {}
+  Tensor forward(const Input& in) override {
+    Tensor y_NC = at::empty_like(in.h_NC);
+    for (const Span& span : in.spans) {
+      const State state(span.state);
+      Tensor h_TC = in.h_NC.narrow(0, span.offset, span.length);
+      if (state) state.append(0, h_TC), h_TC = state.rows(0);
+      const std::int64_t earlier = h_TC.size(0) - span.length;
+      for (std::int64_t t = 0; t < span.length; ++t) {
+        const std::int64_t count = std::min(window_, earlier + t + 1);
+        y_NC[span.offset + t].copy_(h_TC.narrow(0, earlier + t + 1 - count, count).mean(0));
+      }
+    }
+    return y_NC;
+  }
+  StateLayout state_layout() const override {
+    StateLayout layout;
+    layout.per_position("h", {width_});
+    return layout;
+  }
+
+ private:
+  std::int64_t width_, window_;
 };
 
 class FaultyExpert : public Expert {
@@ -103,9 +183,10 @@ class FaultyExpert : public Expert {
 };
 
 inline const Architecture* architectures(std::size_t* count) {
-  static const Architecture all[] = {architecture<CausalExpert>("test.causal"), architecture<TokenExpert>("test.token"),
-                                     architecture<RecurrentExpert>("test.recurrent"),
-                                     architecture<FaultyExpert>("test.faulty")};
+  static const Architecture all[] = {
+      architecture<CausalExpert>("test.causal"),          architecture<TokenExpert>("test.token"),
+      architecture<RecurrentExpert>("test.recurrent"),    architecture<WindowExpert>("test.window"),
+      architecture<WindowRowsExpert>("test.window_rows"), architecture<FaultyExpert>("test.faulty")};
   *count = std::size(all);
   return all;
 }

@@ -89,6 +89,13 @@ struct ExpertKind {
 inline ExpertKind causal(const std::string& name) { return {name, "test.causal", middle_config(tiny_shape(), 1, 3)}; }
 inline ExpertKind token(const std::string& name) { return {name, "test.token", {{"inner", 24}}, "token", true}; }
 inline ExpertKind recurrent(const std::string& name) { return {name, "test.recurrent", {}, "recurrent", true}; }
+// A window of 4 rows.
+inline ExpertKind window(const std::string& name) {
+  return {name, "test.window", {{"first", 2}, {"second", 3}}, "window(4)", true};
+}
+inline ExpertKind window_rows(const std::string& name, std::int64_t rows) {
+  return {name, "test.window_rows", {{"window", rows}}, "window(" + std::to_string(rows) + ")"};
+}
 inline ExpertKind faulty(const std::string& name, const std::string& fault, int after = 0) {
   return {name, "test.faulty", {{"fault", fault}, {"after", after}}, "causal", true};
 }

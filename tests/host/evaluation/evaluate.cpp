@@ -59,12 +59,13 @@ TEST_CASE("mixing outputs that are there gives what the merge gives, in every ar
 
 TEST_CASE("the work said to be skipped is the work the merge skips") {
   const Tiny tiny;
-  const auto composition = tiny.compose(kExperts, {"top_k", 1, 1.0, "token"});
+  const auto composition =
+      tiny.compose({causal("one"), token("two"), recurrent("three"), window("four")}, {"top_k", 1, 1.0, "token"});
   const Batch batch = Batch::whole(at::stack({tensor_of(tokens("a", 24)), tensor_of(tokens("b", 24))}));
   (void)composition->middle(batch);
   const Work said = sparse_work(composition->last_strengths(), composition->experts(), batch);
-  CHECK(said.run_rows == composition->experts().work.run_rows);
-  CHECK(said.dense_rows == composition->experts().work.dense_rows);
+  CHECK(said.run_rows == composition->experts().total_work().run_rows);
+  CHECK(said.dense_rows == composition->experts().total_work().dense_rows);
   CHECK(said.skipped() > 0);
 }
 

@@ -10,14 +10,15 @@ namespace {
 
 constexpr double kTolerance = 1e-4; // float32, LibTorch computing
 
-// Strengths (T,E) with many zeros, each row summing to 1.
+// Strengths (T,E) with many zeros, each row summing to 1. Odd seeds choose seldom, so that gaps are long.
 at::Tensor random_strengths(const std::string& name, std::int64_t length, std::int64_t experts, std::uint64_t seed) {
+  const double rate = seed % 2 ? 0.08 : 0.3;
   const RandomStream random(seed, name);
   at::Tensor w_TE = at::zeros({length, experts});
   for (std::int64_t t = 0; t < length; ++t)
     for (std::int64_t e = 0; e < experts; ++e) {
       const std::uint64_t at = 2 * static_cast<std::uint64_t>(t * experts + e);
-      if (random.uniform(at) < 0.3) w_TE[t][e].fill_(random.uniform(at + 1) + 0.01);
+      if (random.uniform(at) < rate) w_TE[t][e].fill_(random.uniform(at + 1) + 0.01);
     }
   const at::Tensor nothing = w_TE.sum(1).eq(0).nonzero().squeeze(1);
   w_TE.select(1, 0).index_fill_(0, nothing, 1.0);
@@ -107,19 +108,22 @@ void check(Composition& composition, const std::vector<Walk>& walks) {
     CHECK(largest_difference(walk.logits_TV, dense(composition, walk.ids, walk.w_TE)) < kTolerance);
 }
 
-const std::vector<ExpertKind> kEveryKind = {causal("one"), token("two"), recurrent("three"), causal("four")};
+const std::vector<ExpertKind> kEveryKind = {causal("one"),  token("two"),   recurrent("three"),
+                                            causal("four"), window("five"), window_rows("six", 3)};
+const auto kSlots = static_cast<std::int64_t>(kEveryKind.size()) + 1;
 
 TEST_CASE("sparse execution equals dense execution over random strengths, chunks and batches") {
   const Tiny tiny;
   const auto composition = tiny.compose(kEveryKind);
   for (const std::uint64_t seed : {1, 2, 3}) {
+    composition->experts().rows_at_once = seed == 3 ? 5 : 512;
     std::vector<Walk> walks;
     for (const std::int64_t length : {1, 7, 24, 40})
       walks.push_back(start(*composition, "text" + std::to_string(length), length, seed));
     finish(*composition, walks, seed);
     check(*composition, walks);
   }
-  CHECK(composition->experts().work.run_rows > 0);
+  CHECK(composition->experts().total_work().run_rows > 0);
 }
 
 TEST_CASE("a forked sequence and the one it came from go on exactly, each its own way") {
@@ -139,21 +143,22 @@ TEST_CASE("a forked sequence and the one it came from go on exactly, each its ow
 TEST_CASE("a sequence that was cut back goes on as if it had never been longer") {
   const Tiny tiny;
   const auto composition = tiny.compose(kEveryKind);
-  for (const std::int64_t length : {0, 1, 13, 29}) {
-    std::vector<Walk> walks;
-    walks.push_back(start(*composition, "text", 30, 7));
-    finish(*composition, walks, 8);
-    turn(*composition, walks[0], length, 9);
-    finish(*composition, walks, 10);
-    check(*composition, walks);
-  }
+  for (const std::uint64_t seed : {7, 8})
+    for (const std::int64_t length : {0, 1, 13, 17, 22, 29}) {
+      std::vector<Walk> walks;
+      walks.push_back(start(*composition, "text", 30, seed));
+      finish(*composition, walks, 8);
+      turn(*composition, walks[0], length, seed + 2);
+      finish(*composition, walks, 10);
+      check(*composition, walks);
+    }
 }
 
 TEST_CASE("sparse execution equals dense execution without state, whole sequences at once") {
   const Tiny tiny;
   const auto composition = tiny.compose(kEveryKind);
   const auto one = tokens("one", 20), two = tokens("two", 20);
-  const at::Tensor w_1 = random_strengths("w1", 20, 5, 1), w_2 = random_strengths("w2", 20, 5, 1),
+  const at::Tensor w_1 = random_strengths("w1", 20, kSlots, 1), w_2 = random_strengths("w2", 20, kSlots, 2),
                    w_NE = at::cat({w_1, w_2});
   const Batch batch = Batch::whole(at::stack({tensor_of(one), tensor_of(two)}));
   const at::Tensor logits_NV = composition->model().head().forward(composition->middle(batch, &w_NE), batch);
@@ -169,15 +174,98 @@ TEST_CASE("what nobody chooses is not run, and a token expert runs on its own ro
   w_NE.select(1, 0).fill_(1.0);
   const auto ids = tokens("text", 20);
   (void)composition->middle(Batch::next(sequence, std::span(ids).first(10)), &w_NE);
-  CHECK(composition->experts().work.run_rows == 10); // the base alone
-  CHECK(composition->experts().work.dense_rows == 30);
+  CHECK(composition->experts().total_work().run_rows == 10); // the base alone
+  CHECK(composition->experts().total_work().dense_rows == 30);
   w_NE.zero_();
   w_NE.select(1, 0).fill_(0.5);
   w_NE.select(1, 0)[3].fill_(0.0), w_NE[3][1].fill_(1.0); // one is chosen at position 13: 14 rows of catching up
   w_NE.select(1, 2).fill_(0.5);
   w_NE[3][2].fill_(0.0);
   (void)composition->middle(Batch::next(sequence, std::span(ids).subspan(10)), &w_NE);
-  CHECK(composition->experts().work.run_rows == 10 + 10 + 14 + 9);
+  CHECK(composition->experts().total_work().run_rows == 10 + 10 + 14 + 9);
+}
+
+// Strengths of base and one expert: the expert alone at these positions, the base everywhere else.
+at::Tensor alone_at(std::int64_t length, std::initializer_list<std::int64_t> positions) {
+  at::Tensor w_TE = at::zeros({length, 2});
+  w_TE.select(1, 0).fill_(1.0);
+  for (const std::int64_t position : positions) w_TE[position][0].fill_(0.0), w_TE[position][1].fill_(1.0);
+  return w_TE;
+}
+
+std::int64_t rows_run(Composition& composition, const std::vector<std::int32_t>& ids, std::int64_t chunk,
+                      const at::Tensor& w_TE) {
+  composition.experts().work[1] = {};
+  Sequence sequence = composition.new_sequence();
+  at::Tensor logits_TV;
+  for (std::int64_t at = 0; at < static_cast<std::int64_t>(ids.size()); at += chunk) {
+    const at::Tensor w_NE = w_TE.narrow(0, at, chunk);
+    const Batch batch =
+        Batch::next(sequence, std::span(ids).subspan(static_cast<std::size_t>(at), static_cast<std::size_t>(chunk)));
+    const at::Tensor y = composition.model().head().forward(composition.middle(batch, &w_NE), batch);
+    logits_TV = logits_TV.defined() ? at::cat({logits_TV, y}) : y;
+  }
+  CHECK(largest_difference(logits_TV, dense(composition, ids, w_TE)) < kTolerance);
+  return composition.experts().work[1].run_rows;
+}
+
+TEST_CASE("a window expert behind a gap runs its window alone, the others everything they missed") {
+  const Tiny tiny;
+  const auto ids = tokens("text", 60);
+  const at::Tensor w_TE = alone_at(60, {10, 11, 40, 43, 59});
+  for (const std::int64_t chunk : {1, 20, 60}) {
+    INFO("chunk " << chunk);
+    // Windows of 4 before 10 and 11, before 40 and, over the short gap, 43; before 59.
+    CHECK(rows_run(*tiny.compose({window("w")}), ids, chunk, w_TE) == 5 + 7 + 4);
+    CHECK(rows_run(*tiny.compose({window_rows("w", 4)}), ids, chunk, w_TE) == 5 + 7 + 4);
+    CHECK(rows_run(*tiny.compose({token("t")}), ids, chunk, w_TE) == 5);
+    CHECK(rows_run(*tiny.compose({causal("c")}), ids, chunk, w_TE) == 60);
+    CHECK(rows_run(*tiny.compose({recurrent("r")}), ids, chunk, w_TE) == 60);
+  }
+}
+
+TEST_CASE("a sequence cut back into a window's run-up is exact from its next choice on") {
+  const Tiny tiny;
+  const auto composition = tiny.compose({window_rows("w", 5)});
+  const auto ids = tokens("text", 40);
+  for (const std::int64_t length : {26, 27, 28, 29, 30, 31}) {
+    const at::Tensor w_TE = alone_at(40, {30, 31});
+    Sequence sequence = composition->new_sequence();
+    const at::Tensor before = w_TE.narrow(0, 0, 32), first = alone_at(40, {length}).narrow(0, length, 8);
+    (void)composition->middle(Batch::next(sequence, std::span(ids).first(32)), &before);
+    sequence.truncate(length);
+    const at::Tensor m_NC =
+        composition->middle(Batch::next(sequence, std::span(ids).subspan(static_cast<std::size_t>(length), 8)), &first);
+    const at::Tensor h_NC = tiny.model->trunk().forward(Batch::whole(tensor_of(ids).unsqueeze(0)));
+    CHECK(largest_difference(m_NC[0], h_NC.narrow(0, length - 4, 5).mean(0)) < kTolerance);
+  }
+}
+
+TEST_CASE("a long missed span is caught up in calls of bounded length") {
+  const Tiny tiny;
+  const auto composition = tiny.compose({recurrent("r")});
+  composition->experts().rows_at_once = 7;
+  recurrent_largest_call = 0;
+  CHECK(rows_run(*composition, tokens("text", 60), 20, alone_at(60, {59})) == 60);
+  CHECK(recurrent_largest_call == 7);
+}
+
+TEST_CASE("an expert that fails with its state half written is caught up again") {
+  const Tiny tiny;
+  Composition::Options options;
+  options.strict = true;
+  const auto composition = tiny.compose({recurrent("r")}, {}, 0.0, options);
+  const auto ids = tokens("text", 24);
+  const at::Tensor w_TE = alone_at(24, {5, 20}), first = w_TE.narrow(0, 0, 12), second = w_TE.narrow(0, 12, 12);
+  Sequence sequence = composition->new_sequence();
+  (void)composition->middle(Batch::next(sequence, std::span(ids).first(12)), &first);
+  const Batch batch = Batch::next(sequence, std::span(ids).subspan(12));
+  recurrent_failures = 1;
+  CHECK_THROWS_AS(composition->middle(batch, &second), Error);
+  sequence.truncate(12);
+  const at::Tensor m_NC = composition->middle(batch, &second);
+  const Batch whole = Batch::whole(tensor_of(ids).unsqueeze(0));
+  CHECK(largest_difference(m_NC, composition->middle(whole, &w_TE).narrow(0, 12, 12)) < kTolerance);
 }
 
 TEST_CASE("one expert with strength 1 gives its output bit for bit") {
@@ -190,7 +278,7 @@ TEST_CASE("one expert with strength 1 gives its output bit for bit") {
   Experts& experts = composition->experts();
   const at::Tensor base_TC = experts[0].forward(h_TC, {}, {&span, 1});
   for (std::size_t slot = 0; slot < experts.size(); ++slot) {
-    at::Tensor w_NE = at::zeros({16, 5});
+    at::Tensor w_NE = at::zeros({16, kSlots});
     w_NE.select(1, static_cast<std::int64_t>(slot)).fill_(1.0);
     CHECK(composition->middle(batch, &w_NE)
               .equal(slot == 0 ? base_TC : experts[slot].forward(h_TC, base_TC, {&span, 1})));

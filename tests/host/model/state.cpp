@@ -64,3 +64,34 @@ TEST_CASE("a state of positions is cut back where asked, one with fixed tensors 
   CHECK(recurrent.rows(0).size(0) == 0);
   CHECK(recurrent.fixed(1).abs().sum().item<float>() == 0);
 }
+
+TEST_CASE("a state restarted behind a gap keeps the rows since, and is as new once cut back to before it") {
+  ModuleState state(ModuleLayout{{"k", true, {2, 3}}});
+  state.append(0, numbered(5, 0));
+  state.advance(5);
+  state.restart(20);
+  CHECK(state.rows(0).size(0) == 0);
+  state.append(0, numbered(4, 0));
+  state.advance(4);
+  state.truncate(22);
+  CHECK((state.first() == 20 && state.done() == 22));
+  CHECK(at::equal(state.rows(0), numbered(2, 0)));
+  CHECK(state.fork().first() == 20);
+  state.truncate(20);
+  CHECK((state.first() == 0 && state.done() == 0));
+  CHECK(state.rows(0).size(0) == 0);
+}
+
+TEST_CASE("what a failed call left behind is dropped: its rows, or the whole state where it was written in place") {
+  ModuleState positions(ModuleLayout{{"k", true, {2, 3}}}), recurrent(layout());
+  for (ModuleState* state : {&positions, &recurrent}) {
+    state->append(0, numbered(3, 0));
+    state->advance(3);
+    state->append(0, numbered(2, 0)); // of the call that fails
+  }
+  positions.undo_failed();
+  CHECK((positions.done() == 3 && positions.rows(0).size(0) == 3));
+  recurrent.fixed(1).fill_(1);
+  recurrent.undo_failed();
+  CHECK((recurrent.done() == 0 && recurrent.fixed(1).abs().sum().item<float>() == 0));
+}
