@@ -15,6 +15,9 @@ namespace {
 constexpr std::int64_t kSchema = 1;
 constexpr std::size_t kLimitBytes = std::size_t{16} << 20;
 constexpr std::size_t kSlotsLimit = 4096;
+constexpr std::int64_t kDecideAfterLimit = 1 << 20;
+constexpr std::pair<const char*, const char*> kPolicyParameters[] = {{"margin", "sticky"},
+                                                                     {"decide_after", "sequence"}};
 
 // Every field is known: a misspelt one would be a wish that nobody fulfils.
 void require_only(const JsonReader& reader, std::initializer_list<std::string_view> known) {
@@ -54,14 +57,13 @@ Routing routing_at(const JsonReader& reader) {
     reader.at("top_k").fail(fmt::format("found {}, need 1 to {}", routing.top_k, kSlotsLimit));
   if (!(routing.temperature > 0) || !std::isfinite(routing.temperature))
     reader.at("temperature").fail("need a number above 0");
+  for (const auto& [parameter, policy] : kPolicyParameters)
+    if (reader.has(parameter) && routing.policy != policy)
+      reader.at(parameter).fail(fmt::format("belongs to the policy \"{}\", found \"{}\"", policy, routing.policy));
+  routing.margin = reader.number("margin", routing.margin);
+  routing.decide_after = reader.integer("decide_after", routing.decide_after);
+  if (const std::string problem = routing.problem(); !problem.empty()) reader.fail(problem);
   return routing;
-}
-
-json::object routing_json(const Routing& routing) {
-  return {{"strengths", routing.strengths},
-          {"top_k", routing.top_k},
-          {"temperature", routing.temperature},
-          {"policy", routing.policy}};
 }
 
 LockedPlugin plugin_at(const JsonReader& reader) {
@@ -104,7 +106,7 @@ json::object slot_json(const LockedSlot& slot) {
 }
 
 LockedRouter router_at(const JsonReader& reader) {
-  require_only(reader, {"strengths", "top_k", "temperature", "policy", "prior", "prior_set"});
+  require_only(reader, {"strengths", "top_k", "temperature", "policy", "margin", "decide_after", "prior", "prior_set"});
   LockedRouter router{routing_at(reader), std::nullopt, ""};
   if (reader.has("prior") && !reader.at("prior").value().is_null()) {
     router.prior = reader.at("prior").number();
@@ -114,13 +116,35 @@ LockedRouter router_at(const JsonReader& reader) {
 }
 
 json::object router_json(const LockedRouter& router) {
-  json::object object = routing_json(router.routing);
+  json::object object = to_json(router.routing);
   object["prior"] = router.prior ? json::value(*router.prior) : json::value(nullptr);
   if (router.prior) object["prior_set"] = router.prior_set;
   return object;
 }
 
 } // namespace
+
+std::string Routing::problem() const {
+  if (policy == "sticky" && strengths != "top_k")
+    return fmt::format("the policy sticky keeps a set of top_k experts, found the strengths \"{}\", need top_k",
+                       strengths);
+  if (policy == "sticky" && !(margin >= 0 && std::isfinite(margin)))
+    return fmt::format("found a margin of {}, need 0 or more", margin);
+  if (policy == "sequence" && (decide_after < 2 || decide_after > kDecideAfterLimit))
+    return fmt::format("found decide_after {}, need 2 to {}: the first token takes the base", decide_after,
+                       kDecideAfterLimit);
+  return "";
+}
+
+json::object to_json(const Routing& routing) {
+  json::object object = {{"strengths", routing.strengths},
+                         {"top_k", routing.top_k},
+                         {"temperature", routing.temperature},
+                         {"policy", routing.policy}};
+  if (routing.policy == "sticky") object["margin"] = routing.margin;
+  if (routing.policy == "sequence") object["decide_after"] = routing.decide_after;
+  return object;
+}
 
 Request Request::parse(const json::value& value, const std::string& where) {
   const JsonReader reader(value, rules::format(where));
@@ -132,7 +156,7 @@ Request Request::parse(const json::value& value, const std::string& where) {
   if (experts.array().size() >= kSlotsLimit) experts.fail(fmt::format("need fewer than {} experts", kSlotsLimit));
   for (std::size_t i = 0; i < experts.size(); ++i) request.experts.push_back(request_at(experts.at(i)));
   if (reader.has("routing")) {
-    require_only(reader.at("routing"), {"strengths", "top_k", "temperature", "policy"});
+    require_only(reader.at("routing"), {"strengths", "top_k", "temperature", "policy", "margin", "decide_after"});
     request.routing = routing_at(reader.at("routing"));
   }
   if (reader.has("compute")) {
@@ -148,7 +172,7 @@ json::object Request::to_json() const {
   return {{"schema", kSchema},
           {"model", model.text()},
           {"experts", list},
-          {"routing", routing_json(routing)},
+          {"routing", tenon::to_json(routing)},
           {"compute", json::object{{"dtype", compute_dtype}}}};
 }
 
@@ -190,7 +214,7 @@ std::string Lock::set_digest() const {
   for (const LockedSlot& slot : slots)
     rows.push_back(json::object{{"entry", slot.entry}, {"row", slot.row.value_or("")}});
   return digest_of_text(
-      canonical_json(json::object{{"model", model.entry}, {"slots", rows}, {"routing", routing_json(router.routing)}}));
+      canonical_json(json::object{{"model", model.entry}, {"slots", rows}, {"routing", tenon::to_json(router.routing)}}));
 }
 
 Request read_request(const std::filesystem::path& path) {

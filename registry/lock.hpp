@@ -21,9 +21,16 @@ struct Routing {
   std::string strengths = "top_k"; // "softmax", "top_k"
   std::int64_t top_k = 2;          // of "top_k", the base included
   double temperature = 1.0;
-  std::string policy = "token"; // "token", "sticky", "sequence"
+  std::string policy = "token";   // "token", "sticky", "sequence"
+  double margin = 2.0;            // of "sticky": by how much a score must exceed a kept one's
+  std::int64_t decide_after = 32; // of "sequence": from how many first tokens it is decided
   bool operator==(const Routing&) const = default;
+
+  // Why these do not go together; "" where they do.
+  std::string problem() const;
 };
+// What the policy and the strengths read, and no more.
+json::object to_json(const Routing& routing);
 
 struct Request {
   PackageRequest model;

@@ -14,10 +14,10 @@ namespace tenon {
 namespace {
 
 struct Settings {
-  std::string name, model, strengths = "top_k";
+  std::string name, model;
   std::vector<std::string> experts;
-  std::int64_t top_k = 2;
-  double temperature = 1.0;
+  Routing routing;
+  bool margin_given = false, decide_after_given = false;
 };
 
 std::filesystem::path request_path(const Context& context, const std::string& name) {
@@ -65,6 +65,14 @@ Lock make_lock(const Request& request, Context& context) {
   return lock;
 }
 
+std::string describe(const Routing& routing) {
+  std::string text = routing.strengths + " strengths";
+  if (routing.strengths == "top_k") text += fmt::format(" (k = {})", routing.top_k);
+  if (routing.policy == "sticky") text += fmt::format(", sticky by a margin of {}", routing.margin);
+  if (routing.policy == "sequence") text += fmt::format(", decided after {} tokens", routing.decide_after);
+  return text;
+}
+
 void show(const std::string& name, const Lock& lock, Context& context) {
   if (context.flags.json) {
     context.out.json(lock.to_json());
@@ -74,11 +82,9 @@ void show(const std::string& name, const Lock& lock, Context& context) {
   for (const LockedSlot& slot : lock.slots)
     table.rows.push_back({std::to_string(slot.slot), slot.name, slot.version.text(),
                           slot.plugin.name + " " + slot.plugin.version.text(), slot.entry.substr(0, 19)});
-  context.out.line(
-      fmt::format("{}: {} {}, {} strengths{}, prior of the base {:.3f}", name, lock.model.name,
-                  lock.model.version.text(), lock.router.routing.strengths,
-                  lock.router.routing.strengths == "top_k" ? fmt::format(" (k = {})", lock.router.routing.top_k) : "",
-                  lock.router.prior.value_or(0.0)));
+  context.out.line(fmt::format("{}: {} {}, {}, prior of the base {:.3f}", name, lock.model.name,
+                               lock.model.version.text(), describe(lock.router.routing),
+                               lock.router.prior.value_or(0.0)));
   context.out.table(table);
   context.out.next(fmt::format("tenon run {} \"...\" --explain", name));
 }
@@ -90,13 +96,26 @@ void lock_and_show(const std::string& name, const Request& request, Context& con
   show(name, lock, context);
 }
 
+// An option that its policy does not read would be a wish that nobody fulfils.
+Routing checked(const Settings& settings) {
+  const Routing& routing = settings.routing;
+  const auto belongs = [&](bool given, const char* option, const std::string& policy) {
+    if (given && routing.policy != policy)
+      throw Error(Code::usage, "compose",
+                  fmt::format("{} belongs to --policy {}, found {}", option, policy, routing.policy),
+                  fmt::format("give --policy {}, or leave {} out", policy, option));
+  };
+  belongs(settings.margin_given, "--margin", "sticky");
+  belongs(settings.decide_after_given, "--decide-after", "sequence");
+  if (const std::string problem = routing.problem(); !problem.empty()) throw Error(Code::usage, "compose", problem);
+  return routing;
+}
+
 void compose(const Settings& settings, Context& context) {
   Request request;
   request.model = PackageRequest::parse(settings.model);
   for (const std::string& expert : settings.experts) request.experts.push_back(PackageRequest::parse(expert));
-  request.routing.strengths = settings.strengths;
-  request.routing.top_k = settings.top_k;
-  request.routing.temperature = settings.temperature;
+  request.routing = checked(settings);
   lock_and_show(settings.name, request, context);
 }
 
@@ -129,6 +148,34 @@ void remove_experts(const Settings& settings, Context& context) {
   lock_and_show(settings.name, request, context);
 }
 
+void add_routing_options(CLI::App& command, Routing& routing) {
+  command.add_option("--strengths", routing.strengths, "softmax (every expert runs) or top_k")
+      ->check(CLI::IsMember({"softmax", "top_k"}))
+      ->capture_default_str();
+  command.add_option("--top-k", routing.top_k, "How many experts a position may use, the base among them")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command.add_option("--temperature", routing.temperature, "Of the strengths")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command
+      .add_option("--policy", routing.policy,
+                  "token (each position for itself), sticky (a sequence keeps its experts until another is better by "
+                  "the margin: few in memory, few changes) or sequence (the base first, then one choice for good)")
+      ->check(CLI::IsMember({"token", "sticky", "sequence"}))
+      ->capture_default_str();
+  command
+      .add_option("--margin", routing.margin,
+                  "sticky: by how much a score (log-odds, in nats) must exceed a kept expert's; 0 is token")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  command
+      .add_option("--decide-after", routing.decide_after,
+                  "sequence: how many first tokens the base takes, by whose mean scores it is then decided")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+}
+
 } // namespace
 
 void add_compose(CLI::App& app, Context& context) {
@@ -137,17 +184,15 @@ void add_compose(CLI::App& app, Context& context) {
   command->add_option("name", settings->name, "Name of the composition")->required();
   command->add_option("experts", settings->experts, "Experts, as NAME or NAME@RANGE; the base is always there");
   command->add_option("--model", settings->model, "Model, as NAME or NAME@RANGE")->required();
-  command->add_option("--strengths", settings->strengths, "softmax (every expert runs) or top_k")
-      ->check(CLI::IsMember({"softmax", "top_k"}))
-      ->capture_default_str();
-  command->add_option("--top-k", settings->top_k, "How many experts a position may use, the base among them")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
-  command->add_option("--temperature", settings->temperature, "Of the strengths")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
-  examples(*command, {"tenon compose bot --model smollm2 legal@^1 hr@^1 --top-k 2"});
-  command->callback([settings, &context] { compose(*settings, context); });
+  add_routing_options(*command, settings->routing);
+  examples(*command, {"tenon compose bot --model smollm2 legal@^1 hr@^1 --top-k 2",
+                      "tenon compose bot --model smollm2 legal hr --policy sticky --margin 2",
+                      "tenon compose bot --model smollm2 legal hr --policy sequence --decide-after 32"});
+  command->callback([settings, command, &context] {
+    settings->margin_given = command->count("--margin") > 0;
+    settings->decide_after_given = command->count("--decide-after") > 0;
+    compose(*settings, context);
+  });
 }
 
 void add_add(CLI::App& app, Context& context) {

@@ -1,21 +1,42 @@
 #include "host/routing/router.hpp"
 
+#include "host/routing/policy.hpp"
 #include "host/routing/strengths.hpp"
 #include "registry/base/error.hpp"
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
+
 namespace tenon {
+
+namespace {
+
+void require(const char* what, const std::string& found, std::initializer_list<const char*> known) {
+  std::string has;
+  for (const char* one : known) {
+    if (found == one) return;
+    has += (has.empty() ? "" : ", ") + std::string(one);
+  }
+  throw Error(Code::incompatible, "router", std::string("found ") + what + " \"" + found + "\", this host has: " + has);
+}
+
+// Rows [first, first + count) of this sequence take the base.
+void give_all_to_base(at::Tensor w_TE, std::int64_t first, std::int64_t count) {
+  w_TE.narrow(0, first, count).zero_();
+  w_TE.narrow(0, first, count).select(1, 0).fill_(1.0);
+}
+
+} // namespace
 
 at::Tensor Normalization::apply(const at::Tensor& h_NC) const { return (h_NC - mean_C) / deviation_C; }
 
 Router::Router(Normalization normalization, const std::vector<Row>& rows, Routing routing, double prior)
     : normalization_(std::move(normalization)), routing_(std::move(routing)), prior_(prior) {
-  if (routing_.policy != "token")
-    throw Error(Code::incompatible, "router", "found policy \"" + routing_.policy + "\", this host has: token");
-  if (routing_.strengths != "softmax" && routing_.strengths != "top_k")
-    throw Error(Code::incompatible, "router",
-                "found strengths \"" + routing_.strengths + "\", this host has: softmax, top_k");
+  require("policy", routing_.policy, {"token", "sticky", "sequence"});
+  require("strengths", routing_.strengths, {"softmax", "top_k"});
+  if (const std::string problem = routing_.problem(); !problem.empty())
+    throw Error(Code::incompatible, "router", problem);
   const std::int64_t width = normalization_.mean_C.size(0);
   r_EC_ = at::empty({static_cast<std::int64_t>(rows.size()), width});
   b_E_ = at::empty({static_cast<std::int64_t>(rows.size())});
@@ -39,14 +60,37 @@ at::Tensor Router::sparsify(const at::Tensor& scores_NE) const {
                                          : top_k_strengths(scores_NE, routing_.top_k, routing_.temperature);
 }
 
-at::Tensor Router::strengths(const at::Tensor& h_NC, const Batch& batch) const {
-  at::Tensor w_NE = sparsify(scores(h_NC));
-  for (const BatchRows& row : batch.rows) {
-    if (row.position != 0 || row.length == 0) continue;
-    w_NE[row.offset].zero_();
-    w_NE[row.offset][0].fill_(1.0);
+Routed Router::route(const at::Tensor& h_NC, const Batch& batch) const {
+  const at::Tensor scores_NE = scores(h_NC);
+  at::Tensor w_NE = routing_.policy == "token" ? sparsify(scores_NE) : at::empty_like(scores_NE);
+  for (const BatchRows& rows : batch.rows) {
+    if (rows.length == 0) continue;
+    at::Tensor w_TE = w_NE.narrow(0, rows.offset, rows.length);
+    const std::int64_t skip = rows.position == 0 ? 1 : 0, count = rows.length - skip;
+    if (skip) give_all_to_base(w_TE, 0, 1);
+    if (routing_.policy == "sequence") decide_sequence(h_NC.narrow(0, rows.offset, rows.length), rows, w_TE);
+    if (routing_.policy != "sticky" || count == 0) continue;
+    PolicyState alone; // a whole sequence, or one that remembers
+    w_TE.narrow(0, skip, count)
+        .copy_(sticky_strengths(scores_NE.narrow(0, rows.offset + skip, count), rows.position + skip, routing_,
+                                rows.sequence ? rows.sequence->policy : alone));
   }
-  return w_NE;
+  return {scores_NE, w_NE};
+}
+
+// Always from the same rows in one piece, so that chunks change nothing.
+void Router::decide_sequence(const at::Tensor& h_TC, const BatchRows& rows, at::Tensor& w_TE) const {
+  const std::int64_t last = rows.position + rows.length, n = routing_.decide_after;
+  const std::int64_t before = std::clamp<std::int64_t>(n - rows.position, 0, rows.length);
+  give_all_to_base(w_TE, 0, before);
+  if (last <= n) return;
+  PolicyState alone;
+  PolicyState& state = rows.sequence ? rows.sequence->policy : alone;
+  if (!state.fixed_E.defined()) {
+    const at::Tensor first_NC = rows.sequence ? rows.sequence->h.rows(1, n) : h_TC.narrow(0, 1, n - 1);
+    state.fixed_E = sparsify(scores(first_NC).mean(0, true)).squeeze(0);
+  }
+  w_TE.narrow(0, before, rows.length - before).copy_(state.fixed_E);
 }
 
 double fit_prior(const at::Tensor& scores_NE, const Router& router, double base_share) {

@@ -3,7 +3,8 @@
 //   n(h) = (h - mu) / sigma;  score_i = r_i . n(h) + b_i;  score_base = the prior;  strengths = sparsify(scores / tau)
 //
 // Rows are fitted apart, as calibrated log-odds against general text, so that they compose by concatenation: adding one
-// changes no bit of another. Position 0 takes the base. Thread: immutable; any.
+// changes no bit of another. Position 0 takes the base; how strengths go along a sequence is the policy's (policy.hpp).
+// Thread: immutable; any. A sequence's policy state is written by one call at a time.
 #pragma once
 
 #include "host/model/batch.hpp"
@@ -27,14 +28,22 @@ struct Row {
   double b = 0.0;
 };
 
+// (N,E) each, float32.
+struct Routed {
+  at::Tensor scores_NE, strengths_NE;
+};
+
 class Router {
  public:
-  // rows: those of slots 1, 2, ...; the base has none. Errors: incompatible (strengths or policy this host lacks).
+  // rows: those of slots 1, 2, ...; the base has none. Errors: incompatible (strengths or policy this host lacks, or
+  // that do not go together).
   Router(Normalization normalization, const std::vector<Row>& rows, Routing routing, double prior);
 
   at::Tensor scores(const at::Tensor& h_NC) const; // (N,E); column 0 is the prior
-  at::Tensor strengths(const at::Tensor& h_NC, const Batch& batch) const;
-  at::Tensor sparsify(const at::Tensor& scores_NE) const;
+  // Requires: where rows have a sequence, h is already kept in sequence->h; its policy state goes on.
+  Routed route(const at::Tensor& h_NC, const Batch& batch) const;
+  at::Tensor strengths(const at::Tensor& h_NC, const Batch& batch) const { return route(h_NC, batch).strengths_NE; }
+  at::Tensor sparsify(const at::Tensor& scores_NE) const; // each position for itself
 
   const Routing& routing() const { return routing_; }
   const Normalization& normalization() const { return normalization_; }
@@ -42,6 +51,8 @@ class Router {
   std::int64_t experts() const { return r_EC_.size(0) + 1; }
 
  private:
+  void decide_sequence(const at::Tensor& h_TC, const BatchRows& rows, at::Tensor& w_TE) const;
+
   Normalization normalization_;
   at::Tensor r_EC_, b_E_; // without the base
   Routing routing_;

@@ -21,11 +21,14 @@ TEST_CASE("a lock read back equals the lock that was written") {
 TEST_CASE("a request read back equals the request that was written") {
   World world;
   Request request = world.request();
-  request.routing = {"softmax", 3, 0.7, "sticky"};
   request.compute_dtype = "bfloat16";
   const auto path = world.scratch.path() / "composition.json";
-  write_request(path, request);
-  CHECK(read_request(path) == request);
+  for (const Routing& routing : {Routing{"softmax", 3, 0.7, "token"}, Routing{"top_k", 3, 0.7, "sticky", 1.5},
+                                 Routing{"softmax", 2, 1.0, "sequence", 2.0, 9}}) {
+    request.routing = routing;
+    write_request(path, request);
+    CHECK(read_request(path) == request);
+  }
 }
 
 TEST_CASE("the set's digest changes with everything a prior depends on, and with nothing else") {
@@ -42,6 +45,7 @@ TEST_CASE("the set's digest changes with everything a prior depends on, and with
   CHECK(changed([](Lock& l) { l.slots.pop_back(); }));
   CHECK(changed([](Lock& l) { l.router.routing.top_k = 1; }));
   CHECK(changed([](Lock& l) { l.router.routing.temperature = 2; }));
+  CHECK(changed([](Lock& l) { l.router.routing.policy = "sticky"; }));
   CHECK_FALSE(changed([](Lock& l) { l.router.prior = 3.0; }));
   CHECK_FALSE(changed([](Lock& l) { l.slots[1].plugin.library = digest("x"); }));
 }
@@ -86,4 +90,8 @@ TEST_CASE("a lock or request that breaks a rule is refused with file and path") 
   refuse_request([](auto& o) { o["experts"].as_array()[0] = "legal@latest"; }, "/experts/0");
   refuse_request([](auto& o) { o["routing"].as_object()["topk"] = 2; }, "topk");
   refuse_request([](auto& o) { o["routing"].as_object()["strengths"] = "loud"; }, "/routing/strengths");
+  refuse_request([](auto& o) { o["routing"].as_object()["margin"] = 1.0; }, "/routing/margin");
+  refuse_request([](auto& o) { o["routing"] = {{"policy", "sticky"}, {"margin", -1.0}}; }, "margin of -1");
+  refuse_request([](auto& o) { o["routing"] = {{"policy", "sticky"}, {"strengths", "softmax"}}; }, "sticky");
+  refuse_request([](auto& o) { o["routing"] = {{"policy", "sequence"}, {"decide_after", 1}}; }, "decide_after 1");
 }

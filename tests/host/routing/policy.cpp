@@ -1,0 +1,136 @@
+#include "host/routing/policy.hpp"
+
+#include "host/inference/session.hpp"
+#include "host/routing/router.hpp"
+#include "host/routing/strengths.hpp"
+#include "tests/support/tiny_model.hpp"
+
+#include <catch2/catch.hpp>
+
+namespace tenon::test {
+namespace {
+
+const std::vector<ExpertKind> kExperts = {causal("one"), token("two"), recurrent("three"), window("four")};
+
+const std::vector<Routing> kPolicies = {{"top_k", 2, 1.0, "token"},
+                                        {"top_k", 2, 0.7, "sticky", 0.5},
+                                        {"top_k", 1, 1.0, "sticky", 1.0},
+                                        {"top_k", 2, 1.0, "sequence", 2.0, 7},
+                                        {"softmax", 2, 1.0, "sequence", 2.0, 2}};
+
+at::Tensor scores_of(std::initializer_list<std::initializer_list<float>> rows) {
+  std::vector<at::Tensor> out;
+  for (const auto& row : rows) out.push_back(at::tensor(std::vector<float>(row)));
+  return at::stack(out);
+}
+
+Routing sticky(std::int64_t k, double margin) { return {"top_k", k, 1.0, "sticky", margin}; }
+
+std::vector<std::int64_t> strongest(const at::Tensor& w_TE) {
+  const at::Tensor best_T = w_TE.argmax(1);
+  return {best_T.data_ptr<std::int64_t>(), best_T.data_ptr<std::int64_t>() + best_T.numel()};
+}
+
+at::Tensor whole_strengths(Composition& composition, const std::vector<std::int32_t>& ids) {
+  const Batch batch = Batch::whole(tensor_of(ids).unsqueeze(0));
+  return composition.router().strengths(composition.model().trunk().forward(batch), batch);
+}
+
+at::Tensor session_strengths(const Session& session) {
+  std::vector<at::Tensor> rows;
+  for (std::size_t position = 0; position < session.positions_run(); ++position)
+    rows.push_back(at::tensor(session.strengths(position)));
+  return at::stack(rows);
+}
+
+TEST_CASE("a sticky sequence keeps its expert until another's score exceeds it by more than the margin") {
+  const at::Tensor scores = scores_of({{0, 1, 0}, {0, 1, 2.9f}, {0, 1, 3}, {0, 1, 3.1f}, {4, 1, 3.1f}, {6, 1, 3.1f}});
+  PolicyState state;
+  CHECK(strongest(sticky_strengths(scores, 1, sticky(1, 2.0), state)) == std::vector<std::int64_t>{1, 1, 1, 2, 2, 0});
+  REQUIRE(state.kept.size() == 3);
+  CHECK(state.kept[1].position == 4);
+}
+
+TEST_CASE("sticky strengths are a softmax over the kept set, the base a candidate like any other") {
+  PolicyState state;
+  const at::Tensor w = sticky_strengths(scores_of({{0, 3, 2, -1}, {0, 1, 2, 3.5f}}), 1, sticky(2, 3.0), state);
+  CHECK(w[0][0].item<float>() == 0.0f);
+  const at::Tensor pair = at::tensor({1.0f, 2.0f}).softmax(0);
+  CHECK(w[1][1].item<float>() == Approx(pair[0].item<float>())); // kept, though now neither is the best
+  CHECK(w[1][2].item<float>() == Approx(pair[1].item<float>()));
+  CHECK(w[1][3].item<float>() == 0.0f);
+}
+
+TEST_CASE("sticky without a margin is the policy token") {
+  const at::Tensor scores = normal("scores", {200, 6}, 2.0);
+  for (const std::int64_t k : {1, 2, 3, 6, 9}) {
+    PolicyState state;
+    CHECK(largest_difference(sticky_strengths(scores, 1, sticky(k, 0.0), state), top_k_strengths(scores, k, 1.0)) <
+          1e-6);
+  }
+}
+
+TEST_CASE("a sequence is decided by the mean scores of its first tokens, the base until then") {
+  const Normalization plain{at::zeros({2}), at::ones({2})};
+  const Router router(plain, {{at::tensor({1.0f, 0.0f}), 0.0}, {at::tensor({0.0f, 1.0f}), 0.0}},
+                      {"top_k", 1, 1.0, "sequence", 2.0, 4}, 0.0);
+  // The first row is left out, and what comes after the fourth changes nothing.
+  const at::Tensor h = scores_of({{99, 0}, {0, 9}, {3, 0}, {3, 0}, {0, 99}, {0, 99}});
+  const Batch batch = Batch::whole(at::zeros({1, 6}, at::kLong));
+  CHECK(strongest(router.strengths(h, batch)) == std::vector<std::int64_t>{0, 0, 0, 0, 2, 2});
+  const Batch shorter = Batch::whole(at::zeros({1, 4}, at::kLong));
+  CHECK(strongest(router.strengths(h.narrow(0, 0, 4), shorter)) == std::vector<std::int64_t>{0, 0, 0, 0});
+}
+
+TEST_CASE("under every policy a whole text gets the strengths that it gets token by token, and in chunks") {
+  const Tiny tiny;
+  const auto ids = tokens("text", 40);
+  for (const Routing& routing : kPolicies) {
+    INFO(routing.policy);
+    const auto composition = tiny.compose(kExperts, routing, 0.2);
+    const at::Tensor expected = whole_strengths(*composition, ids);
+    CHECK(largest_difference(expected.sum(1), at::ones({40})) < 1e-6);
+    for (const std::int64_t chunk : {1, 3, 40}) {
+      Session session(*composition, {chunk, 0, {}});
+      session.append(ids);
+      (void)session.logits();
+      CHECK(largest_difference(session_strengths(session), expected) < 1e-4);
+    }
+  }
+}
+
+TEST_CASE("under every policy a sequence cut back or forked is routed as if it had never been longer") {
+  const Tiny tiny;
+  const auto ids = tokens("text", 30), other = tokens("other", 10);
+  for (const Routing& routing : kPolicies) {
+    const auto composition = tiny.compose(kExperts, routing, 0.2);
+    Session session(*composition, {4, 0, {}});
+    session.append(ids);
+    (void)session.logits();
+    for (const std::size_t length : {1u, 3u, 6u, 7u, 8u, 19u, 29u}) {
+      INFO(routing.policy << " cut back to " << length);
+      Session copy = session.fork();
+      copy.truncate(length);
+      copy.append(other);
+      (void)copy.logits();
+      std::vector<std::int32_t> text(ids.begin(), ids.begin() + static_cast<std::ptrdiff_t>(length));
+      text.insert(text.end(), other.begin(), other.end());
+      CHECK(largest_difference(session_strengths(copy), whole_strengths(*composition, text)) < 1e-4);
+    }
+    CHECK(largest_difference(session_strengths(session), whole_strengths(*composition, ids)) < 1e-4);
+  }
+}
+
+TEST_CASE("a sticky sequence changes its experts less often than the policy token does") {
+  const Tiny tiny;
+  const auto ids = tokens("text", 100);
+  const auto changes = [&](const Routing& routing) {
+    const at::Tensor chosen = whole_strengths(*tiny.compose(kExperts, routing, 0.2), ids).ne(0);
+    return chosen.narrow(0, 2, 98).ne(chosen.narrow(0, 1, 98)).any(1).sum().item<std::int64_t>();
+  };
+  const std::int64_t token = changes({"top_k", 2, 1.0, "token"}), kept = changes(sticky(2, 1.0));
+  CHECK(kept < token / 2);
+}
+
+} // namespace
+} // namespace tenon::test
