@@ -1,6 +1,7 @@
 // tenon eval: the one evaluation, on the command line.
 #include "host/cli/eval_input.hpp"
 #include "host/cli/progress.hpp"
+#include "host/evaluation/replay.hpp"
 #include "host/evaluation/results.hpp"
 #include "host/report/lineage.hpp"
 #include "registry/base/error.hpp"
@@ -46,6 +47,9 @@ std::string summary_of(const Composition& composition, const Evaluation& evaluat
 Evaluation measure(const EvalSettings& settings, Composition& composition, const EvaluationInput& input,
                    Context& context) {
   EvaluationOptions options = settings.options;
+  std::optional<Replay> replay;
+  if (!settings.replay.empty())
+    options.replay = &replay.emplace(settings.replay, composition, input.corpora, options.sequence_length);
   options.removals = !settings.no_removals;
   options.interrupted = [] { return interrupted(); };
   std::optional<Progress> progress;
@@ -117,12 +121,12 @@ void add_eval(CLI::App& app, Context& context) {
       ->take_all();
   command->add_flag("--check", settings->check,
                     "Fail unless gain, gain kept, load, general text and pooled are as good as they should be");
-  examples(
-      *command,
-      {"tenon eval bot --data news=news/:general --data law=held-out:legal:legal --check",
-       "tenon eval bot --data law=held-out:legal:legal --versus lora=legal-lora --versus union=all-in-one",
-       "tenon eval bot --data law=held-out:legal:legal --report bot.html --runs legal/",
-       "tenon eval bot --choices quiz.jsonl --json", "tenon eval smollm2 --data text=book.txt --blocks 60 --json"});
+  examples(*command,
+           {"tenon eval bot --data news=news/:general --data law=held-out:legal:legal --check",
+            "tenon eval bot --data law=held-out:legal:legal --versus lora=legal-lora --versus union=all-in-one",
+            "tenon eval bot --data law=held-out:legal:legal --report bot.html --runs legal/",
+            "tenon eval bot --data news=news/ --replay trace.safetensors", "tenon eval bot --choices quiz.jsonl --json",
+            "tenon eval smollm2 --data text=book.txt --blocks 60 --json"});
   command->callback([settings, command, &context] {
     if (!settings->report.empty() && command->count("--passages") == 0) settings->options.passages = 1;
     eval(*settings, context);

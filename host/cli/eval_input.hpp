@@ -1,6 +1,7 @@
 // What tenon eval is told, and what it measures on.
 #pragma once
 
+#include "host/cli/corpora.hpp"
 #include "host/cli/opening.hpp"
 #include "host/evaluation/evaluate.hpp"
 
@@ -11,10 +12,11 @@ namespace tenon {
 
 struct EvalSettings {
   OpeningSettings opening;
-  std::vector<std::string> data, choices, versus;
-  std::string field = "text";
+  CorpusSettings corpora;
+  std::vector<std::string> choices, versus;
   EvaluationOptions options;
   bool no_removals = false, check = false;
+  std::string replay;            // a trace; "": none
   std::string report;            // where the page goes; "": nowhere
   std::vector<std::string> runs; // folders of trainings, for its curves
 };

@@ -20,6 +20,7 @@ void add_expert_train(CLI::App& app, Context& context);
 void add_run(CLI::App& app, Context& context);
 void add_chat(CLI::App& app, Context& context);
 void add_eval(CLI::App& app, Context& context);
+void add_trace(CLI::App& app, Context& context);
 
 } // namespace tenon
 
@@ -47,6 +48,7 @@ int main(int argc, char** argv) {
            add_run,
            add_chat,
            add_eval,
+           add_trace,
        }) {
     add(app, context);
   }

@@ -2,6 +2,7 @@
 
 #include "host/evaluation/arms.hpp"
 #include "host/evaluation/choice_scores.hpp"
+#include "host/evaluation/replay.hpp"
 #include "host/evaluation/scorer.hpp"
 #include "host/evaluation/tally.hpp"
 
@@ -42,11 +43,7 @@ void check_corpus(const EvaluationCorpus& corpus, const Composition& composition
   if (!corpus.role.empty() && corpus.role != "general" && std::none_of(packages.begin() + 1, packages.end(), is_role))
     fail(Code::usage, "found the role \"" + corpus.role + "\", which is no expert of this composition",
          "name an expert, or general");
-  if (corpus.tokens.tokenizer_digest() != composition.model().tokenizer().digest())
-    fail(Code::incompatible,
-         "found tokens of tokenizer " + corpus.tokens.tokenizer_digest() + ", the model has " +
-             composition.model().tokenizer().digest(),
-         "give the text itself, or a shard made for this model");
+  check_tokenizer(corpus, composition.model());
   if (corpus.tokens.block_count(static_cast<std::size_t>(options.sequence_length)) == 0)
     fail(Code::usage,
          fmt::format("found {} tokens, need at least one block of {}", corpus.tokens.tokens().size(),
@@ -112,17 +109,17 @@ class CorpusScorer {
     }
   }
 
-  void score(const Batch& batch, std::span<const std::size_t> blocks, Tally& tally, Work& work) {
+  void score(const std::string& corpus, const Batch& batch, std::span<const std::size_t> blocks, Tally& tally,
+             Work& work) {
     at::NoGradGuard no_grad;
     const at::Tensor h_NC = composition_.model().trunk().forward(batch);
     const auto outputs = dense_outputs(composition_.experts(), h_NC, batch, versus_);
-    const std::vector<Arm> arms = make_arms(composition_, h_NC, batch, arm_options_);
+    std::vector<Arm> arms = make_arms(composition_, h_NC, batch, arm_options_);
+    if (options_.replay) arms.push_back({"replayed", {options_.replay->blocks(corpus, blocks)}});
     tally.add(batch, blocks, arms, losses(arms, outputs, batch), composition_.model().tokenizer());
     for (const Arm& arm : arms) {
       if (arm.name != "composed") continue;
-      const Work here = sparse_work(arm.strengths_NE[0], composition_.experts(), batch);
-      work.dense_rows += here.dense_rows;
-      work.run_rows += here.run_rows;
+      work += sparse_work(arm.strengths_NE[0], composition_.experts(), batch);
     }
   }
 
@@ -214,21 +211,28 @@ Work score_corpora(Composition& composition, const EvaluationInput& input, const
       if (options.interrupted && options.interrupted())
         throw Error(Code::interrupted, kUnit, "stopped; nothing was kept");
       const auto some = std::span(blocks[i]).subspan(first, std::min(at_once, blocks[i].size() - first));
-      scorer.score(batch_of(corpus.tokens, some, options.sequence_length), some, tally, work);
+      scorer.score(corpus.name, batch_of(corpus.tokens, some, options.sequence_length), some, tally, work);
       done += static_cast<std::int64_t>(some.size());
       if (options.progress) options.progress("blocks", done, total);
     }
     tally.finish(score);
     score.gain_kept = gain_kept(score);
     score.work_skipped = work.skipped();
-    everywhere.dense_rows += work.dense_rows;
-    everywhere.run_rows += work.run_rows;
+    everywhere += work;
     out.corpora.push_back(std::move(score));
   }
   return everywhere;
 }
 
 } // namespace
+
+void check_tokenizer(const EvaluationCorpus& corpus, const Model& model) {
+  if (corpus.tokens.tokenizer_digest() == model.tokenizer().digest()) return;
+  throw Error(Code::incompatible, kUnit,
+              corpus.name + ": found tokens of tokenizer " + corpus.tokens.tokenizer_digest() + ", the model has " +
+                  model.tokenizer().digest(),
+              "give the text itself, or a shard made for this model");
+}
 
 const char* form_name(ExpertForm form) {
   switch (form) {

@@ -7,6 +7,7 @@
 //   uniform         every expert alike, the base included
 //   random          the router with rows of random directions, norms, biases and prior unchanged; mean of several
 //   without:NAME    the router without this expert; the prior stays
+//   replayed        the strengths that a trace recorded (options.replay)
 //   oracle:corpus   the best of base and the composition's experts for each corpus, in hindsight
 //   oracle:token    the best of them for each token, in hindsight
 // In every arm position 0 takes the base, as in training. Scores are over blocks of T tokens, T-1 predictions each.
@@ -45,16 +46,22 @@ struct EvaluationInput {
   std::vector<VersusExpert> versus;
 };
 
+class Replay;
+
 struct EvaluationOptions {
   std::int64_t sequence_length = 256;
-  std::int64_t blocks = 0;      // of each corpus, evenly spread; 0: all
-  std::int64_t random_rows = 3; // how many random routers
-  std::uint64_t seed = 0;       // of the random rows
-  bool removals = true;         // each expert removed in turn
-  std::int64_t passages = 0;    // blocks of each corpus kept token by token
+  std::int64_t blocks = 0;        // of each corpus, evenly spread; 0: all
+  std::int64_t random_rows = 3;   // how many random routers
+  std::uint64_t seed = 0;         // of the random rows
+  bool removals = true;           // each expert removed in turn
+  std::int64_t passages = 0;      // blocks of each corpus kept token by token
+  const Replay* replay = nullptr; // of every corpus: its strengths as one more arm. Borrowed
   std::function<void(const std::string& what, std::int64_t done, std::int64_t total)> progress = {};
   std::function<bool()> interrupted = {};
 };
+
+// Errors: incompatible, both tokenizers named.
+void check_tokenizer(const EvaluationCorpus& corpus, const Model& model);
 
 // Errors: usage (a corpus too small, a role that is no expert, a name given twice, a question too long), incompatible
 // (another tokenizer), plugin (strict; any fault of one compared with), numeric (a score that is not finite),

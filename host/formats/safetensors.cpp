@@ -1,5 +1,6 @@
 #include "host/formats/safetensors.hpp"
 
+#include "host/formats/safetensors_writer.hpp"
 #include "registry/base/error.hpp"
 #include "registry/base/json.hpp"
 
@@ -8,7 +9,6 @@
 
 #include <algorithm>
 #include <array>
-#include <boost/json/serialize.hpp>
 #include <cstring>
 #include <tuple>
 
@@ -16,7 +16,6 @@ namespace tenon {
 namespace {
 
 constexpr std::size_t max_header_bytes = 100'000'000; // the limit of the reference implementation
-constexpr std::size_t data_alignment = 64;
 
 struct DtypeInfo {
   Dtype dtype;
@@ -33,15 +32,6 @@ constexpr std::array<DtypeInfo, 10> dtypes{{{Dtype::F64, "F64", 8},
                                             {Dtype::I8, "I8", 1},
                                             {Dtype::U8, "U8", 1},
                                             {Dtype::BOOL, "BOOL", 1}}};
-
-// nullopt on overflow.
-std::optional<std::size_t> size_of(Dtype dtype, const std::vector<std::size_t>& shape) {
-  std::size_t size = dtype_bytes(dtype);
-  for (const std::size_t extent : shape) {
-    if (__builtin_mul_overflow(size, extent, &size)) return std::nullopt;
-  }
-  return size;
-}
 
 std::size_t natural(const JsonReader& reader) {
   const std::int64_t number = reader.integer();
@@ -69,7 +59,7 @@ TensorView read_entry(const JsonReader& entry, std::string_view name, std::span<
   if (begin > end || end > data.size()) {
     offsets.fail(fmt::format("found {} to {}, the file has {} bytes of data", begin, end, data.size()));
   }
-  if (size_of(tensor.dtype, tensor.shape) != end - begin) {
+  if (tensor_bytes(tensor.dtype, tensor.shape) != end - begin) {
     entry.fail(fmt::format("found {} bytes, {} of shape [{}] is another size", end - begin, dtype_name(tensor.dtype),
                            fmt::join(tensor.shape, ",")));
   }
@@ -87,6 +77,14 @@ std::optional<Dtype> dtype_of(std::string_view name) {
     if (name == info.name) return info.dtype;
   }
   return std::nullopt;
+}
+
+std::optional<std::size_t> tensor_bytes(Dtype dtype, std::span<const std::size_t> shape) {
+  std::size_t size = dtype_bytes(dtype);
+  for (const std::size_t extent : shape) {
+    if (__builtin_mul_overflow(size, extent, &size)) return std::nullopt;
+  }
+  return size;
 }
 
 SafetensorsFile::SafetensorsFile(const std::filesystem::path& path) : file_(MappedFile(path)), name_(path.string()) {
@@ -164,54 +162,13 @@ const TensorView& SafetensorsFile::at(std::string_view name) const {
   throw Error(Code::integrity, name_, fmt::format("the tensor {} is missing", name));
 }
 
-namespace {
-
-// Length and JSON header, padded with spaces so that the data behind it are aligned.
-std::string header_text(const std::vector<const TensorView*>& tensors,
-                        const std::map<std::string, std::string>& metadata) {
-  json::object header;
-  if (!metadata.empty()) {
-    json::object& words = header["__metadata__"].emplace_object();
-    for (const auto& [key, text] : metadata) words[key] = text;
-  }
-  std::size_t offset = 0;
-  for (const TensorView* tensor : tensors) {
-    json::array shape;
-    for (const std::size_t extent : tensor->shape) shape.push_back(static_cast<std::uint64_t>(extent));
-    const std::size_t end = offset + tensor->bytes.size();
-    header[tensor->name] = {{"dtype", dtype_name(tensor->dtype)}, {"shape", shape}, {"data_offsets", {offset, end}}};
-    offset = end;
-  }
-  std::string text = json::serialize(header);
-  text.append((data_alignment - (8 + text.size()) % data_alignment) % data_alignment, ' ');
-  const std::uint64_t size = text.size();
-  return std::string(reinterpret_cast<const char*>(&size), sizeof size) + text;
-}
-
-} // namespace
-
 void write_safetensors(const std::filesystem::path& path, std::span<const TensorView> tensors,
                        const std::map<std::string, std::string>& metadata) {
-  std::vector<const TensorView*> order;
-  for (const TensorView& tensor : tensors) order.push_back(&tensor);
-  const auto key = [](const TensorView* t) {
-    return std::tuple(-static_cast<int>(dtype_bytes(t->dtype)), std::string_view(t->name));
-  };
-  std::sort(order.begin(), order.end(), [&](auto* a, auto* b) { return key(a) < key(b); });
-  std::unordered_map<std::string_view, int> seen{{"__metadata__", 1}};
-  for (const TensorView* tensor : order) {
-    if (size_of(tensor->dtype, tensor->shape) != tensor->bytes.size()) {
-      throw Error(Code::bug, path.string(),
-                  fmt::format("the tensor {} has {} bytes, its shape needs another number", tensor->name,
-                              tensor->bytes.size()));
-    }
-    if (seen[tensor->name]++)
-      throw Error(Code::bug, path.string(), fmt::format("the name {} is given twice", tensor->name));
-  }
-  AtomicFile file(path);
-  file.write(header_text(order, metadata));
-  for (const TensorView* tensor : order) file.write(tensor->bytes);
-  file.commit();
+  std::vector<TensorSpec> specs;
+  for (const TensorView& tensor : tensors) specs.push_back({tensor.name, tensor.dtype, tensor.shape});
+  SafetensorsWriter writer(path, std::move(specs), metadata);
+  for (const TensorView& tensor : tensors) writer.write(tensor.name, tensor.bytes);
+  writer.commit();
 }
 
 } // namespace tenon

@@ -22,6 +22,8 @@ enum class Dtype { F64, F32, F16, BF16, I64, I32, I16, I8, U8, BOOL };
 const char* dtype_name(Dtype dtype);
 std::optional<Dtype> dtype_of(std::string_view name);
 std::size_t dtype_bytes(Dtype dtype);
+// nullopt on overflow.
+std::optional<std::size_t> tensor_bytes(Dtype dtype, std::span<const std::size_t> shape);
 
 struct TensorView {
   std::string name;
@@ -57,8 +59,7 @@ class SafetensorsFile {
   std::map<std::string, std::string> metadata_;
 };
 
-// Writes the whole file or nothing. Order: widest dtype first, then by name, so that every tensor is aligned to its
-// dtype; the data begin at a multiple of 64. Tensors are streamed, never copied.
+// Writes the whole file or nothing, laid out as safetensors_writer.hpp says. Tensors are streamed, never copied.
 // Errors: bug when bytes and shape disagree or a name is given twice; environment (no space, permission).
 void write_safetensors(const std::filesystem::path& path, std::span<const TensorView> tensors,
                        const std::map<std::string, std::string>& metadata = {});

@@ -119,16 +119,28 @@ AtomicFile::~AtomicFile() {
   ::unlink(temporary_.c_str());
 }
 
-void AtomicFile::write(std::span<const std::byte> bytes) {
+template <class Write>
+void AtomicFile::write_all(std::span<const std::byte> bytes, Write&& write) {
   if (fd_ < 0) throw Error(Code::bug, target_.string(), "written to after it was committed");
   while (!bytes.empty()) {
-    const ssize_t n = ::write(fd_, bytes.data(), bytes.size());
+    const ssize_t n = write(bytes);
     if (n >= 0) {
       bytes = bytes.subspan(static_cast<std::size_t>(n));
     } else if (errno != EINTR) {
       fail(target_, "cannot be written", errno);
     }
   }
+}
+
+void AtomicFile::write(std::span<const std::byte> bytes) {
+  write_all(bytes, [&](std::span<const std::byte> rest) { return ::write(fd_, rest.data(), rest.size()); });
+}
+
+void AtomicFile::write_at(std::uint64_t offset, std::span<const std::byte> bytes) {
+  const std::byte* begin = bytes.data();
+  write_all(bytes, [&](std::span<const std::byte> rest) {
+    return ::pwrite(fd_, rest.data(), rest.size(), static_cast<off_t>(offset + (rest.data() - begin)));
+  });
 }
 
 void AtomicFile::write(std::string_view text) { write(std::as_bytes(std::span(text))); }

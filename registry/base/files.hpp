@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <filesystem>
 #include <span>
 #include <string>
@@ -38,9 +39,14 @@ class AtomicFile {
   // Errors: environment (no space, permission), with the path.
   void write(std::span<const std::byte> bytes);
   void write(std::string_view text);
+  // At this place of the file, wherever write() stands; a hole left behind reads as zeros.
+  void write_at(std::uint64_t offset, std::span<const std::byte> bytes);
   void commit();
 
  private:
+  template <class Write>
+  void write_all(std::span<const std::byte> bytes, Write&& write);
+
   std::filesystem::path target_, temporary_;
   int fd_ = -1;
 };

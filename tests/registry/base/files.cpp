@@ -76,6 +76,16 @@ TEST_CASE("a committed file replaces the old one and creates missing folders") {
   CHECK(files_in(path.parent_path()) == 1);
 }
 
+TEST_CASE("bytes written at a place stand there, whatever was written before or after") {
+  const Scratch scratch;
+  AtomicFile file(scratch.path() / "a");
+  file.write("head ");
+  file.write_at(8, std::as_bytes(std::span("last", 4)));
+  file.write_at(5, std::as_bytes(std::span("mid", 3)));
+  file.commit();
+  CHECK(read_file(scratch.path() / "a") == "head midlast");
+}
+
 TEST_CASE("a failed commit leaves no temporary file") {
   const Scratch scratch;
   std::filesystem::create_directories(scratch.path() / "taken" / "inside");

@@ -1,7 +1,10 @@
 // The built program in a home of its own, and a small model for it.
 #pragma once
 
+#include "registry/base/json.hpp"
 #include "tests/support/process.hpp"
+
+#include <catch2/catch.hpp>
 
 #include <algorithm>
 #include <fstream>
@@ -61,6 +64,50 @@ inline const World& world_with_model() {
   static const Finished made = world.new_model("toy");
   if (made.status != 0) throw std::runtime_error("model new failed: " + made.err);
   return world;
+}
+
+// The JSON object on standard output of a call that went well.
+inline json::object json_of(const Finished& finished) {
+  INFO(finished.out << finished.err);
+  REQUIRE(finished.status == 0);
+  return parse_json(finished.out, "stdout").as_object();
+}
+
+// A composition of the model and an expert that was trained for two steps.
+inline const World& world_with_composition() {
+  static const World world;
+  static const bool made = [] {
+    const std::string folder = (world.scratch.path() / "legal").string();
+    if (world.new_model("toy").status != 0) throw std::runtime_error("model new failed");
+    const std::vector<std::vector<std::string>> steps = {{"expert",
+                                                          "train",
+                                                          "legal",
+                                                          "--model",
+                                                          "toy",
+                                                          "--arch",
+                                                          "tenon.low_rank",
+                                                          "--data",
+                                                          (world.text() / "prose").string(),
+                                                          "--out",
+                                                          folder,
+                                                          "--set",
+                                                          "train.steps=2",
+                                                          "--set",
+                                                          "data.sequence_length=32",
+                                                          "--set",
+                                                          "data.held_out_blocks=4",
+                                                          "--set",
+                                                          "general.blocks=4",
+                                                          "--set",
+                                                          "evaluate_blocks=2"},
+                                                         {"publish", folder},
+                                                         {"compose", "bot", "--model", "toy", "legal"}};
+    for (const auto& words : steps)
+      if (const Finished finished = world.call(words); finished.status != 0)
+        throw std::runtime_error(words[0] + ": " + finished.out + finished.err);
+    return true;
+  }();
+  return made ? world : world;
 }
 
 } // namespace tenon
