@@ -132,7 +132,10 @@ typedef struct tenon_state_tensor {
 } tenon_state_tensor;
 
 /* Rows [offset, offset + length) of h belong to one sequence, at positions position, position + 1, ...
- * state is NULL in training and in scoring: the span then is a whole sequence from position 0 or a token's row. */
+ * state is NULL in training and in scoring: the span then is a whole sequence from position 0 or a token's row.
+ * In one call either every span has a state, each sequence at most once, or none has.
+ * context window(n): a span may begin at any position without state, or with one that is as new; the outputs of its
+ * first n - 1 rows are then thrown away, and those after them must be as if all earlier rows had been seen. */
 typedef struct tenon_span {
   int64_t offset, length, position;
   tenon_state* state;
