@@ -13,6 +13,19 @@ namespace {
 
 const nn::TransformerOptions kOptions{32, 3, 4, 2, 8, 48, 1e-5, 10000.0};
 
+// Llama's blocks, Qwen2's, Qwen3's and GPT-2's.
+const std::vector<nn::BlockKind> kKinds = {
+    {},
+    {.bias = nn::BiasKind::qkv},
+    {.qk_norm = true},
+    {.norm = nn::NormKind::layer, .ffn = nn::FfnKind::gelu, .bias = nn::BiasKind::all, .rotary = false}};
+
+nn::TransformerOptions of_kind(const nn::BlockKind& kind) {
+  nn::TransformerOptions options = kOptions;
+  options.kind = kind;
+  return options;
+}
+
 void fill(torch::nn::Module& module, std::uint64_t seed) {
   at::NoGradGuard no_grad;
   for (auto& item : module.named_parameters()) {
@@ -42,27 +55,31 @@ float difference(const at::Tensor& a, const at::Tensor& b) { return (a - b).abs(
 } // namespace
 
 TEST_CASE("a run of blocks as one operator computes what the plain blocks compute") {
-  nn::Transformer stack(kOptions);
-  fill(stack, 1);
   const at::Tensor h = rows(14);
   const std::vector<Span> spans = {{0, 7, 0, nullptr}, {7, 7, 0, nullptr}};
-  stack.train(true);
-  const at::Tensor plain = stack.forward(h, spans).detach();
-  stack.train(false);
-  at::NoGradGuard no_grad;
-  CHECK(difference(plain, stack.forward(h, spans)) < 1e-5f);
+  for (const nn::BlockKind& kind : kKinds) {
+    nn::Transformer stack(of_kind(kind));
+    fill(stack, 1);
+    stack.train(true);
+    const at::Tensor plain = stack.forward(h, spans).detach();
+    stack.train(false);
+    at::NoGradGuard no_grad;
+    CHECK(difference(plain, stack.forward(h, spans)) < 1e-5f);
+  }
 }
 
 TEST_CASE("a single block in inference goes operator by operator to the same result") {
-  nn::TransformerBlock block(kOptions, 0);
-  fill(block, 2);
   const at::Tensor h = rows(6);
   const std::vector<Span> spans = {{0, 6, 0, nullptr}};
-  block.train(true);
-  const at::Tensor plain = block.forward(h, spans).detach();
-  block.train(false);
-  at::NoGradGuard no_grad;
-  CHECK(difference(plain, block.forward(h, spans)) < 1e-5f);
+  for (const nn::BlockKind& kind : kKinds) {
+    nn::TransformerBlock block(of_kind(kind), 0);
+    fill(block, 2);
+    block.train(true);
+    const at::Tensor plain = block.forward(h, spans).detach();
+    block.train(false);
+    at::NoGradGuard no_grad;
+    CHECK(difference(plain, block.forward(h, spans)) < 1e-5f);
+  }
 }
 
 TEST_CASE("blocks give the same outputs whole and in any split over kept state") {
@@ -115,19 +132,22 @@ TEST_CASE("a low-rank product is its Linear at birth, and packed as it trains") 
 }
 
 TEST_CASE("gradients of the plain blocks agree with finite differences") {
-  nn::TransformerBlock block(kOptions, 0);
-  fill(block, 6);
-  block.to(at::kDouble);
-  const at::Tensor h = rows(5).to(at::kDouble).set_requires_grad(true);
-  const std::vector<Span> spans = {{0, 5, 0, nullptr}};
-  const at::Tensor direction = at::randn({5, kOptions.width}, at::kDouble);
-  block.forward(h, spans).mul(direction).sum().backward();
-  at::NoGradGuard no_grad;
-  const at::Tensor step = at::randn({5, kOptions.width}, at::kDouble);
-  const double small = 1e-4;
-  const auto at_offset = [&](double sign) {
-    return block.forward(h + step * (sign * small), spans).mul(direction).sum().item<double>();
-  };
-  const double numeric = (at_offset(1) - at_offset(-1)) / (2 * small), exact = h.grad().mul(step).sum().item<double>();
-  CHECK(exact == Approx(numeric).epsilon(1e-3));
+  for (const nn::BlockKind& kind : kKinds) {
+    nn::TransformerBlock block(of_kind(kind), 0);
+    fill(block, 6);
+    block.to(at::kDouble);
+    const at::Tensor h = rows(5).to(at::kDouble).set_requires_grad(true);
+    const std::vector<Span> spans = {{0, 5, 0, nullptr}};
+    const at::Tensor direction = at::randn({5, kOptions.width}, at::kDouble);
+    block.forward(h, spans).mul(direction).sum().backward();
+    at::NoGradGuard no_grad;
+    const at::Tensor step = at::randn({5, kOptions.width}, at::kDouble);
+    const double small = 1e-4;
+    const auto at_offset = [&](double sign) {
+      return block.forward(h + step * (sign * small), spans).mul(direction).sum().item<double>();
+    };
+    const double numeric = (at_offset(1) - at_offset(-1)) / (2 * small),
+                 exact = h.grad().mul(step).sum().item<double>();
+    CHECK(exact == Approx(numeric).epsilon(1e-3));
+  }
 }

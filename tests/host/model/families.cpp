@@ -126,7 +126,7 @@ TEST_CASE("a model's shape survives its manifest, and Llama's is written as it a
   }
   ModelShape llama;
   CHECK(canonical_json(shape_to_json(llama)) ==
-        R"({"ffn_width":0,"head_dim":0,"heads":0,"kv_heads":0,"layers":0,"norm_eps":1E-5,"rope_theta":1E4,)"
+        R"({"ffn_width":0,"head_dim":0,"heads":0,"kv_heads":0,"layers":0,"norm_eps":1e-05,"rope_theta":10000.0,)"
         R"("tied_embedding":false,"vocab":0,"width":0})");
   CHECK_THROWS_WITH(shape_from_json({{"width", 1},
                                      {"layers", 1},
