@@ -95,7 +95,8 @@ TEST_CASE("sequences of several lengths in one call give what each gives apart, 
     expert->prepare(TENON_INFERENCE);
     for (const bool with_state : {false, true}) {
       INFO(kind.architecture << (with_state ? " with state" : " without"));
-      std::vector<ModuleState> states(lengths.size(), ModuleState(expert->layout()));
+      std::vector<ModuleState> states;
+      for (std::size_t i = 0; i < lengths.size(); ++i) states.emplace_back(expert->layout());
       std::vector<at::Tensor> h, base, apart;
       std::vector<tenon_span> spans;
       std::int64_t offset = 0;

@@ -160,7 +160,7 @@ TEST_CASE("eval refuses questions, comparisons, runs and reports that cannot be 
   CHECK(world.call({"eval", "bot", "--data", data, "--versus", "legal=legal"}).status == 2);
   CHECK(world.call({"eval", "bot", "--data", data, "--versus", "x=nobody"}).status == 3);
   CHECK(world.call({"eval", "bot", "--data", data, "--runs", world.text().string()}).status == 3);
-  CHECK(world.call({"eval", "bot", "--data", data, "--report", "/proc/no/report.html"}).status == 1);
+  CHECK(world.call({"eval", "bot", "--data", data, "--report", "/proc/no/report.html"}).status == 3);
 }
 
 TEST_CASE("eval refuses corpora it cannot score, each with its own exit status") {
