@@ -2,7 +2,7 @@
 # The demo: a real model is cut in three; two experts, one of them a stranger's plugin built against the installed SDK
 # alone, are trained apart, published, composed, evaluated, and one is taken out again.
 #
-#   host/demo.sh          SmolLM2-135M, formal mathematics and service descriptions; about 20 minutes on 2 cores
+#   host/demo.sh          SmolLM2-135M, formal mathematics and service descriptions; about 16 minutes on 2 cores
 #   host/demo.sh --smoke  the same road on a tiny random model, in two minutes; proves the road, not the gains
 #
 # Everything lies in .demo/ (.demo-smoke/). A stopped demo goes on where it was; delete the folder to begin afresh.
