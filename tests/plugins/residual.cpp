@@ -159,6 +159,26 @@ TEST_CASE("a position reaches itself and those that follow, as far as the contex
   }
 }
 
+TEST_CASE("a window expert that starts behind a gap is right again after a window, with a new state and without") {
+  at::NoGradGuard no_grad;
+  const std::int64_t length = 90, from = 10;
+  for (PluginKind kind : every_kind()) {
+    if (kind.facts().context.kind != ExpertContext::Kind::window) continue;
+    INFO(kind.architecture);
+    kind.config["depth"] = 9, kind.config["kernel_size"] = 8; // all 64 positions
+    const auto expert = kind.grown();
+    expert->prepare(TENON_INFERENCE);
+    const at::Tensor h = h_rows(length), base = base_rows(length),
+                     expected = whole(*expert, h, base).slice(0, from + kind.facts().context.window - 1);
+    for (const bool with_state : {false, true}) {
+      ModuleState state(expert->layout());
+      const tenon_span span{0, length - from, from, with_state ? to_handle(&state) : nullptr};
+      const at::Tensor y = expert->forward(h.slice(0, from), base.slice(0, from), {&span, 1});
+      CHECK(largest_difference(y.slice(0, kind.facts().context.window - 1), expected) < kTolerance);
+    }
+  }
+}
+
 TEST_CASE("gradients reach every parameter, h and the base, and agree with finite differences") {
   for (const PluginKind& kind : every_kind()) {
     const auto expert = kind.grown();

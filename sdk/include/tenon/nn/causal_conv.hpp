@@ -1,5 +1,5 @@
 // CausalConv: every channel has a kernel of its own over the last k positions of its sequence,
-//   y_t = bias + sum over j < k of weight_j * x_{t-k+1+j},   x before position 0 is 0.
+//   y_t = bias + sum over j < k of weight_j * x_{t-k+1+j},   rows that the state or, without one, the span lacks are 0.
 // Source: Wu et al. 2019 (arXiv 1901.10430), section 2 (depthwise convolution), padded on the left.
 // State: the last k-1 rows of x, in `slot`. A product by elements, so training and inference are the same sums.
 #pragma once
