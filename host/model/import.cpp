@@ -179,7 +179,10 @@ ImportedModel import_model(const WholeModel& whole, const ImportOptions& options
   write_file(model_folder / "tokenizer.json", whole.tokenizer->json());
   const Texts texts = find_texts(options.calibration);
   CorpusOptions corpus;
-  corpus.sequence_length = options.calibration_sequence;
+  // No longer than the positions that a model has learned.
+  const std::int64_t most = whole.shape.positions > 0 ? whole.shape.positions : options.calibration_sequence;
+  const std::int64_t sequence = std::min(options.calibration_sequence, most);
+  corpus.sequence_length = sequence;
   const CorpusWhole d0 = prepare_whole(texts.inputs, *whole.tokenizer, corpus, options.cache,
                                        [&](std::string_view name, std::uint64_t done, std::uint64_t total) {
                                          if (options.progress) options.progress(name, done, total);
@@ -198,7 +201,7 @@ ImportedModel import_model(const WholeModel& whole, const ImportOptions& options
   out.calibration_tokens = static_cast<std::int64_t>(d0.tokens.tokens().size());
   const Trunk trunk(whole.shape, options.cut.first, source);
   write_statistics(model_folder / "normalization.safetensors",
-                   measure(trunk, d0.tokens, options.calibration_sequence, stage("statistics")));
+                   measure(trunk, d0.tokens, sequence, stage("statistics")));
 
   const SafetensorsFile model_file(model_folder / "weights.safetensors"),
       base_file(base_folder / "weights.safetensors");

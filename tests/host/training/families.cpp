@@ -16,7 +16,6 @@ void import_family(test::TinyRegistry& tiny, const std::string& family) {
   options.name = family;
   options.cut = {1, 2};
   options.calibration = {tiny.path() / "calibration"};
-  options.calibration_sequence = 32;
   options.staging = tiny.path() / (family + "-staging");
   options.cache = tiny.cache();
   const ImportedModel imported = import_model(read_whole_model(golden(family)), options);
