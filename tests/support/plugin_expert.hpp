@@ -24,20 +24,20 @@ struct PluginKind {
   const ArchitectureFacts& facts() const { return *built_plugin(library).facts.architecture(architecture); }
 
   // At birth.
-  std::unique_ptr<LoadedExpert> born() const {
+  std::unique_ptr<LoadedExpert> born(std::int64_t width = kPluginWidth) const {
     const json::object values = {{"config", facts().complete(config)},
-                                 {"model", {{"width", kPluginWidth}, {"first", 1}, {"last", 3}, {"dtype", "float32"}}}};
+                                 {"model", {{"width", width}, {"first", 1}, {"last", 3}, {"dtype", "float32"}}}};
     auto expert = std::make_unique<LoadedExpert>(
         built_plugin(library).table,
-        ExpertSpec{architecture, architecture, values, normal("mean", {kPluginWidth}, 0.3),
-                   normal("deviation", {kPluginWidth}, 0.2).add(1.5), facts().context, facts().uses_base_output()});
+        ExpertSpec{architecture, architecture, values, normal("mean", {width}, 0.3),
+                   normal("deviation", {width}, 0.2).add(1.5), facts().context, facts().uses_base_output()});
     expert->initialize(1);
     return expert;
   }
 
   // With every parameter away from where it was born.
-  std::unique_ptr<LoadedExpert> grown() const {
-    auto expert = born();
+  std::unique_ptr<LoadedExpert> grown(std::int64_t width = kPluginWidth) const {
+    auto expert = born(width);
     at::NoGradGuard no_grad;
     for (const ExpertParameter& parameter : expert->parameters())
       at::Tensor(parameter.tensor).add_(normal(parameter.name, parameter.tensor.sizes(), 0.2));
