@@ -213,8 +213,8 @@ std::string Lock::set_digest() const {
   json::array rows;
   for (const LockedSlot& slot : slots)
     rows.push_back(json::object{{"entry", slot.entry}, {"row", slot.row.value_or("")}});
-  return digest_of_text(
-      canonical_json(json::object{{"model", model.entry}, {"slots", rows}, {"routing", tenon::to_json(router.routing)}}));
+  return digest_of_text(canonical_json(
+      json::object{{"model", model.entry}, {"slots", rows}, {"routing", tenon::to_json(router.routing)}}));
 }
 
 Request read_request(const std::filesystem::path& path) {

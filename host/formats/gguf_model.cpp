@@ -20,7 +20,9 @@ constexpr Family families[] = {
     {"llama", {}, true},
     {"qwen2", {.bias = nn::BiasKind::qkv}, false},
     {"qwen3", {.qk_norm = true}, false},
-    {"gpt2", {.norm = nn::NormKind::layer, .ffn = nn::FfnKind::gelu, .bias = nn::BiasKind::all, .rotary = false}, false}};
+    {"gpt2",
+     {.norm = nn::NormKind::layer, .ffn = nn::FfnKind::gelu, .bias = nn::BiasKind::all, .rotary = false},
+     false}};
 
 // The metadata of one architecture, whose keys are led by its name.
 struct Metadata {
@@ -156,8 +158,8 @@ ModelConfig read_config(const GgufFile& file, const Family& family) {
   c.head_dim = head_dim(data, c);
   c.ffn_size = data.integer("feed_forward_length");
   c.context_length = data.integer("context_length");
-  c.norm_eps =
-      data.number(c.block.norm == nn::NormKind::rms ? "attention.layer_norm_rms_epsilon" : "attention.layer_norm_epsilon");
+  c.norm_eps = data.number(c.block.norm == nn::NormKind::rms ? "attention.layer_norm_rms_epsilon"
+                                                             : "attention.layer_norm_epsilon");
   if (c.block.rotary) {
     c.rope_theta = data.number("rope.freq_base", 10000);
     check_window(data, c);

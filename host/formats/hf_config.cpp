@@ -17,15 +17,16 @@ struct Family {
   nn::BlockKind block;
   std::optional<std::int64_t> bos, eos;
 };
-constexpr Family families[] = {{"llama", "LlamaForCausalLM", {}, 1, 2},
-                               {"mistral", "MistralForCausalLM", {}, 1, 2},
-                               {"qwen2", "Qwen2ForCausalLM", {.bias = nn::BiasKind::qkv}, {}, {}},
-                               {"qwen3", "Qwen3ForCausalLM", {.qk_norm = true}, {}, {}},
-                               {"gpt2",
-                                "GPT2LMHeadModel",
-                                {.norm = nn::NormKind::layer, .ffn = nn::FfnKind::gelu, .bias = nn::BiasKind::all, .rotary = false},
-                                50256,
-                                50256}};
+constexpr Family families[] = {
+    {"llama", "LlamaForCausalLM", {}, 1, 2},
+    {"mistral", "MistralForCausalLM", {}, 1, 2},
+    {"qwen2", "Qwen2ForCausalLM", {.bias = nn::BiasKind::qkv}, {}, {}},
+    {"qwen3", "Qwen3ForCausalLM", {.qk_norm = true}, {}, {}},
+    {"gpt2",
+     "GPT2LMHeadModel",
+     {.norm = nn::NormKind::layer, .ffn = nn::FfnKind::gelu, .bias = nn::BiasKind::all, .rotary = false},
+     50256,
+     50256}};
 
 // Keys that ModelConfig is made from, or that are checked on their own below.
 using Keys = std::set<std::string_view>;

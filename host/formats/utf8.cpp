@@ -88,8 +88,8 @@ std::string_view utf8_composed(std::string_view text, std::string& scratch) {
   if (std::all_of(text.begin(), text.end(), [](char c) { return static_cast<unsigned char>(c) < 0xCC; })) return text;
   constexpr std::size_t most = std::numeric_limits<std::int32_t>::max();
   if (text.size() > most)
-    throw Error(Code::usage, "unicode", "found " + std::to_string(text.size()) + " bytes in one text, need at most " +
-                                            std::to_string(most));
+    throw Error(Code::usage, "unicode",
+                "found " + std::to_string(text.size()) + " bytes in one text, need at most " + std::to_string(most));
   UErrorCode status = U_ZERO_ERROR;
   const icu::Normalizer2* nfc = icu::Normalizer2::getNFCInstance(status);
   const icu::StringPiece piece(text.data(), static_cast<std::int32_t>(text.size()));

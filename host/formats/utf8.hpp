@@ -30,7 +30,8 @@ std::size_t utf8_invalid_bytes(std::string_view text);
 std::string utf8_replaced(std::string_view text);
 
 // The text in Unicode's composed form (NFC, UAX #15): the text itself where it has that form already, else scratch,
-// which then holds it. Requires: the text is valid UTF-8. Errors: usage above 2 GiB; environment, when there is no memory for it.
+// which then holds it. Requires: the text is valid UTF-8. Errors: usage above 2 GiB; environment, when there is no
+// memory for it.
 std::string_view utf8_composed(std::string_view text, std::string& scratch);
 
 // The UTF-8 form of a scalar value.

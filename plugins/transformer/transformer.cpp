@@ -1,5 +1,5 @@
-// Transformer blocks as a middle, of whatever family the configuration names. tenon.transformer: the base of an imported
-// model is one; so is a middle trained from nothing, at the model's width or, between stitches, at any other.
+// Transformer blocks as a middle, of whatever family the configuration names. tenon.transformer: the base of an
+// imported model is one; so is a middle trained from nothing, at the model's width or, between stitches, at any other.
 // tenon.imported: the blocks are cut from a model, always between stitches. Each also stands on the base: what it says
 // is then added to what the base says, and is zero at birth.
 #include <tenon/native.hpp>
