@@ -2,7 +2,7 @@
 // its new tokens alone.
 #include "host/cli/generation.hpp"
 #include "host/cli/opening.hpp"
-#include "host/inference/chat_template.hpp"
+#include "host/formats/chat_template.hpp"
 #include "registry/base/error.hpp"
 
 #include <fmt/format.h>
@@ -110,8 +110,7 @@ void chat(const ChatSettings& settings, Context& context) {
   if (!settings.chat_template.empty()) (void)ChatTemplate::named(settings.chat_template);
   const auto composition = open_composition(settings.opening, context);
   const Tokenizer& tokenizer = composition->model().tokenizer();
-  const ChatTemplate form =
-      settings.chat_template.empty() ? ChatTemplate::of(tokenizer) : ChatTemplate::named(settings.chat_template);
+  const ChatTemplate form = ChatTemplate::choose(settings.chat_template, tokenizer);
   Conversation conversation(*composition, form, settings, context.out);
   const bool asks = isatty(STDIN_FILENO) && context.out.messages_on_terminal() && !context.flags.quiet;
   if (asks) context.out.note("One line a turn; /forget starts again, /exit or Ctrl-D ends.");

@@ -66,6 +66,8 @@ EvaluationCorpus open_corpus(const DataArgument& data, const Composition& compos
   CorpusOptions options;
   options.sequence_length = sequence_length;
   options.field = settings.field;
+  if (settings.format == "chat")
+    options.chat = ChatTemplate::choose(settings.chat_template, composition.model().tokenizer());
   const CorpusWhole whole = prepare_whole(
       {place}, composition.model().tokenizer(), options, context.home.cache() / "corpora",
       [&](std::string_view, std::uint64_t done, std::uint64_t) { progress.update(static_cast<std::int64_t>(done)); });
@@ -75,7 +77,12 @@ EvaluationCorpus open_corpus(const DataArgument& data, const Composition& compos
 } // namespace
 
 CLI::Option* add_corpus_options(CLI::App& command, CorpusSettings& settings) {
-  command.add_option("--field", settings.field, "The text field of JSONL lines")->capture_default_str();
+  command.add_option("--format", settings.format, "text, or chat: JSONL of dialogues, whose answers alone count")
+      ->check(CLI::IsMember({"text", "chat"}))
+      ->capture_default_str();
+  command.add_option("--field", settings.field, "The field of JSONL lines; by default text, for chat messages");
+  command.add_option("--template", settings.chat_template, "A chat template, in place of the model's own")
+      ->type_name("NAME");
   return command
       .add_option(
           "--data", settings.data,

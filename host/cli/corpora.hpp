@@ -11,7 +11,7 @@ namespace tenon {
 
 struct CorpusSettings {
   std::vector<std::string> data;
-  std::string field = "text";
+  std::string format = "text", field, chat_template;
 };
 // Returns --data, for commands that need it.
 CLI::Option* add_corpus_options(CLI::App& command, CorpusSettings& settings);

@@ -126,7 +126,8 @@ void add_eval(CLI::App& app, Context& context) {
             "tenon eval bot --data law=held-out:legal:legal --versus lora=legal-lora --versus union=all-in-one",
             "tenon eval bot --data law=held-out:legal:legal --report bot.html --runs legal/",
             "tenon eval bot --data news=news/ --replay trace.safetensors", "tenon eval bot --choices quiz.jsonl --json",
-            "tenon eval smollm2 --data text=book.txt --blocks 60 --json"});
+            "tenon eval smollm2 --data text=book.txt --blocks 60 --json",
+            "tenon eval bot --data talks=chats.jsonl:helper --format chat"});
   command->callback([settings, command, &context] {
     if (!settings->report.empty() && command->count("--passages") == 0) settings->options.passages = 1;
     eval(*settings, context);

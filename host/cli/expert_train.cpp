@@ -1,6 +1,6 @@
 // tenon expert train: the words of the command line; the work is host/training's.
 #include "host/cli/command.hpp"
-#include "host/cli/progress.hpp"
+#include "host/cli/training_screen.hpp"
 #include "host/training/train.hpp"
 
 #include <fmt/format.h>
@@ -40,47 +40,6 @@ TrainingPlan plan_of(const Settings& settings) {
   return TrainingPlan::parse(plan, settings.plan.empty() ? "training plan" : settings.plan);
 }
 
-// Shows each stage as one progress line.
-class Screen {
- public:
-  explicit Screen(Output& out) : out_(out) {}
-
-  TrainingHooks hooks() {
-    TrainingHooks hooks;
-    hooks.begin = [this](const std::string& what, std::int64_t total, const std::string& unit, std::int64_t first) {
-      bar_.emplace(out_, what, total, unit, first);
-    };
-    hooks.update = [this](std::int64_t done, const std::string& detail) {
-      detail_ = detail;
-      if (bar_) bar_->update(done, detail);
-    };
-    hooks.end = [this] {
-      if (bar_) bar_->finish(detail_);
-      bar_.reset();
-    };
-    hooks.note = [this](const std::string& line) {
-      bar_.reset();
-      out_.note(line);
-    };
-    hooks.stop = [] { return interrupted(); };
-    return hooks;
-  }
-
- private:
-  Output& out_;
-  std::optional<Progress> bar_;
-  std::string detail_;
-};
-
-std::string gain_text(const json::object& evidence, const char* which) {
-  const json::value value = evidence;
-  const JsonReader reader(value, "evidence");
-  const JsonReader gain = reader.at("lower_than_base").at(which);
-  return fmt::format("{:.2f} ({:.1f}% lower, 95% interval {:.1f} to {:.1f})",
-                     reader.at("perplexity").at(which).number(), gain.at("percent").number(),
-                     gain.at("interval95").at(0).number(), gain.at("interval95").at(1).number());
-}
-
 void report(Context& context, const Settings& settings, const TrainingResult& result) {
   if (context.flags.json) {
     context.out.json(json::object{{"folder", result.folder.string()},
@@ -93,12 +52,7 @@ void report(Context& context, const Settings& settings, const TrainingResult& re
   } else if (result.was_finished) {
     context.out.note(fmt::format("{} is trained already; nothing was left to do", settings.name));
   } else {
-    const json::value value = result.evidence;
-    const double base = JsonReader(value, "evidence").at("perplexity").at("base").number();
-    context.out.line(fmt::format("{}: held-out perplexity", settings.name));
-    context.out.line(fmt::format("  base     {:.2f}", base));
-    context.out.line("  alone    " + gain_text(result.evidence, "alone"));
-    context.out.line("  mixture  " + gain_text(result.evidence, "mixture"));
+    show_evidence(context.out, settings.name, result.evidence);
     const std::string work = result.positions > 0 ? fmt::format("passed over {} positions", result.positions)
                                                   : fmt::format("trained {} steps", result.steps);
     context.out.note(fmt::format("{} in {} at {:.0f} tokens/s; the package is in {}", work,
@@ -112,7 +66,7 @@ void train(const Settings& settings, Context& context) {
   const TrainingJob job{settings.name, plan_of(settings), settings.out.empty() ? settings.name : settings.out, dev, 0};
   const Registry registry(context.registry());
   const Loader loader(registry, {context.home.store(), context.home.cache(), dev});
-  Screen screen(context.out);
+  TrainingScreen screen(context.out);
   report(context, settings, train_expert(loader, job, screen.hooks()));
 }
 
@@ -140,6 +94,8 @@ void add_expert_train(CLI::App& app, Context& context) {
   command->add_option("--out", settings->out, "Where it goes; by default a folder of its name here")->type_name("DIR");
   examples(*command, {"tenon expert train legal --model smollm2 --arch tenon.low_rank --set rank=16 --data docs/",
                       "tenon expert train legal --plan plan.json --set train.steps=500",
+                      "tenon expert train helper --model smollm2 --arch tenon.low_rank --data chats.jsonl --set "
+                      "data.format=chat",
                       "tenon expert train lent --model smollm2 --arch tenon.imported_on_base --set from.model=other "
                       "--set from.layers=4:8 --data docs/",
                       "tenon expert train facts --model smollm2 --arch tenon.memory --data docs/ --set pass.blocks=512",

@@ -17,6 +17,7 @@ void add_search(CLI::App& app, Context& context);
 void add_verify(CLI::App& app, Context& context);
 void add_yank(CLI::App& app, Context& context);
 void add_expert_train(CLI::App& app, Context& context);
+void add_expert_import(CLI::App& app, Context& context);
 void add_run(CLI::App& app, Context& context);
 void add_chat(CLI::App& app, Context& context);
 void add_eval(CLI::App& app, Context& context);
@@ -31,24 +32,9 @@ int main(int argc, char** argv) {
   Context context;
   set_up_root(app, context);
   for (const auto add : {
-           add_doctor,
-           add_completion,
-           add_plugin,
-           add_model,
-           add_publish,
-           add_compose,
-           add_add,
-           add_remove,
-           add_list,
-           add_show,
-           add_search,
-           add_verify,
-           add_yank,
-           add_expert_train,
-           add_run,
-           add_chat,
-           add_eval,
-           add_trace,
+           add_doctor,        add_completion, add_plugin, add_model,  add_publish, add_compose, add_add,
+           add_remove,        add_list,       add_show,   add_search, add_verify,  add_yank,    add_expert_train,
+           add_expert_import, add_run,        add_chat,   add_eval,   add_trace,
        }) {
     add(app, context);
   }

@@ -49,6 +49,12 @@ void check_corpus(const EvaluationCorpus& corpus, const Composition& composition
          fmt::format("found {} tokens, need at least one block of {}", corpus.tokens.tokens().size(),
                      options.sequence_length),
          "give more text, or a smaller --sequence-length");
+  if (const std::size_t packed = corpus.tokens.packed_length();
+      packed != 0 && packed != static_cast<std::size_t>(options.sequence_length))
+    fail(Code::usage,
+         fmt::format("found dialogues packed in blocks of {} tokens, asked for blocks of {}", packed,
+                     options.sequence_length),
+         fmt::format("use --sequence-length {}, or give the dialogues themselves", packed));
 }
 
 void check_input(const Composition& composition, const EvaluationInput& input, const EvaluationOptions& options) {
@@ -96,6 +102,17 @@ Batch batch_of(const Shard& shard, std::span<const std::size_t> blocks, std::int
   return Batch::whole(tokens_BT);
 }
 
+Counted counted_of(const Shard& shard, std::span<const std::size_t> blocks, std::int64_t length) {
+  Counted out{at::zeros({static_cast<std::int64_t>(blocks.size()), length - 1}, at::kDouble), {}};
+  double* next = out.next_BT.data_ptr<double>();
+  for (const std::size_t block : blocks) {
+    const std::size_t first = block * static_cast<std::size_t>(length);
+    out.text.push_back(static_cast<std::int64_t>(shard.block_text(block, static_cast<std::size_t>(length))));
+    for (std::int64_t t = 1; t < length; ++t) *next++ = shard.counts(first + static_cast<std::size_t>(t)) ? 1.0 : 0.0;
+  }
+  return out;
+}
+
 // One evaluation of corpora: what stays the same from batch to batch.
 class CorpusScorer {
  public:
@@ -109,14 +126,15 @@ class CorpusScorer {
     }
   }
 
-  void score(const std::string& corpus, const Batch& batch, std::span<const std::size_t> blocks, Tally& tally,
-             Work& work) {
+  void score(const EvaluationCorpus& corpus, std::span<const std::size_t> blocks, Tally& tally, Work& work) {
     at::NoGradGuard no_grad;
+    const Batch batch = batch_of(corpus.tokens, blocks, options_.sequence_length);
+    const Counted counted = counted_of(corpus.tokens, blocks, options_.sequence_length);
     const at::Tensor h_NC = composition_.model().trunk().forward(batch);
     const auto outputs = dense_outputs(composition_.experts(), h_NC, batch, versus_);
     std::vector<Arm> arms = make_arms(composition_, h_NC, batch, arm_options_);
-    if (options_.replay) arms.push_back({"replayed", {options_.replay->blocks(corpus, blocks)}});
-    tally.add(batch, blocks, arms, losses(arms, outputs, batch), composition_.model().tokenizer());
+    if (options_.replay) arms.push_back({"replayed", {options_.replay->blocks(corpus.name, blocks)}});
+    tally.add(batch, blocks, counted, arms, losses(arms, outputs, batch), composition_.model().tokenizer());
     for (const Arm& arm : arms) {
       if (arm.name != "composed") continue;
       work += sparse_work(arm.strengths_NE[0], composition_.experts(), batch);
@@ -211,7 +229,7 @@ Work score_corpora(Composition& composition, const EvaluationInput& input, const
       if (options.interrupted && options.interrupted())
         throw Error(Code::interrupted, kUnit, "stopped; nothing was kept");
       const auto some = std::span(blocks[i]).subspan(first, std::min(at_once, blocks[i].size() - first));
-      scorer.score(corpus.name, batch_of(corpus.tokens, some, options.sequence_length), some, tally, work);
+      scorer.score(corpus, some, tally, work);
       done += static_cast<std::int64_t>(some.size());
       if (options.progress) options.progress("blocks", done, total);
     }

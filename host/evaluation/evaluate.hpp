@@ -10,7 +10,8 @@
 //   replayed        the strengths that a trace recorded (options.replay)
 //   oracle:corpus   the best of base and the composition's experts for each corpus, in hindsight
 //   oracle:token    the best of them for each token, in hindsight
-// In every arm position 0 takes the base, as in training. Scores are over blocks of T tokens, T-1 predictions each.
+// In every arm position 0 takes the base, as in training. Scores are over blocks of T tokens, T-1 predictions each;
+// of dialogues, only predictions of answers count.
 // Trunk and experts run once a block, densely; arms differ only in how outputs are mixed, and those that mix a block to
 // the same bits are scored once.
 // Thread: one, as the composition's.

@@ -68,18 +68,18 @@ std::vector<std::size_t> Tally::singles(const std::vector<std::string>& arms) co
   return out;
 }
 
-void Tally::add(const Batch& batch, std::span<const std::size_t> blocks, const std::vector<Arm>& arms,
-                const std::vector<at::Tensor>& nll_BT, const Tokenizer& tokenizer) {
+void Tally::add(const Batch& batch, std::span<const std::size_t> blocks, const Counted& counted,
+                const std::vector<Arm>& arms, const std::vector<at::Tensor>& nll_BT, const Tokenizer& tokenizer) {
   const std::vector<std::string> names = names_of(arms);
-  for (std::size_t i = 0; i < arms.size(); ++i) add_blocks(names[i], nll_BT[i]);
+  for (std::size_t i = 0; i < arms.size(); ++i) add_blocks(names[i], nll_BT[i], counted);
   if (experts_.size() > 1) {
     at::Tensor best_BT = nll_BT[0];
     for (const std::size_t single : singles(names)) best_BT = at::minimum(best_BT, nll_BT[single]);
-    add_blocks("oracle:token", best_BT);
+    add_blocks("oracle:token", best_BT, counted);
   }
   const std::size_t base = index_of(names, "base"), composed = index_of(names, "composed");
   const at::Tensor w_NE = arms[composed].strengths_NE[0];
-  add_loads(w_NE, batch);
+  add_loads(w_NE, batch, counted);
   for (std::size_t i = 0; i < blocks.size(); ++i) {
     if (std::find(shown_.begin(), shown_.end(), blocks[i]) == shown_.end()) continue;
     passages_.push_back(passage_of(batch, i, w_NE, nll_BT[base], nll_BT[composed], tokenizer));
@@ -87,22 +87,23 @@ void Tally::add(const Batch& batch, std::span<const std::size_t> blocks, const s
   }
 }
 
-void Tally::add_blocks(const std::string& arm, const at::Tensor& nll_BT) {
+void Tally::add_blocks(const std::string& arm, const at::Tensor& nll_BT, const Counted& counted) {
   auto found = std::find_if(arms_.begin(), arms_.end(), [&](const ArmScore& score) { return score.arm == arm; });
   if (found == arms_.end()) found = arms_.insert(arms_.end(), ArmScore{arm, {}, {}, {}});
-  const std::vector<double> means = row_of(nll_BT.mean(1));
+  const std::vector<double> means = row_of((nll_BT * counted.next_BT).sum(1) / counted.next_BT.sum(1));
   found->block_nll.insert(found->block_nll.end(), means.begin(), means.end());
 }
 
-void Tally::add_loads(const at::Tensor& w_NE, const Batch& batch) {
-  for (const BatchRows& rows : batch.rows) {
-    const at::Tensor w_TE = w_NE.narrow(0, rows.offset + 1, rows.length - 1);
+void Tally::add_loads(const at::Tensor& w_NE, const Batch& batch, const Counted& counted) {
+  tokens_ += static_cast<std::int64_t>(counted.next_BT.sum().item<double>());
+  for (std::size_t i = 0; i < batch.rows.size(); ++i) {
+    const at::Tensor w_TE = w_NE.narrow(0, batch.rows[i].offset + 1, counted.text[i] - 1);
     const at::Tensor sums_E = w_TE.sum(0, false, at::kDouble), best_T = w_TE.argmax(1);
     for (std::size_t slot = 0; slot < experts_.size(); ++slot) {
       strength_[slot] += sums_E[static_cast<std::int64_t>(slot)].item<double>();
       strongest_[slot] += best_T.eq(static_cast<std::int64_t>(slot)).sum().item<std::int64_t>();
     }
-    positions_ += rows.length - 1;
+    positions_ += counted.text[i] - 1;
   }
 }
 
@@ -134,7 +135,7 @@ void Tally::finish(CorpusScore& score) {
   for (std::size_t slot = 0; slot < experts_.size(); ++slot)
     score.loads.push_back(
         {experts_[slot], strength_[slot] / positions, static_cast<double>(strongest_[slot]) / positions});
-  score.tokens = positions_;
+  score.tokens = tokens_;
   score.arms = std::move(arms_);
   score.passages = std::move(passages_);
   add_oracles(score);

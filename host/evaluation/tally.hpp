@@ -12,22 +12,28 @@
 
 namespace tenon {
 
+// What of a batch's blocks counts.
+struct Counted {
+  at::Tensor next_BT;             // (B,T-1) double: 1 where the next token counts for the loss, 0 where not
+  std::vector<std::int64_t> text; // of each block, the positions before its padding
+};
+
 class Tally {
  public:
   // experts: of the composition, by slot. shown: blocks kept token by token.
   Tally(std::vector<std::string> experts, std::vector<std::size_t> shown);
 
   // The losses of each arm, (B,T-1) double, in the same order in every batch; and which blocks the batch holds.
-  void add(const Batch& batch, std::span<const std::size_t> blocks, const std::vector<Arm>& arms,
-           const std::vector<at::Tensor>& nll_BT, const Tokenizer& tokenizer);
+  void add(const Batch& batch, std::span<const std::size_t> blocks, const Counted& counted,
+           const std::vector<Arm>& arms, const std::vector<at::Tensor>& nll_BT, const Tokenizer& tokenizer);
   // Errors: numeric (a score that is not finite).
   void finish(CorpusScore& score);
 
  private:
   // Of the base and each of the composition's experts alone.
   std::vector<std::size_t> singles(const std::vector<std::string>& arms) const;
-  void add_blocks(const std::string& arm, const at::Tensor& nll_BT);
-  void add_loads(const at::Tensor& w_NE, const Batch& batch);
+  void add_blocks(const std::string& arm, const at::Tensor& nll_BT, const Counted& counted);
+  void add_loads(const at::Tensor& w_NE, const Batch& batch, const Counted& counted);
   void add_oracles(CorpusScore& score) const;
 
   std::vector<std::string> experts_;
@@ -36,7 +42,7 @@ class Tally {
   std::vector<double> strength_;
   std::vector<std::int64_t> strongest_;
   std::vector<Passage> passages_;
-  std::int64_t positions_ = 0;
+  std::int64_t positions_ = 0, tokens_ = 0;
 };
 
 // a - b, pair by pair. Requires: equal sizes.

@@ -2,6 +2,8 @@
 
 #include "host/formats/corpus_plan.hpp"
 #include "host/formats/corpus_text.hpp"
+#include "host/formats/dialogue.hpp"
+#include "host/formats/packing.hpp"
 #include "registry/base/error.hpp"
 #include "registry/base/json.hpp"
 #include "registry/base/sha256.hpp"
@@ -50,9 +52,14 @@ struct Document {
   std::size_t record;
   const char* place; // in the record
   std::vector<std::int32_t> tokens;
+  std::vector<bool> counts = {}; // of a dialogue
 };
 
-Document tokenise(const CorpusUnit& unit, const Tokenizer& tokenizer) {
+Document tokenise(const CorpusUnit& unit, const Tokenizer& tokenizer, const CorpusOptions& options) {
+  if (options.chat) {
+    MaskedDocument dialogue = tokenise_dialogue(dialogue_from_text(unit.text), *options.chat, tokenizer);
+    return {unit.record, unit.text.data(), std::move(dialogue.tokens), std::move(dialogue.counts)};
+  }
   Document document{unit.record, unit.text.data(), tokenizer.encode(unit.text)};
   if (unit.first && tokenizer.add_bos()) document.tokens.insert(document.tokens.begin(), *tokenizer.bos());
   if (unit.last && tokenizer.separator()) document.tokens.push_back(*tokenizer.separator());
@@ -68,13 +75,26 @@ struct Side {
     documents.push_back(std::move(document));
   }
   // In the order of the inputs, so that pieces of a record that stayed together read on.
-  void write(const fs::path& path, const Tokenizer& tokenizer) {
+  void write(const fs::path& path, const Tokenizer& tokenizer, const CorpusOptions& options) {
     std::sort(documents.begin(), documents.end(), [](const Document& a, const Document& b) {
       return a.record != b.record ? a.record < b.record : std::less<>()(a.place, b.place);
     });
+    if (options.chat) return write_packed(path, tokenizer, static_cast<std::size_t>(options.sequence_length));
     std::vector<std::vector<std::int32_t>> plain;
     for (Document& document : documents) plain.push_back(std::move(document.tokens));
     write_shard(path, plain, tokenizer.vocab_size(), tokenizer.digest());
+  }
+
+ private:
+  void write_packed(const fs::path& path, const Tokenizer& tokenizer, std::size_t length) {
+    std::vector<MaskedDocument> dialogues;
+    for (Document& document : documents) dialogues.push_back({std::move(document.tokens), std::move(document.counts)});
+    const auto padding = tokenizer.separator() ? tokenizer.separator() : tokenizer.eos();
+    const std::vector<MaskedDocument> packed = pack(std::move(dialogues), length, padding.value_or(0));
+    if (packed.empty())
+      throw Error(Code::usage, "corpus", fmt::format("found no answer that reaches into a block of {} tokens", length),
+                  "use longer sequences: --set data.sequence_length=... in training, --sequence-length elsewhere");
+    write_packed_shard(path, packed, length, tokenizer.vocab_size(), tokenizer.digest());
   }
 };
 
@@ -95,6 +115,7 @@ std::string key_of(const char* kind, const CorpusText& text, const Tokenizer& to
     key.field(std::to_string(number));
   }
   key.field(fmt::format("{}", options.held_out_share)).field(std::to_string(options.seed));
+  if (options.chat) key.field("chat").field(options.chat->family()).field(options.chat->default_system().value_or(""));
   return key.hex();
 }
 
@@ -127,7 +148,7 @@ void fill_split(const CorpusText& text, const Tokenizer& tokenizer, const Corpus
   for (const CorpusUnit& unit : plan.units) {
     if (options.max_tokens > 0 && train.tokens >= options.max_tokens) break;
     Side& side = held_out.tokens < plan.held_out_tokens ? held_out : train;
-    side.add(tokenise(unit, tokenizer));
+    side.add(tokenise(unit, tokenizer, options));
     done += unit.text.size();
     if (progress) progress("tokenise", done, total);
   }
@@ -138,15 +159,25 @@ void fill_split(const CorpusText& text, const Tokenizer& tokenizer, const Corpus
     too_small(text, options, tokens, needed);
   }
   report.cut = plan.cut;
-  train.write(folder / "train.tokens", tokenizer);
-  held_out.write(folder / "held_out.tokens", tokenizer);
+  train.write(folder / "train.tokens", tokenizer, options);
+  held_out.write(folder / "held_out.tokens", tokenizer, options);
 }
 
-void count(const Shard& shard, std::int64_t length, std::int64_t& documents, std::int64_t& tokens,
-           std::int64_t& blocks) {
-  documents = static_cast<std::int64_t>(shard.document_count());
-  tokens = static_cast<std::int64_t>(shard.tokens().size());
-  blocks = tokens / length;
+struct Count {
+  std::int64_t &documents, &tokens, &blocks, &answer_tokens;
+};
+
+// Padding is no document and no text.
+void count(const Shard& shard, std::int64_t length, Count into) {
+  into.blocks = static_cast<std::int64_t>(shard.tokens().size()) / length;
+  into.documents = into.tokens = into.answer_tokens = 0;
+  for (std::size_t i = 0; i < shard.document_count(); ++i) {
+    if (shard.is_padding(i)) continue;
+    ++into.documents;
+    into.tokens += static_cast<std::int64_t>(shard.document(i).size());
+  }
+  for (std::size_t i = 0; shard.packed_length() > 0 && i < shard.tokens().size(); ++i)
+    into.answer_tokens += shard.counts(i);
 }
 
 } // namespace
@@ -154,7 +185,7 @@ void count(const Shard& shard, std::int64_t length, std::int64_t& documents, std
 CorpusSplit prepare_corpus(const std::vector<fs::path>& inputs, const Tokenizer& tokenizer,
                            const CorpusOptions& options, const fs::path& cache, const CorpusProgress& progress) {
   check_options(options);
-  const CorpusText text = read_corpus(inputs, options.field, progress);
+  const CorpusText text = read_corpus(inputs, options, progress);
   const std::string key = key_of("tenon.corpus.split/1", text, tokenizer, options);
   const fs::path folder = cache / key;
   const FileLock lock(folder / "lock");
@@ -166,8 +197,10 @@ CorpusSplit prepare_corpus(const std::vector<fs::path>& inputs, const Tokenizer&
   fill_split(text, tokenizer, options, report, folder, progress);
   train = Shard::open(folder / "train.tokens");
   held_out = Shard::open(folder / "held_out.tokens");
-  count(*train, options.sequence_length, report.train_documents, report.train_tokens, report.train_blocks);
-  count(*held_out, options.sequence_length, report.held_out_documents, report.held_out_tokens, report.held_out_blocks);
+  const Count of_train{report.train_documents, report.train_tokens, report.train_blocks, report.train_answer_tokens};
+  count(*train, options.sequence_length, of_train);
+  count(*held_out, options.sequence_length,
+        {report.held_out_documents, report.held_out_tokens, report.held_out_blocks, report.held_out_answer_tokens});
   if (progress) progress("compare", 0, train->tokens().size());
   report.overlap_13gram = overlap_13gram(*held_out, *train);
   if (progress) progress("compare", train->tokens().size(), train->tokens().size());
@@ -180,7 +213,7 @@ CorpusSplit prepare_corpus(const std::vector<fs::path>& inputs, const Tokenizer&
 CorpusWhole prepare_whole(const std::vector<fs::path>& inputs, const Tokenizer& tokenizer, const CorpusOptions& options,
                           const fs::path& cache, const CorpusProgress& progress) {
   check_options(options);
-  const CorpusText text = read_corpus(inputs, options.field, progress);
+  const CorpusText text = read_corpus(inputs, options, progress);
   const std::string key = key_of("tenon.corpus.whole/1", text, tokenizer, options);
   const fs::path folder = cache / key;
   const FileLock lock(folder / "lock");
@@ -191,19 +224,20 @@ CorpusWhole prepare_whole(const std::vector<fs::path>& inputs, const Tokenizer& 
   std::uint64_t done = 0;
   for (std::size_t i = 0; i < text.records.size(); ++i) {
     if (options.max_tokens > 0 && side.tokens >= options.max_tokens) break;
-    side.add(tokenise({text.records[i].text, i, true, true, ""}, tokenizer));
+    side.add(tokenise({text.records[i].text, i, true, true, ""}, tokenizer, options));
     done += text.records[i].text.size();
     if (progress) progress("tokenise", done, static_cast<std::uint64_t>(text.report.text_bytes));
   }
-  if (side.tokens < options.sequence_length) {
+  if (!options.chat && side.tokens < options.sequence_length) {
     throw Error(
         Code::usage, "corpus",
         fmt::format("{}: found {} tokens, need a block of {}", text.inputs, side.tokens, options.sequence_length),
         "add text, or use shorter sequences");
   }
-  side.write(folder / "all.tokens", tokenizer);
+  side.write(folder / "all.tokens", tokenizer, options);
   shard = Shard::open(folder / "all.tokens");
-  count(*shard, options.sequence_length, report.train_documents, report.train_tokens, report.train_blocks);
+  count(*shard, options.sequence_length,
+        {report.train_documents, report.train_tokens, report.train_blocks, report.train_answer_tokens});
   write_file(folder / "corpus.json",
              pretty_json(json::object{{"all.tokens", shard->digest()}, {"report", to_json(report)}}));
   return {*shard, report, "sha256:" + key};

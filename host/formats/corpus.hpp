@@ -4,6 +4,10 @@
 // left out) and JSONL files (*.jsonl, one JSON object a line, its text in one field). A file or a JSONL line is a
 // record. Records equal byte for byte count once.
 //
+// Dialogues: with a chat template, each line of JSONL is a dialogue, written as the template writes it; answers alone
+// count for the loss, dialogues without one are left out and counted. They stay whole in the split, and are packed into
+// blocks (host/formats/packing). Dialogues are equal where roles and contents are.
+//
 // Split: records, in the order of a seeded hash of their contents, go to the held-out side until it has its share, the
 // rest to training. Where there are too few records for that, or single ones are too large, records are first cut
 // into pieces of about four blocks, on line boundaries; pieces are then split like records. The hash depends on the
@@ -11,6 +15,7 @@
 // prepare the same corpus (the cache is locked).
 #pragma once
 
+#include "host/formats/chat_template.hpp"
 #include "host/formats/shards.hpp"
 #include "host/formats/tokenizer.hpp"
 
@@ -18,6 +23,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -31,7 +37,8 @@ struct CorpusOptions {
   std::int64_t max_held_out_blocks = 120; // but no more than this (or held_out_blocks, if larger)
   std::int64_t max_tokens = 0;            // about so many training tokens, chosen by the hash; 0: all
   std::uint64_t seed = 0;
-  std::string field = "text"; // of JSONL lines
+  std::string field;                // of JSONL lines; empty: text, or messages for dialogues
+  std::optional<ChatTemplate> chat; // the text is dialogues
 };
 
 struct CorpusReport {
@@ -42,6 +49,10 @@ struct CorpusReport {
   std::int64_t train_documents = 0, held_out_documents = 0;
   std::int64_t train_tokens = 0, held_out_tokens = 0;
   std::int64_t train_blocks = 0, held_out_blocks = 0;
+  // Of dialogues:
+  bool dialogues = false;
+  std::int64_t unanswered = 0; // without an answer, left out
+  std::int64_t train_answer_tokens = 0, held_out_answer_tokens = 0;
   double overlap_13gram = 0; // share of held-out 13-grams (tokens, within documents) that training also holds
   bool from_cache = false;
 };
@@ -68,7 +79,7 @@ CorpusSplit prepare_corpus(const std::vector<std::filesystem::path>& inputs, con
                            const CorpusProgress& progress = {});
 
 // All of the text in one shard, in input order; for calibration and evaluation. Of the options, sequence_length,
-// max_tokens (whole records until there are so many) and field count; at least one block is needed.
+// max_tokens (whole records until there are so many), field and chat count; at least one block is needed.
 CorpusWhole prepare_whole(const std::vector<std::filesystem::path>& inputs, const Tokenizer& tokenizer,
                           const CorpusOptions& options, const std::filesystem::path& cache,
                           const CorpusProgress& progress = {});

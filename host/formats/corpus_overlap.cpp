@@ -59,13 +59,16 @@ class GramSet {
 double overlap_13gram(const Shard& of, const Shard& in) {
   GramSet grams(of.tokens().size());
   for (std::size_t i = 0; i < of.document_count(); ++i) {
+    if (of.is_padding(i)) continue;
     for_each_gram(of.document(i), [&](std::uint64_t hash) { grams.insert(hash); });
   }
   for (std::size_t i = 0; i < in.document_count(); ++i) {
+    if (in.is_padding(i)) continue;
     for_each_gram(in.document(i), [&](std::uint64_t hash) { grams.mark(hash); });
   }
   std::uint64_t total = 0, shared = 0;
   for (std::size_t i = 0; i < of.document_count(); ++i) {
+    if (of.is_padding(i)) continue;
     for_each_gram(of.document(i), [&](std::uint64_t hash) {
       ++total;
       shared += grams.marked(hash);

@@ -59,7 +59,7 @@ CorpusPlan plan_corpus(const CorpusText& text, const CorpusOptions& options, dou
   std::unordered_set<std::string> seen;
   for (std::size_t record = 0; record < text.records.size(); ++record) {
     const CorpusRecord& source = text.records[record];
-    if (source.text.size() <= limit_bytes) {
+    if (options.chat || source.text.size() <= limit_bytes) {
       plan.units.push_back({source.text, record, true, true, key_of(options.seed, source.hash)});
       continue;
     }

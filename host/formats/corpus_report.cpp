@@ -21,11 +21,20 @@ constexpr std::pair<const char*, std::int64_t CorpusReport::*> kCounts[] = {
     {"train_blocks", &CorpusReport::train_blocks},
     {"held_out_blocks", &CorpusReport::held_out_blocks}};
 
+constexpr std::pair<const char*, std::int64_t CorpusReport::*> kDialogueCounts[] = {
+    {"unanswered", &CorpusReport::unanswered},
+    {"train_answer_tokens", &CorpusReport::train_answer_tokens},
+    {"held_out_answer_tokens", &CorpusReport::held_out_answer_tokens}};
+
 } // namespace
 
 json::object to_json(const CorpusReport& report) {
   json::object object;
   for (const auto& [name, member] : kCounts) object.emplace(name, report.*member);
+  if (report.dialogues) {
+    object.emplace("dialogues", true);
+    for (const auto& [name, member] : kDialogueCounts) object.emplace(name, report.*member);
+  }
   object.emplace("cut", report.cut);
   object.emplace("overlap_13gram", report.overlap_13gram);
   object.emplace("from_cache", report.from_cache);
@@ -35,6 +44,9 @@ json::object to_json(const CorpusReport& report) {
 CorpusReport report_from_json(const JsonReader& reader) {
   CorpusReport report;
   for (const auto& [name, member] : kCounts) report.*member = reader.at(name).integer();
+  report.dialogues = reader.boolean("dialogues", false);
+  if (report.dialogues)
+    for (const auto& [name, member] : kDialogueCounts) report.*member = reader.at(name).integer();
   report.cut = reader.at("cut").boolean();
   report.overlap_13gram = reader.at("overlap_13gram").number();
   report.from_cache = reader.at("from_cache").boolean();
@@ -42,11 +54,16 @@ CorpusReport report_from_json(const JsonReader& reader) {
 }
 
 std::string describe(const CorpusReport& report) {
-  std::string line = fmt::format("{} records from {} files", report.records, report.files);
+  std::string line =
+      fmt::format("{} {} from {} files", report.records, report.dialogues ? "dialogues" : "records", report.files);
+  if (report.unanswered > 0) line += fmt::format(", {} without an answer left out", report.unanswered);
   if (report.duplicates > 0) line += fmt::format(", {} duplicates left out", report.duplicates);
-  if (report.skipped_files > 0) line += fmt::format(", {} files that are not text left out", report.skipped_files);
+  if (report.skipped_files > 0)
+    line +=
+        fmt::format(", {} files that are not {} left out", report.skipped_files, report.dialogues ? "*.jsonl" : "text");
   if (report.cut) line += ", long records cut into pieces";
   line += fmt::format("; {} tokens to train on", report.train_tokens);
+  if (report.dialogues) line += fmt::format(" ({} of answers)", report.train_answer_tokens);
   if (report.held_out_tokens == 0) return line;
   return line + fmt::format(", {} held out ({} blocks; {:.1f}% of their 13-grams are in the training text)",
                             report.held_out_tokens, report.held_out_blocks, 100 * report.overlap_13gram);

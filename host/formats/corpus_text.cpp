@@ -1,5 +1,6 @@
 #include "host/formats/corpus_text.hpp"
 
+#include "host/formats/dialogue.hpp"
 #include "host/formats/utf8.hpp"
 #include "registry/base/error.hpp"
 #include "registry/base/files.hpp"
@@ -86,39 +87,56 @@ std::string members_of(const json::value& line) {
   return names.empty() ? "no fields" : "the fields " + names;
 }
 
-std::string text_of_line(std::string_view line, const std::string& where, const std::string& field) {
-  json::value value;
+constexpr const char* kNameField =
+    "name the field that holds it: --set data.field=NAME in training, --field NAME elsewhere";
+
+json::value parse_line(std::string_view line, const std::string& where) {
   try {
-    value = parse_json(line, where);
+    return parse_json(line, where);
   } catch (const Error& error) {
     throw Error(Code::usage, "corpus", fmt::format("{}: {}", where, error.message), "need one JSON object a line");
   }
-  const json::value* member = value.is_object() ? value.as_object().if_contains(field) : nullptr;
-  if (!member) {
-    throw Error(Code::usage, "corpus", fmt::format("{}: found {}, need \"{}\"", where, members_of(value), field),
-                "name the field that holds the text: --set data.field=NAME in training, --field NAME elsewhere");
-  }
-  if (!member->is_string()) {
-    throw Error(Code::usage, "corpus", fmt::format("{}: \"{}\" is no string", where, field),
-                "name the field that holds the text: --set data.field=NAME in training, --field NAME elsewhere");
-  }
-  return std::string(member->as_string());
+}
+
+const json::value& member_of(const json::value& line, const std::string& where, const std::string& field) {
+  const json::value* member = line.is_object() ? line.as_object().if_contains(field) : nullptr;
+  if (member) return *member;
+  const bool dialogue = field == "text" && line.is_object() && line.as_object().contains("messages");
+  throw Error(Code::usage, "corpus", fmt::format("{}: found {}, need \"{}\"", where, members_of(line), field),
+              dialogue ? "for dialogues: --set data.format=chat in training, --format chat elsewhere" : kNameField);
+}
+
+std::string text_of_line(std::string_view line, const std::string& where, const std::string& field) {
+  const json::value value = parse_line(line, where);
+  const json::value& text = member_of(value, where, field);
+  if (!text.is_string())
+    throw Error(Code::usage, "corpus", fmt::format("{}: \"{}\" is no string", where, field), kNameField);
+  return std::string(text.as_string());
 }
 
 class Reader {
  public:
-  Reader(CorpusText& out, const std::string& field) : out_(out), field_(field) {}
+  Reader(CorpusText& out, const CorpusOptions& options)
+      : out_(out),
+        dialogues_(options.chat),
+        field_(!options.field.empty() ? options.field
+               : dialogues_           ? "messages"
+                                      : "text") {
+    out_.report.dialogues = dialogues_;
+  }
 
   void read(const Source& source) {
+    const bool lines = source.path.extension() == ".jsonl";
     std::string bytes = read_file(source.path, kLargestFile);
-    if (const std::string why = why_not_text(bytes); !why.empty()) {
+    const std::string why = dialogues_ && !lines ? "a file that is no *.jsonl" : why_not_text(bytes);
+    if (!why.empty()) {
       if (source.named) refuse_binary(source.path.string(), why);
       if (first_skipped_.empty()) first_skipped_ = fmt::format("{}: {}", source.path.string(), why);
       ++out_.report.skipped_files;
       return;
     }
     ++out_.report.files;
-    if (source.path.extension() == ".jsonl") {
+    if (lines) {
       read_lines(bytes, source.path.string());
     } else {
       add(std::move(bytes));
@@ -130,6 +148,12 @@ class Reader {
     const std::string skipped = out_.report.skipped_files == 0 ? ""
                                                                : fmt::format(" and {} that are not text (first {})",
                                                                              out_.report.skipped_files, first_skipped_);
+    if (dialogues_)
+      throw Error(Code::usage, "corpus",
+                  fmt::format("{}: found {} files of dialogues ({} dialogues without an answer), need dialogues with "
+                              "answers in *.jsonl",
+                              out_.inputs, out_.report.files, out_.report.unanswered),
+                  "give another directory or file");
     throw Error(Code::usage, "corpus",
                 fmt::format("{}: found {} text files{}, no text in them, need text files or *.jsonl", out_.inputs,
                             out_.report.files, skipped),
@@ -137,7 +161,10 @@ class Reader {
   }
 
  private:
-  [[noreturn]] static void refuse_binary(const std::string& path, const std::string& why) {
+  [[noreturn]] void refuse_binary(const std::string& path, const std::string& why) const {
+    if (dialogues_)
+      throw Error(Code::usage, "corpus", fmt::format("{}: found {}, need dialogues in *.jsonl", path, why),
+                  "give one JSON object a line, in a file named *.jsonl");
     throw Error(Code::usage, "corpus", fmt::format("{}: found {}, need text in UTF-8", path, why),
                 "convert it to text first (iconv -t UTF-8, pdftotext, ...)");
   }
@@ -147,8 +174,18 @@ class Reader {
       const std::size_t end = std::min(bytes.find('\n'), bytes.size());
       const std::string_view line = bytes.substr(0, end);
       bytes.remove_prefix(std::min(end + 1, bytes.size()));
-      if (!blank(line)) add(text_of_line(line, fmt::format("{}:{}", path, number), field_));
+      if (!blank(line)) add_line(line, fmt::format("{}:{}", path, number));
     }
+  }
+
+  void add_line(std::string_view line, const std::string& where) {
+    if (!dialogues_) return add(text_of_line(line, where, field_));
+    const json::value value = parse_line(line, where);
+    const std::vector<ChatMessage> dialogue = read_dialogue(member_of(value, where, field_), where);
+    if (has_answer(dialogue))
+      add(dialogue_text(dialogue));
+    else
+      ++out_.report.unanswered;
   }
 
   void add(std::string text) {
@@ -164,7 +201,8 @@ class Reader {
   }
 
   CorpusText& out_;
-  const std::string& field_;
+  bool dialogues_;
+  std::string field_;
   std::unordered_set<std::string> seen_;
   std::string first_skipped_;
 };
@@ -180,14 +218,15 @@ std::string why_not_text(std::string_view bytes) {
   return fmt::format("{} of {} bytes that are no UTF-8", invalid, bytes.size());
 }
 
-CorpusText read_corpus(const std::vector<fs::path>& inputs, const std::string& field, const CorpusProgress& progress) {
+CorpusText read_corpus(const std::vector<fs::path>& inputs, const CorpusOptions& options,
+                       const CorpusProgress& progress) {
   CorpusText text;
   text.inputs = name_of(inputs);
   const std::vector<Source> sources = find_sources(inputs);
   std::uint64_t done = 0, total = 0;
   std::error_code ignored;
   for (const Source& source : sources) total += fs::file_size(source.path, ignored);
-  Reader reader(text, field);
+  Reader reader(text, options);
   for (const Source& source : sources) {
     reader.read(source);
     done += fs::file_size(source.path, ignored);

@@ -11,7 +11,7 @@
 namespace tenon {
 
 struct CorpusRecord {
-  std::string text; // never empty
+  std::string text; // never empty; of a dialogue, as dialogue_text writes it
   std::string hash; // sha256 of the text
 };
 
@@ -23,7 +23,7 @@ struct CorpusText {
 };
 
 // Errors: not_found, environment, usage (empty, binary, a bad JSONL line).
-CorpusText read_corpus(const std::vector<std::filesystem::path>& inputs, const std::string& field,
+CorpusText read_corpus(const std::vector<std::filesystem::path>& inputs, const CorpusOptions& options,
                        const CorpusProgress& progress);
 
 // What to_json wrote. Errors: integrity.

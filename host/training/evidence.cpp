@@ -24,10 +24,10 @@ double student_975(double freedom) {
          (3 * z7 + 19 * z5 + 17 * z3 - 15 * z) / (384 * freedom * freedom * freedom);
 }
 
-double block_loss(const Subject& subject, const VocabularyLoss& loss, const at::Tensor& m_NC, const Batch& batch) {
-  const std::int64_t targets = batch.size() - 1;
-  const at::Tensor features_NC = subject.model->head().features(m_NC, batch).narrow(0, 0, targets);
-  return loss.cross_entropy_into(features_NC, batch.tokens_N.narrow(0, 1, targets), at::Tensor());
+double block_loss(const Subject& subject, const VocabularyLoss& loss, const at::Tensor& m_NC, const Batch& batch,
+                  const at::Tensor& scored_K) {
+  const at::Tensor features_KC = subject.model->head().features(m_NC, batch).index_select(0, scored_K);
+  return loss.cross_entropy_into(features_KC, batch.tokens_N.index_select(0, scored_K + 1), at::Tensor());
 }
 
 void measure_block(const Subject& subject, const Streams& streams, const VocabularyLoss& loss, std::int64_t i,
@@ -36,15 +36,15 @@ void measure_block(const Subject& subject, const Streams& streams, const Vocabul
   const Batch batch = Batch::whole(streams.tokens_T(i).unsqueeze(0));
   const auto spans = batch.spans([](Sequence& sequence) -> ModuleState& { return sequence.experts[0]; });
   const at::Tensor h = streams.h_TC(i), base = streams.base_TC(i), y = subject.expert->forward(h, base, spans);
-  const at::Tensor n = Normalization{statistics.mean_C, statistics.deviation_C}.apply(h);
+  const at::Tensor n = Normalization{statistics.mean_C, statistics.deviation_C}.apply(h), scored = streams.scored(i);
   const at::Tensor w = mixture_strengths(n, row.r_C, at::full({1}, row.b, at::kFloat), streams.length());
   at::Tensor alone = at::ones_like(w);
   alone[0].zero_();
-  out.base.push_back(block_loss(subject, loss, base, batch));
-  out.alone.push_back(block_loss(subject, loss, mix(y, base, alone), batch));
-  out.mixture.push_back(block_loss(subject, loss, mix(y, base, w), batch));
-  out.mean_strength += w.mean().item<double>();
-  out.tokens += batch.size() - 1;
+  out.base.push_back(block_loss(subject, loss, base, batch, scored));
+  out.alone.push_back(block_loss(subject, loss, mix(y, base, alone), batch, scored));
+  out.mixture.push_back(block_loss(subject, loss, mix(y, base, w), batch, scored));
+  out.mean_strength += w.narrow(0, 0, streams.text_length(i)).mean().item<double>();
+  out.tokens += scored.size(0);
 }
 
 // How much lower b's perplexity is than a's, in percent, with its interval.
@@ -107,7 +107,7 @@ Profile profile_of(const Streams& streams, const Normalization& normalization) {
   at::Tensor sum, squares;
   Profile profile;
   for (std::int64_t i = 0; i < streams.size(); ++i) {
-    const at::Tensor n = normalization.apply(streams.h_TC(i).narrow(0, 1, streams.length() - 1)).to(at::kDouble);
+    const at::Tensor n = normalization.apply(streams.h_TC(i).narrow(0, 1, streams.text_length(i) - 1)).to(at::kDouble);
     sum = sum.defined() ? sum + n.sum(0) : n.sum(0);
     squares = squares.defined() ? squares + n.square().sum(0) : n.square().sum(0);
     profile.count += n.size(0);
@@ -126,12 +126,14 @@ void write_profile(const std::filesystem::path& path, const Profile& profile) {
 
 at::Tensor sample_positions(const Streams& streams, const Normalization& normalization, std::int64_t positions) {
   at::NoGradGuard no_grad;
-  const std::int64_t a_block = streams.length() - 1, all = streams.size() * a_block;
+  const std::int64_t all = streams.size() * (streams.length() - 1);
   std::vector<at::Tensor> rows;
   for (std::int64_t i = 0; i < streams.size(); ++i) {
+    const std::int64_t a_block = streams.text_length(i) - 1;
     at::Tensor n = normalization.apply(streams.h_TC(i).narrow(0, 1, a_block));
     if (all > positions) {
-      const std::int64_t take = (i + 1) * positions / streams.size() - i * positions / streams.size();
+      const std::int64_t share = (i + 1) * positions / streams.size() - i * positions / streams.size(),
+                         take = std::min(share, a_block);
       const at::Tensor at_positions =
           (at::arange(take, at::kLong) * a_block).floor_divide(std::max<std::int64_t>(take, 1));
       n = n.index_select(0, at_positions);

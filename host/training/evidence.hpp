@@ -10,7 +10,7 @@
 
 namespace tenon {
 
-// Loss per token in nats of each block.
+// Loss per token that counts, in nats, of each block.
 struct HeldOutLosses {
   std::vector<double> base, alone, mixture;
   double mean_strength = 0.0; // of the expert in the mixture
@@ -34,11 +34,11 @@ struct Profile {
   at::Tensor mean_C, deviation_C;
   std::int64_t count = 0;
 };
-// n(h) of all positions but the first of each block, in float64.
+// n(h) of all positions but the first of each block and its padding, in float64.
 Profile profile_of(const Streams& streams, const Normalization& normalization);
 void write_profile(const std::filesystem::path& path, const Profile& profile);
 
-// n(h) of at most `positions` positions of the streams, evenly taken from all blocks; without position 0 of each.
+// n(h) of at most `positions` positions of the streams, evenly taken from all blocks; without position 0 and padding.
 at::Tensor sample_positions(const Streams& streams, const Normalization& normalization, std::int64_t positions);
 
 } // namespace tenon

@@ -54,9 +54,9 @@ class HeldBack {
       const auto block = static_cast<std::int64_t>(i);
       const Batch batch = Batch::whole(domain_.tokens_T(block).unsqueeze(0));
       const at::Tensor m_TC = domain_.base_TC(block) + corrections_[i] * step;
-      const std::int64_t targets = batch.size() - 1;
-      const at::Tensor features_NC = subject_.model->head().features(m_TC, batch).narrow(0, 0, targets);
-      sum += loss_.cross_entropy_into(features_NC, batch.tokens_N.narrow(0, 1, targets), at::Tensor());
+      const at::Tensor scored_K = domain_.scored(block);
+      const at::Tensor features_KC = subject_.model->head().features(m_TC, batch).index_select(0, scored_K);
+      sum += loss_.cross_entropy_into(features_KC, batch.tokens_N.index_select(0, scored_K + 1), at::Tensor());
     }
     return sum / static_cast<double>(corrections_.size());
   }
@@ -69,6 +69,12 @@ class HeldBack {
   double first_step_ = 0.0;
 };
 
+// What is observed of a block: the positions that count for the loss, but for position 0, which is the base's.
+at::Tensor observed_positions(const Streams& domain, std::int64_t i) {
+  const at::Tensor scored_K = domain.scored(i);
+  return scored_K.masked_select(scored_K.gt(0));
+}
+
 void observe_blocks(const Subject& subject, const VocabularyLoss& loss, const Streams& domain, std::int64_t first,
                     const TrainingHooks& hooks) {
   const std::int64_t length = domain.length();
@@ -76,10 +82,12 @@ void observe_blocks(const Subject& subject, const VocabularyLoss& loss, const St
   for (std::int64_t i = first; i < domain.size(); ++i) {
     check_stop(hooks);
     const at::Tensor tokens_T = domain.tokens_T(i), base_TC = domain.base_TC(i);
-    const at::Tensor gradient_TC = correction_gradient(*subject.model, loss, tokens_T, base_TC);
-    const auto inner = [&](const at::Tensor& x) { return x.narrow(0, 1, length - 2); };
-    subject.expert->observe(
-        {inner(domain.h_TC(i)), inner(base_TC), inner(gradient_TC), tokens_T.narrow(0, 2, length - 2)});
+    const at::Tensor gradient_TC = correction_gradient(*subject.model, loss, tokens_T, base_TC, domain.scored(i));
+    const at::Tensor positions_K = observed_positions(domain, i);
+    const auto inner = [&](const at::Tensor& x) { return x.index_select(0, positions_K); };
+    if (positions_K.size(0) > 0)
+      subject.expert->observe(
+          {inner(domain.h_TC(i)), inner(base_TC), inner(gradient_TC), tokens_T.index_select(0, positions_K + 1)});
     hooks.say_update((i - first + 1) * length);
   }
   hooks.say_end();
@@ -88,13 +96,12 @@ void observe_blocks(const Subject& subject, const VocabularyLoss& loss, const St
 } // namespace
 
 at::Tensor correction_gradient(const Model& model, const VocabularyLoss& loss, const at::Tensor& tokens_T,
-                               const at::Tensor& base_TC) {
+                               const at::Tensor& base_TC, const at::Tensor& scored_K) {
   const Batch batch = Batch::whole(tokens_T.unsqueeze(0));
-  const std::int64_t targets = batch.size() - 1;
   at::Tensor m_TC = base_TC.detach().clone().requires_grad_(true);
-  const at::Tensor features_NC = model.head().features_with_gradient(m_TC, batch).narrow(0, 0, targets);
-  const at::Tensor mean = loss.cross_entropy(features_NC, tokens_T.narrow(0, 1, targets));
-  (mean * static_cast<double>(targets)).backward();
+  const at::Tensor features_KC = model.head().features_with_gradient(m_TC, batch).index_select(0, scored_K);
+  const at::Tensor mean = loss.cross_entropy(features_KC, tokens_T.index_select(0, scored_K + 1));
+  (mean * static_cast<double>(scored_K.size(0))).backward();
   const at::Tensor gradient_TC = m_TC.grad();
   if (!std::isfinite(mean.item<double>()) || !at::isfinite(gradient_TC).all().item<bool>())
     throw Error(Code::numeric, "train", "the gradient of a block towards the base's output is not finite",
@@ -145,7 +152,7 @@ PassReport learn_in_a_pass(const TrainingPlan& plan, const Subject& subject, con
                 "give more text with --data, or --set pass.held_back_blocks=...");
   const VocabularyLoss loss(subject.model->head().unembedding_VC());
   PassReport report;
-  report.positions = observed * (domain.length() - 2);
+  for (std::int64_t i = held_back; i < domain.size(); ++i) report.positions += observed_positions(domain, i).size(0);
   subject.expert->prepare(TENON_TRAINING);
   subject.expert->begin_pass(static_cast<std::uint64_t>(plan.train.seed), report.positions);
   observe_blocks(subject, loss, domain, held_back, hooks);

@@ -23,10 +23,10 @@ struct PassReport {
   double base_loss = 0.0, loss = 0.0; // nats a token on what was held back, before and after
 };
 
-// The gradient of the summed next-token loss of one block towards its middle output (T,C), at the base's. Its last row
-// is zero: nothing follows it. Errors: numeric (not finite).
+// The gradient of the summed next-token loss of one block, at the positions scored_K, towards its middle output (T,C),
+// at the base's. Its last row is zero: nothing follows it. Errors: numeric (not finite).
 at::Tensor correction_gradient(const Model& model, const VocabularyLoss& loss, const at::Tensor& tokens_T,
-                               const at::Tensor& base_TC);
+                               const at::Tensor& base_TC, const at::Tensor& scored_K);
 
 struct StepLength {
   double step = 0.0, loss = 0.0;

@@ -27,7 +27,9 @@ RowObjective objective_of(const std::string& text) {
 TrainingPlan::Data read_data(const JsonReader& reader) {
   TrainingPlan::Data data{};
   for (std::size_t i = 0; i < reader.at("paths").size(); ++i) data.paths.push_back(reader.at("paths").at(i).string());
+  data.chat = reader.at("format").string() == "chat";
   data.field = reader.at("field").string();
+  data.chat_template = reader.at("template").string();
   data.sequence_length = reader.at("sequence_length").integer();
   data.held_out_blocks = reader.at("held_out_blocks").integer();
   data.held_out_share = reader.at("held_out_share").number();

@@ -33,7 +33,8 @@ struct TrainingPlan {
 
   struct Data {
     std::vector<std::string> paths;
-    std::string field;
+    std::string field, chat_template;
+    bool chat; // dialogues, whose answers alone count for the loss
     std::int64_t sequence_length, held_out_blocks, max_tokens, seed;
     double held_out_share;
   } data;

@@ -27,10 +27,13 @@ constexpr const char* kPlanSchema = R"json({
       }
     },
     "data": {
-      "type": "object", "additionalProperties": false, "required": ["paths"], "default": {},
+      "type": "object", "additionalProperties": false, "default": {},
       "properties": {
-        "paths": {"type": "array", "minItems": 1, "items": {"type": "string", "minLength": 1}},
-        "field": {"type": "string", "minLength": 1, "default": "text", "description": "of JSONL lines"},
+        "paths": {"type": "array", "items": {"type": "string", "minLength": 1}, "default": []},
+        "format": {"enum": ["text", "chat"], "default": "text",
+                   "description": "chat: JSONL of dialogues, whose answers alone count for the loss"},
+        "field": {"type": "string", "default": "", "description": "of JSONL lines; by default text, for chat messages"},
+        "template": {"type": "string", "default": "", "description": "of chat; by default the model's own"},
         "sequence_length": {"type": "integer", "minimum": 8, "maximum": 65536, "default": 256},
         "held_out_blocks": {"type": "integer", "minimum": 2, "maximum": 100000, "default": 60},
         "held_out_share": {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1, "default": 0.1},

@@ -69,6 +69,20 @@ at::Tensor Blocks::tokens_T(std::int64_t i) const {
   return out;
 }
 
+at::Tensor Blocks::scored(std::int64_t i) const {
+  if (shard.packed_length() == 0) return at::arange(length - 1, at::kLong);
+  const auto first = static_cast<std::size_t>(order[static_cast<std::size_t>(i)]) * static_cast<std::size_t>(length);
+  std::vector<std::int64_t> positions;
+  for (std::int64_t t = 0; t + 1 < length; ++t)
+    if (shard.counts(first + static_cast<std::size_t>(t) + 1)) positions.push_back(t);
+  return at::tensor(positions, at::kLong);
+}
+
+std::int64_t Blocks::text_length(std::int64_t i) const {
+  return static_cast<std::int64_t>(
+      shard.block_text(order[static_cast<std::size_t>(i)], static_cast<std::size_t>(length)));
+}
+
 std::vector<std::uint32_t> permutation(const RandomStream& random, std::size_t n) {
   std::vector<std::uint32_t> out(n);
   std::iota(out.begin(), out.end(), 0u);

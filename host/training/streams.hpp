@@ -30,6 +30,9 @@ struct Blocks {
 
   std::int64_t size() const { return static_cast<std::int64_t>(order.size()); }
   at::Tensor tokens_T(std::int64_t i) const; // int64
+  // The positions whose next token counts for the loss, int64, ascending: of ordinary text all but the last.
+  at::Tensor scored(std::int64_t i) const;
+  std::int64_t text_length(std::int64_t i) const; // positions before the block's padding
 };
 
 // 0 .. n-1, shuffled.
@@ -56,6 +59,9 @@ class Streams {
   std::int64_t length() const { return blocks_.length; }
   std::uint32_t number(std::int64_t i) const { return blocks_.order[static_cast<std::size_t>(i)]; } // in the text
   at::Tensor tokens_T(std::int64_t i) const { return blocks_.tokens_T(i); }
+  at::Tensor scored(std::int64_t i) const { return blocks_.scored(i); }
+  std::int64_t text_length(std::int64_t i) const { return blocks_.text_length(i); }
+  bool all_scored() const { return blocks_.shard.packed_length() == 0; }
   at::Tensor h_TC(std::int64_t i) const { return half(i, 0); } // float32
   at::Tensor base_TC(std::int64_t i) const { return half(i, 1); }
 

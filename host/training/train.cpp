@@ -1,25 +1,19 @@
 #include "host/training/train.hpp"
 
-#include "host/formats/corpus.hpp"
-#include "host/loading/bind.hpp"
-#include "host/model/calibration.hpp"
-#include "host/model/random.hpp"
 #include "host/training/evidence.hpp"
+#include "host/training/material.hpp"
+#include "host/training/package_folder.hpp"
 #include "host/training/pass.hpp"
-#include "host/training/row_fit.hpp"
 #include "host/training/run_folder.hpp"
 #include "host/training/stitches.hpp"
 #include "host/training/trainer.hpp"
 #include "registry/base/error.hpp"
-#include "registry/base/files.hpp"
-#include "registry/base/sha256.hpp"
 #include "registry/names.hpp"
 
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
 #include <chrono>
-#include <numeric>
 
 namespace tenon {
 namespace {
@@ -29,29 +23,21 @@ using Clock = std::chrono::steady_clock;
 
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
-std::vector<std::uint32_t> all_blocks(const Shard& shard, std::int64_t length) {
-  std::vector<std::uint32_t> out(shard.block_count(static_cast<std::size_t>(length)));
-  std::iota(out.begin(), out.end(), 0u);
-  return out;
-}
-
 // One run of train_expert: its parts in order.
 class Training {
  public:
   Training(const Loader& loader, const TrainingJob& job, const TrainingHooks& hooks)
-      : loader_(loader), job_(job), plan_(job.plan), hooks_(hooks), folder_(job.folder) {}
+      : loader_(loader),
+        job_(job),
+        plan_(job.plan),
+        hooks_(hooks),
+        folder_(job.folder),
+        material_(loader, plan_, subject_, hooks) {}
 
   TrainingResult run();
 
  private:
-  CorpusSplit read_text() const;
   TrainingIdentity identity(const CorpusSplit& text) const;
-  Streams streams(const Shard& shard, std::vector<std::uint32_t> order, const std::string& order_name,
-                  const std::string& what) const;
-  Streams domain_streams(const CorpusSplit& text) const;
-  Streams held_out_streams(const CorpusSplit& text) const;
-  std::optional<Streams> general_streams() const;
-  Row first_row(const Streams& domain, const std::optional<Streams>& general) const;
   void first_stitches(const Streams& domain, const std::optional<Streams>& general) const;
   Row by_steps(const Streams& domain, const Streams& held_out, const std::optional<std::int64_t>& begun,
                const TrainingIdentity& identity, TrainingResult& result);
@@ -65,8 +51,7 @@ class Training {
   void check_stop(const Trainer& trainer, std::int64_t done, std::int64_t first,
                   const TrainingIdentity& identity) const;
   void evaluate_between(const Trainer& trainer, std::int64_t done, const Streams& held_out);
-  void write_package(const Row& row, const Streams& domain, const CorpusSplit& text, const TrainingIdentity& identity,
-                     const json::object& evidence) const;
+  json::object provenance(const CorpusSplit& text, const TrainingIdentity& identity) const;
   void check_frozen(const std::string& before) const;
 
   const Loader& loader_;
@@ -75,23 +60,8 @@ class Training {
   const TrainingHooks& hooks_;
   RunFolder folder_;
   Subject subject_;
+  Material material_;
 };
-
-CorpusSplit Training::read_text() const {
-  CorpusOptions options;
-  options.sequence_length = plan_.data.sequence_length;
-  options.held_out_blocks = plan_.data.held_out_blocks;
-  options.held_out_share = plan_.data.held_out_share;
-  options.max_tokens = plan_.data.max_tokens;
-  options.seed = static_cast<std::uint64_t>(plan_.data.seed);
-  options.field = plan_.data.field;
-  const std::vector<fs::path> paths(plan_.data.paths.begin(), plan_.data.paths.end());
-  CorpusSplit text = prepare_corpus(paths, subject_.model->tokenizer(), options, loader_.cache() / "corpora");
-  hooks_.say(describe(text.report));
-  // The text that evaluation may use, kept with the run: the cache may be cleared, and the inputs may change.
-  fs::copy_file(text.held_out.path(), folder_.run() / "held_out.tokens", fs::copy_options::overwrite_existing);
-  return text;
-}
 
 TrainingIdentity Training::identity(const CorpusSplit& text) const {
   TrainingIdentity ids = {{"plan", plan_.digest()},
@@ -102,61 +72,6 @@ TrainingIdentity Training::identity(const CorpusSplit& text) const {
                           {"plugin", subject_.plugin->digest}};
   if (subject_.source) ids["source"] = subject_.source->digest();
   return ids;
-}
-
-Streams Training::streams(const Shard& shard, std::vector<std::uint32_t> order, const std::string& order_name,
-                          const std::string& what) const {
-  StreamOptions options;
-  options.folder = loader_.cache() / "streams";
-  options.what = what;
-  options.order = order_name;
-  options.bfloat16 = plan_.streams.bfloat16;
-  options.budget_bytes = static_cast<std::uint64_t>(plan_.streams.budget_gib * 1024.0 * 1024.0 * 1024.0);
-  return Streams::open({shard, plan_.data.sequence_length, std::move(order)}, *subject_.model, *subject_.base.expert,
-                       options, hooks_);
-}
-
-// No more blocks than the steps, or the pass, will ask for; which ones is a random choice that a longer training only
-// adds to.
-Streams Training::domain_streams(const CorpusSplit& text) const {
-  const RandomStream random(static_cast<std::uint64_t>(plan_.data.seed), "sample");
-  return streams(text.train,
-                 sample(random, all_blocks(text.train, plan_.data.sequence_length),
-                        subject_.learns_in_a_pass() ? plan_.pass.blocks : plan_.domain_sequences()),
-                 fmt::format("sample {}", plan_.data.seed), "training text");
-}
-
-Streams Training::held_out_streams(const CorpusSplit& text) const {
-  const RandomStream random(static_cast<std::uint64_t>(plan_.data.seed), "sample");
-  return streams(text.held_out,
-                 sample(random, all_blocks(text.held_out, plan_.data.sequence_length), plan_.evaluate_blocks),
-                 fmt::format("sample {}", plan_.data.seed), "held-out text");
-}
-
-// The same sample for every expert of a model, so that it is computed once for all.
-std::optional<Streams> Training::general_streams() const {
-  const bool needed = plan_.row.objective != RowObjective::ntp || plan_.general_steps_before(plan_.train.steps) > 0;
-  if (!needed) return std::nullopt;
-  const Shard shard = subject_.model->calibration();
-  const auto candidates = calibration_blocks(shard, plan_.data.sequence_length, CalibrationPart::training);
-  if (candidates.empty())
-    throw Error(Code::usage, subject_.model->manifest().name,
-                fmt::format("its calibration text has {} tokens, too few for blocks of {}", shard.tokens().size(),
-                            plan_.data.sequence_length),
-                "import the model with more calibration text, or --set data.sequence_length=...");
-  return streams(shard, sample(RandomStream(0, "sample"), candidates, plan_.general.blocks), "calibration sample",
-                 "general text");
-}
-
-Row Training::first_row(const Streams& domain, const std::optional<Streams>& general) const {
-  const Statistics& statistics = subject_.model->statistics();
-  if (plan_.row.objective == RowObjective::ntp) return {at::zeros_like(statistics.mean_C), 0.0};
-  const Normalization normalization{statistics.mean_C, statistics.deviation_C};
-  const RowFit fit = fit_row(sample_positions(domain, normalization, plan_.row.max_positions),
-                             sample_positions(*general, normalization, plan_.row.max_positions), plan_.row.l2);
-  hooks_.say(fmt::format("row: tells this text from general text at {:.1f}% of positions (log-loss {:.3f}, {} rounds)",
-                         100.0 * fit.accuracy, fit.loss, fit.iterations));
-  return fit.row;
 }
 
 void Training::first_stitches(const Streams& domain, const std::optional<Streams>& general) const {
@@ -216,38 +131,16 @@ void Training::evaluate_between(const Trainer& trainer, std::int64_t done, const
   folder_.write_metrics(line);
 }
 
-void Training::write_package(const Row& row, const Streams& domain, const CorpusSplit& text,
-                             const TrainingIdentity& identity, const json::object& evidence) const {
-  const Statistics& statistics = subject_.model->statistics();
-  const fs::path weights = folder_.package() / "weights.safetensors", row_file = folder_.package() / "row.safetensors",
-                 profile = folder_.package() / "profile.safetensors";
-  write_weights(weights, subject_.own());
-  write_row(row_file, row);
-  write_profile(profile, profile_of(domain, {statistics.mean_C, statistics.deviation_C}));
-  ExpertManifest manifest = subject_.manifest;
-  manifest.weights = weight_records(*subject_.expert);
-  manifest.row = "sha256:" + sha256_file(row_file);
-  manifest.profile = "sha256:" + sha256_file(profile);
-  manifest.evidence = {evidence};
-  json::object ids;
+json::object Training::provenance(const CorpusSplit& text, const TrainingIdentity& identity) const {
+  json::object ids, plan = plan_.used(subject_.learns_in_a_pass());
   for (const auto& [what, digest] : identity) ids[what] = digest;
-  json::array names;
-  for (const std::string& path : plan_.data.paths)
-    names.emplace_back(fs::path(path).lexically_normal().filename().string());
+  plan.at("data").as_object().erase("paths"); // the trainer's own affair
   const std::int64_t tokens =
       plan_.data.sequence_length * (subject_.learns_in_a_pass()
                                         ? plan_.pass.blocks
                                         : plan_.train.steps * plan_.train.batch * plan_.train.accumulate);
-  manifest.provenance = {{"trained_from", ids},
-                         {"training_tokens", tokens},
-                         {"text", {{"names", names}, {"report", to_json(text.report)}}},
-                         {"plan", plan_.used(subject_.learns_in_a_pass())},
-                         {"base", subject_.base.entry.title()},
-                         {"model", subject_.model_entry.title()}};
-  // Paths are the trainer's own affair.
-  manifest.provenance.at("plan").as_object().at("data").as_object().erase("paths");
-  manifest.files = {{"weights.safetensors", "weights"}, {"row.safetensors", "row"}, {"profile.safetensors", "profile"}};
-  write_file(folder_.package() / "expert.json", pretty_json(manifest.to_json()));
+  return {{"trained_from", ids}, {"training_tokens", tokens},           {"text", material_.provenance(text)},
+          {"plan", plan},        {"base", subject_.base.entry.title()}, {"model", subject_.model_entry.title()}};
 }
 
 void Training::check_frozen(const std::string& before) const {
@@ -258,8 +151,9 @@ void Training::check_frozen(const std::string& before) const {
 
 Row Training::by_steps(const Streams& domain, const Streams& held_out, const std::optional<std::int64_t>& begun,
                        const TrainingIdentity& identity, TrainingResult& result) {
-  const std::optional<Streams> general = general_streams();
-  const Row row = begun ? Row{at::zeros_like(subject_.model->statistics().mean_C), 0.0} : first_row(domain, general);
+  const std::optional<Streams> general = material_.general();
+  const Row row =
+      begun ? Row{at::zeros_like(subject_.model->statistics().mean_C), 0.0} : material_.first_row(domain, general);
   if (!begun) first_stitches(domain, general);
   Trainer trainer(plan_, subject_, domain, general, row);
   if (begun)
@@ -286,7 +180,7 @@ Row Training::by_a_pass(const Streams& domain, const std::optional<std::int64_t>
     row.b = b_1.item<double>();
     return row;
   }
-  row = first_row(domain, general_streams());
+  row = material_.first_row(domain, material_.general());
   b_1.fill_(row.b);
   const Clock::time_point start = Clock::now();
   const PassReport report = learn_in_a_pass(plan_, subject_, domain, hooks_);
@@ -307,7 +201,9 @@ TrainingResult Training::run() {
   subject_ = open_subject(loader_, job_.dev, plan_, job_.name);
   const std::string frozen = subject_.frozen_digest();
   try_out(subject_, plan_.data.sequence_length, subject_.learns_in_a_pass());
-  const CorpusSplit text = read_text();
+  const CorpusSplit text = material_.read_text();
+  // The text that evaluation may use, kept with the run: the cache may be cleared, and the inputs may change.
+  fs::copy_file(text.held_out.path(), folder_.run() / "held_out.tokens", fs::copy_options::overwrite_existing);
   const TrainingIdentity ids = identity(text);
   const std::optional<std::int64_t> begun = folder_.resume(ids);
   if (folder_.is_finished()) {
@@ -320,13 +216,18 @@ TrainingResult Training::run() {
     }
   }
   folder_.write_plan(plan_.used(subject_.learns_in_a_pass()), ids);
-  const Streams domain = domain_streams(text), held_out = held_out_streams(text);
+  // No more blocks than the steps, or the pass, will ask for.
+  const std::int64_t blocks = subject_.learns_in_a_pass() ? plan_.pass.blocks : plan_.domain_sequences();
+  const Streams domain = material_.domain(text, blocks), held_out = material_.held_out(text);
   const Row row = subject_.learns_in_a_pass() ? by_a_pass(domain, begun, ids, result)
                                               : by_steps(domain, held_out, begun, ids, result);
   const HeldOutLosses losses = measure_held_out(subject_, held_out, row, plan_.evaluate_blocks, hooks_);
   check_frozen(frozen);
   result.evidence = evidence_json(losses, text.held_out.digest());
-  write_package(row, domain, text, ids, result.evidence);
+  ExpertManifest manifest = subject_.manifest;
+  manifest.evidence = {result.evidence};
+  manifest.provenance = provenance(text, ids);
+  write_package(folder_.package(), manifest, subject_, row, material_.profile(domain));
   return result;
 }
 

@@ -101,12 +101,15 @@ StepReport Trainer::step(std::int64_t step) {
   const std::int64_t a_step = plan_.train.batch * plan_.train.accumulate,
                      general_before = plan_.general_steps_before(step);
   const std::int64_t first = (report.general ? general_before : step - general_before) * a_step;
+  const std::int64_t scored = report.general ? 0 : scored_in_step(first);
   for (std::int64_t i = 0; i < plan_.train.accumulate; ++i) {
     const std::int64_t at = first + i * plan_.train.batch;
-    if (report.general)
+    if (report.general) {
       general_loss(general_batch(at), report);
-    else
-      domain_loss(domain_batch(at), report);
+    } else {
+      const Micro micro = domain_batch(at);
+      domain_loss(micro, static_cast<double>(micro.scored_K.size(0)) / static_cast<double>(scored), report);
+    }
   }
   update(report);
   return report;
@@ -133,18 +136,31 @@ Trainer::Micro Trainer::general_batch(std::int64_t first) const {
   return micro;
 }
 
+// Every position that counts weighs the same in a step, however they are spread over its batches.
+std::int64_t Trainer::scored_in_step(std::int64_t first) const {
+  std::int64_t scored = 0;
+  for (std::int64_t i = first; i < first + plan_.train.batch * plan_.train.accumulate; ++i)
+    scored += domain_.scored(in_order(i, domain_.size(), plan_.train.seed, "order")).size(0);
+  return scored;
+}
+
 // One block is used where it is mapped; several are put side by side.
 Trainer::Micro Trainer::gather(const Streams& streams, const std::vector<std::int64_t>& blocks) const {
-  std::vector<at::Tensor> tokens, h, base;
+  std::vector<at::Tensor> tokens, h, base, scored;
   std::vector<std::uint32_t> numbers;
   for (const std::int64_t block : blocks) {
     numbers.push_back(streams.number(block));
     tokens.push_back(streams.tokens_T(block));
     h.push_back(streams.h_TC(block));
     base.push_back(streams.base_TC(block));
+    scored.push_back(streams.scored(block) + static_cast<std::int64_t>(scored.size()) * streams.length());
   }
-  return {
-      at::stack(tokens), h.size() == 1 ? h[0] : at::cat(h), base.size() == 1 ? base[0] : at::cat(base), {}, numbers};
+  return {at::stack(tokens),
+          h.size() == 1 ? h[0] : at::cat(h),
+          base.size() == 1 ? base[0] : at::cat(base),
+          {},
+          at::cat(scored),
+          numbers};
 }
 
 at::Tensor Trainer::middle(const Micro& micro, const Batch& batch) const {
@@ -157,7 +173,7 @@ at::Tensor Trainer::middle(const Micro& micro, const Batch& batch) const {
   return mix(subject_.expert->forward(micro.h_NC, micro.base_NC, spans), micro.base_NC, w_N);
 }
 
-void Trainer::domain_loss(const Micro& micro, StepReport& report) {
+void Trainer::domain_loss(const Micro& micro, double share, StepReport& report) {
   report.blocks.insert(report.blocks.end(), micro.blocks.begin(), micro.blocks.end());
   const std::int64_t sequences = micro.tokens_BT.size(0), length = micro.tokens_BT.size(1);
   const Batch batch = Batch::whole(micro.tokens_BT);
@@ -166,12 +182,10 @@ void Trainer::domain_loss(const Micro& micro, StepReport& report) {
     const Autocast autocast(plan_.train.bfloat16);
     features_NC = subject_.model->head().features_with_gradient(middle(micro, batch), batch);
   }
-  // The last position of each sequence has nothing to foretell.
-  const at::Tensor from_NC =
-      features_NC.view({sequences, length, -1}).narrow(1, 0, length - 1).reshape({sequences * (length - 1), -1});
-  const at::Tensor to_N = micro.tokens_BT.narrow(1, 1, length - 1).reshape({-1});
-  const at::Tensor loss = loss_.cross_entropy(from_NC.to(at::kFloat), to_N);
-  const double value = loss.item<double>(), share = 1.0 / static_cast<double>(plan_.train.accumulate);
+  const at::Tensor from_KC = features_NC.index_select(0, micro.scored_K),
+                   to_K = batch.tokens_N.index_select(0, micro.scored_K + 1);
+  const at::Tensor loss = loss_.cross_entropy(from_KC.to(at::kFloat), to_K);
+  const double value = loss.item<double>();
   report.loss += value * share;
   // Parts are told only where a batch is all one of them.
   const std::int64_t alone = micro.alone_B.sum().item<std::int64_t>();

@@ -1,7 +1,8 @@
 // The steps of a training: an expert beside its frozen base, over cached outputs of trunk and base.
 //
-// A step is on the expert's own text (next-token loss, half of the sequences with the expert alone, half in the mixture
-// with the base at w = sigma(r.n(h) + b)), or, one in so many, on general text (KL of the mixture from the base).
+// A step is on the expert's own text (next-token loss over what counts, half of the sequences with the expert alone,
+// half in the mixture with the base at w = sigma(r.n(h) + b)), or, one in so many, on general text (KL of the mixture
+// from the base).
 // Position 0 is the base's. What a step does is a pure function of its number, the parameters and the streams.
 // Thread: one.
 #pragma once
@@ -50,13 +51,15 @@ class Trainer {
  private:
   struct Micro { // one batch
     at::Tensor tokens_BT, h_NC, base_NC, alone_B;
+    at::Tensor scored_K; // rows of N whose next token counts for the loss
     std::vector<std::uint32_t> blocks;
   };
   Micro domain_batch(std::int64_t first) const;
   Micro general_batch(std::int64_t first) const;
   Micro gather(const Streams& streams, const std::vector<std::int64_t>& blocks) const;
   at::Tensor middle(const Micro& micro, const Batch& batch) const;
-  void domain_loss(const Micro& micro, StepReport& report);
+  std::int64_t scored_in_step(std::int64_t first) const; // positions of a step on the expert's own text
+  void domain_loss(const Micro& micro, double share, StepReport& report);
   void general_loss(const Micro& micro, StepReport& report);
   void backward(const at::Tensor& loss);
   void update(StepReport& report);

@@ -4,27 +4,60 @@
 #include <tenon/nn/low_rank.hpp>
 #include <tenon/nn/transformer.hpp>
 
+#include <array>
+#include <optional>
 #include <set>
 
 namespace {
 
 using tenon::nn::Linear;
 
+// How the configuration may call the product "blocks.3.q": itself, or its kind in every block.
+std::array<std::string, 2> names_of(const std::string& product) {
+  return {product, product.substr(product.rfind('.') + 1)};
+}
+
+// Values of single products, in place of the one for all.
+class Exceptions {
+ public:
+  Exceptions(tenon::Config table, std::string what) : table_(std::move(table)), what_(std::move(what)) {}
+
+  std::optional<tenon::Config> find(const std::string& product) {
+    for (const std::string& name : names_of(product)) {
+      if (!table_.has(name)) continue;
+      used_.insert(name);
+      return table_.at(name);
+    }
+    return std::nullopt;
+  }
+  void check() const {
+    if (used_.size() != table_.count())
+      throw tenon::Failure(TENON_BAD_CONFIG, what_ + " has " + std::to_string(table_.count()) + " names, " +
+                                                 std::to_string(used_.size()) + " of them are products that change");
+  }
+
+ private:
+  tenon::Config table_;
+  std::string what_;
+  std::set<std::string> used_;
+};
+
 class LowRankExpert : public tenon::Expert {
  public:
   explicit LowRankExpert(const tenon::Setup& setup) : Expert(setup) {
     if (const std::string base = setup.base.at("architecture").text(); base != "tenon.transformer")
       throw tenon::Failure(TENON_BAD_CONFIG, "found a base of architecture " + base + ", need tenon.transformer");
-    const std::int64_t rank = setup.config.at("rank").integer();
-    const double scale = setup.config.at("alpha").number() / static_cast<double>(rank);
+    Exceptions ranks(setup.config.at("ranks"), "ranks"), alphas(setup.config.at("alphas"), "alphas");
     std::set<std::string> targets = strings(setup.config.at("targets")), unused = targets, kinds;
     const auto make = [&](const std::string& name, std::int64_t in, std::int64_t out) -> std::shared_ptr<Linear> {
-      const std::string kind = name.substr(name.rfind('.') + 1);
+      const auto [product, kind] = names_of(name);
       kinds.insert(kind);
-      for (const std::string& target : {std::string("all"), name, kind}) {
+      for (const std::string& target : {std::string("all"), product, kind}) {
         if (!targets.count(target)) continue;
         unused.erase(target);
-        return std::make_shared<tenon::nn::LowRank>(in, out, rank, scale);
+        const std::int64_t rank = ranks.find(name).value_or(setup.config.at("rank")).integer();
+        const double alpha = alphas.find(name).value_or(setup.config.at("alpha")).number();
+        return std::make_shared<tenon::nn::LowRank>(in, out, rank, alpha / static_cast<double>(rank));
       }
       return std::make_shared<Linear>(in, out);
     };
@@ -34,6 +67,8 @@ class LowRankExpert : public tenon::Expert {
     if (!unused.empty())
       throw tenon::Failure(TENON_BAD_CONFIG, "the base has no product " + *unused.begin() + "; it has " +
                                                  joined(kinds) + ", each also as blocks.<i>.<name>");
+    ranks.check();
+    alphas.check();
     for (const auto& child : stack_->named_children()) register_module(child.key(), child.value());
     for (const auto& parameter : named_parameters())
       if (!own(parameter.key())) share(parameter.key(), parameter.key());

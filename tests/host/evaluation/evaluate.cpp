@@ -122,6 +122,30 @@ TEST_CASE("loads are shares of positions, the first of a block left out") {
   CHECK(out.corpora[0].loads[0].share_strongest == 1.0);
 }
 
+TEST_CASE("of dialogues, only predictions of what counts are scored, in blocks of their own length") {
+  const Tiny tiny;
+  const auto composition = tiny.compose(kExperts);
+  std::vector<MaskedDocument> documents;
+  for (const char* name : {"a", "b"}) documents.push_back({tokens(name, 16), std::vector<bool>(16, false)});
+  documents[0].counts[5] = documents[0].counts[15] = documents[1].counts[9] = true;
+  const auto path = tiny.scratch.path() / "talks.tokens";
+  write_packed_shard(path, documents, 16, tiny.model->tokenizer().vocab_size(), tiny.model->tokenizer().digest());
+  const EvaluationCorpus talks{"talks", "", Shard::open(path)};
+  const Evaluation out = evaluate(*composition, {talks}, options_of(16));
+  CHECK(out.corpora[0].tokens == 3);
+  double sum = 0;
+  for (const MaskedDocument& document : documents) {
+    const at::Tensor ids = tensor_of(document.tokens);
+    const at::Tensor log_p = composition->forward(Batch::whole(ids.unsqueeze(0))).to(at::kDouble).log_softmax(1);
+    double block = 0;
+    for (std::size_t t = 1; t < 16; ++t)
+      if (document.counts[t]) block -= log_p[static_cast<std::int64_t>(t) - 1][document.tokens[t]].item<double>();
+    sum += block / static_cast<double>(std::count(document.counts.begin(), document.counts.end(), true));
+  }
+  CHECK(out.corpora[0].arm("composed").nll.mean == Approx(sum / 2).epsilon(1e-6));
+  CHECK_THROWS_WITH(evaluate(*composition, {talks}, options_of(8)), Catch::Contains("--sequence-length 16"));
+}
+
 TEST_CASE("an untrained expert fails the check") {
   const Tiny tiny;
   std::vector<ExpertPackage> packages = tiny_experts(*tiny.model, {token("legal")});

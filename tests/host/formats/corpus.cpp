@@ -241,6 +241,88 @@ TEST_CASE_METHOD(Fixture, "corpus refuses options that cannot be, with found and
   CHECK(has(refusal_of({docs}, Code::usage), "held_out_share 0.9"));
 }
 
+namespace {
+
+struct Dialogues : Fixture {
+  Dialogues() { options.chat = ChatTemplate::named("chatml"), options.sequence_length = 64; }
+
+  static std::string line(const std::string& question, const std::string& answer) {
+    return R"({"id": 7, "messages": [{"role": "user", "content": ")" + question +
+           R"("}, {"role": "assistant", "content": ")" + answer + "\"}]}\n";
+  }
+  // Lines that are all different.
+  static std::string lines(int count) {
+    std::string text;
+    for (int i = 0; i < count; ++i) text += line(fmt::format("number {}", i), fmt::format("it is {}", i * i));
+    return text;
+  }
+  std::string counted(const Shard& shard) {
+    std::vector<std::int32_t> said;
+    for (std::size_t i = 0; i < shard.tokens().size(); ++i)
+      if (shard.counts(i)) said.push_back(shard.tokens()[i]);
+    return tokenizer.decode(said);
+  }
+};
+
+} // namespace
+
+TEST_CASE_METHOD(Dialogues, "corpus of dialogues counts answers alone, equal dialogues once, unanswered ones never") {
+  const fs::path file = put("a.jsonl", line("Why?", "So.") + line("Why?", "So.") + line("Who?", " ") +
+                                           R"({"messages": [{"role": "user", "content": "Hm"}]})"
+                                           "\n" +
+                                           line("What?", "This."));
+  const CorpusWhole whole = prepare_whole({file}, tokenizer, options, scratch.path() / "cache");
+  CHECK(whole.report.records == 2);
+  CHECK(whole.report.duplicates == 1);
+  CHECK(whole.report.unanswered == 2);
+  CHECK(counted(whole.tokens) == "So.<|im_end|>This.<|im_end|>");
+  CHECK(whole.report.train_answer_tokens == 3 + 1 + 5 + 1);
+  CHECK(whole.report.train_documents == 2); // padding is none
+  CHECK(tokenizer.decode(whole.tokens.document(0)) ==
+        "<|im_start|>user\nWhy?<|im_end|>\n<|im_start|>assistant\nSo.<|im_end|>\n<|eos|>");
+  CHECK(has(describe(whole.report), "2 dialogues from 1 files, 2 without an answer left out"));
+}
+
+TEST_CASE_METHOD(Dialogues, "corpus of dialogues is split by dialogue, packed in blocks, and cached apart from text") {
+  put("a.jsonl", lines(120));
+  put("readme.txt", "not a dialogue");
+  options.held_out_blocks = 6;
+  const CorpusSplit split = prepare(), again = prepare();
+  CHECK(again.report.from_cache);
+  CHECK(again.report.unanswered == 0);
+  CHECK(again.report.train_answer_tokens == split.report.train_answer_tokens);
+  CHECK(split.report.skipped_files == 1);
+  CHECK_FALSE(split.report.cut);
+  CHECK(split.report.train_documents + split.report.held_out_documents == 120);
+  CHECK(split.train.packed_length() == 64);
+  for (const Shard* side : {&split.train, &split.held_out}) CHECK(side->tokens().size() % 64 == 0);
+  // Whatever is held out is not trained on.
+  for (std::size_t i = 0; i < split.held_out.document_count(); ++i) {
+    if (split.held_out.is_padding(i)) continue;
+    CHECK(texts(split.train).count(tokenizer.decode(split.held_out.document(i), true)) == 0);
+  }
+  options.chat = ChatTemplate::named("plain");
+  CHECK(prepare().digest != split.digest);
+}
+
+TEST_CASE_METHOD(Dialogues, "corpus of dialogues names file and line of what is none") {
+  const auto refused = [&](const std::string& text) {
+    return refusal_of({put("a.jsonl", line("Why?", "So.") + text + "\n")}, Code::usage);
+  };
+  CHECK(has(refused("{oops"), "a.jsonl:2"));
+  CHECK(has(refused(R"({"text": "x"})"), "a.jsonl:2: found the fields text, need \"messages\""));
+  CHECK(has(refused(R"({"messages": "x"})"), "a.jsonl:2: found no list of messages"));
+  CHECK(has(refused(R"({"messages": ["x"]})"), "a.jsonl:2: message 1: found no object"));
+  CHECK(has(refused(R"({"messages": [{"role": "user"}]})"), "message 1: found no \"content\""));
+  CHECK(has(refused(R"({"messages": [{"role": "user", "content": ["x"]}]})"), "need a string"));
+  CHECK(has(refused(R"({"messages": [{"role": "tool", "content": "x"}]})"), "the role \"tool\""));
+  CHECK(has(refused(R"({"messages": [{"role": "assistant", "content": "x", "weight": 0}]})"), "\"weight\""));
+  CHECK(has(refusal_of({put("b.txt", "text")}, Code::usage), "need dialogues in *.jsonl"));
+  CHECK(has(refusal_of({put("c.jsonl", line("Why?", ""))}, Code::usage), "1 dialogues without an answer"));
+  options.chat.reset();
+  CHECK(has(refusal_of({put("d.jsonl", line("Why?", "So."))}, Code::usage), "--set data.format=chat"));
+}
+
 TEST_CASE("overlap counts the held-out 13-grams that training holds") {
   const Scratch scratch;
   const std::string tokenizer = Tokenizer(byte_tokenizer()).digest();

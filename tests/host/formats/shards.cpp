@@ -121,7 +121,7 @@ TEST_CASE_METHOD(Fixture, "shard cut short or with more at its end is refused") 
 }
 
 TEST_CASE_METHOD(Fixture, "shard whose digest is right but whose contents contradict each other is refused") {
-  CHECK(refusal_of(with<std::uint32_t>(bytes, 8, 2)).find("found version 2, need 1") != std::string::npos);
+  CHECK(refusal_of(with<std::uint32_t>(bytes, 8, 3)).find("found version 3, need 1 or 2") != std::string::npos);
   CHECK(refusal_of(with<std::uint32_t>(bytes, 12, 9)).find("token 5 is 9") != std::string::npos);
   CHECK(refusal_of(with<std::uint32_t>(bytes, 12, 0)).find("vocabulary of 0") != std::string::npos);
   CHECK(refusal_of(with<std::uint32_t>(bytes, 12, ~0u)).find("vocabulary of 4294967295") != std::string::npos);
@@ -132,6 +132,79 @@ TEST_CASE_METHOD(Fixture, "shard whose digest is right but whose contents contra
   const std::size_t starts = 96 + 7 * 4 + 4;
   CHECK(refusal_of(with<std::uint64_t>(bytes, starts, 1)).find("documents reach from 1") != std::string::npos);
   CHECK(refusal_of(with<std::uint64_t>(bytes, starts + 8, 100)).find("starts before") != std::string::npos);
+}
+
+namespace {
+
+// Two blocks of four: a dialogue of three tokens and one of padding; a dialogue of four.
+struct Packed : Fixture {
+  Packed() {
+    const std::vector<MaskedDocument> documents = {
+        {{1, 2, 3}, {false, true, true}}, {{9}, {false}}, {{4, 5, 6, 7}, {false, false, true, false}}};
+    write_packed_shard(path, documents, 4, 10, kTokenizer);
+    bytes = read_file(path);
+  }
+};
+
+} // namespace
+
+TEST_CASE_METHOD(Packed, "shard of dialogues says which tokens count, and where padding begins") {
+  const Shard shard = Shard::open(path);
+  CHECK(shard.packed_length() == 4);
+  std::vector<bool> counts;
+  for (std::size_t i = 0; i < shard.tokens().size(); ++i) counts.push_back(shard.counts(i));
+  CHECK(counts == std::vector<bool>{false, true, true, false, false, false, true, false});
+  CHECK_FALSE(shard.is_padding(0));
+  CHECK(shard.is_padding(1));
+  CHECK(shard.block_text(0, 4) == 3);
+  CHECK(shard.block_text(1, 4) == 4);
+  const Fixture plain; // of which everything counts
+  const Shard ordinary = Shard::open(plain.path);
+  CHECK(ordinary.packed_length() == 0);
+  CHECK(ordinary.counts(0));
+  CHECK_FALSE(ordinary.is_padding(1)); // an empty document of ordinary text
+  CHECK(ordinary.block_text(1, 3) == 3);
+}
+
+TEST_CASE_METHOD(Packed, "shard of dialogues that is damaged or contradicts itself is refused") {
+  for (std::size_t at = 0; at < bytes.size(); ++at) {
+    std::string changed = bytes;
+    changed[at] = static_cast<char>(changed[at] ^ 0x10);
+    CHECK(refusal_of(changed) != "");
+  }
+  CHECK(refusal_of(with<std::uint64_t>(bytes, 64, 3)).find("whole blocks of 3") != std::string::npos);
+  CHECK(refusal_of(with<std::uint64_t>(bytes, 64, 0)).find("whole blocks of 0") != std::string::npos);
+  CHECK(refusal_of(with<std::uint64_t>(bytes, bytes.size() - 40, 1 << 8)).find("beyond the last") != std::string::npos);
+  CHECK(refusal_of(with<std::uint32_t>(bytes, 8, 1)) != ""); // bytes too many for ordinary text
+}
+
+TEST_CASE("shard of dialogues is not written unless whole blocks are filled") {
+  const Scratch scratch;
+  const std::vector<MaskedDocument> short_of_one = {{{1, 2, 3}, {true, true, true}}}, half_masked = {{{1, 2}, {true}}};
+  CHECK_THROWS_AS(write_packed_shard(scratch.path() / "bad", short_of_one, 4, 10, kTokenizer), Error);
+  CHECK_THROWS_AS(write_packed_shard(scratch.path() / "bad", half_masked, 2, 10, kTokenizer), Error);
+  CHECK(std::filesystem::is_empty(scratch.path()));
+}
+
+TEST_CASE_METHOD(Packed, "mutated shards of dialogues are read or refused, every bit of them readable") {
+  Mutator mutator(23);
+  int refused = 0;
+  for (int i = 0; i < 3000; ++i) {
+    put(sealed(mutator.mutate(bytes)));
+    try {
+      const Shard shard = Shard::open(path);
+      std::size_t counted = 0, text = 0;
+      for (std::size_t t = 0; t < shard.tokens().size(); ++t) counted += shard.counts(t);
+      const std::size_t length = std::max<std::size_t>(1, shard.packed_length());
+      for (std::size_t b = 0; b < shard.block_count(length); ++b) text += shard.block_text(b, length);
+      CHECK(counted <= shard.tokens().size());
+      CHECK(text <= shard.tokens().size());
+    } catch (const Error&) {
+      ++refused;
+    }
+  }
+  CHECK(refused > 0);
+  CHECK(refused < 3000);
 }
 
 TEST_CASE_METHOD(Fixture, "mutated shards are read or refused, never worse, and allocate no more than the file") {

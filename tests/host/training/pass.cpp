@@ -139,7 +139,7 @@ TEST_CASE("the correction gradient is the slope of the summed loss, and zero whe
     const at::Tensor features = model->head().features(m_TC, batch).narrow(0, 0, 11);
     return 11.0 * loss.cross_entropy_into(features, tokens_T.narrow(0, 1, 11), at::Tensor());
   };
-  const at::Tensor gradient_TC = correction_gradient(*model, loss, tokens_T, base_TC);
+  const at::Tensor gradient_TC = correction_gradient(*model, loss, tokens_T, base_TC, at::arange(tokens_T.size(0) - 1));
   CHECK(gradient_TC[11].abs().max().item<float>() == 0.0f);
   const double step = 1e-2;
   const at::Tensor direction = gradient_TC / gradient_TC.norm();
@@ -153,7 +153,7 @@ TEST_CASE("a gradient that is not finite ends the pass with status 6") {
   const VocabularyLoss loss(model->head().unembedding_VC());
   const Error error = error_of([&] {
     correction_gradient(*model, loss, at::arange(40, 52, at::kLong),
-                        at::full({12, 32}, std::numeric_limits<float>::infinity()));
+                        at::full({12, 32}, std::numeric_limits<float>::infinity()), at::arange(11));
   });
   CHECK(exit_status(error.code) == 6);
 }

@@ -1,5 +1,6 @@
 #include "host/training/train.hpp"
 
+#include "host/formats/corpus.hpp"
 #include "host/training/checkpoint.hpp"
 #include "host/training/evidence.hpp"
 #include "host/training/run_folder.hpp"
@@ -217,6 +218,83 @@ TEST_CASE("accumulated batches give the step of one large batch") {
   const at::Tensor large = weights("large", {"train.batch=4"}),
                    small = weights("small", {"train.batch=2", "train.accumulate=2"});
   CHECK(at::allclose(large, small, 1e-3, 1e-6));
+}
+
+namespace {
+
+// Dialogues whose questions are noise and whose answers are sums; the plan that trains on them.
+std::vector<std::string> chat_plan(const fs::path& folder) {
+  std::string lines;
+  const RandomStream noise(5, "questions");
+  for (std::uint64_t i = 0; i < 150; ++i) {
+    std::string question;
+    for (std::uint64_t k = 0; k < 12; ++k) question += static_cast<char>('a' + noise.below(12 * i + k, 26));
+    const std::string answer = test::sums_text(8, i);
+    lines += canonical_json(
+                 json::object{{"messages", json::array{json::object{{"role", "user"}, {"content", question}},
+                                                       json::object{{"role", "assistant"}, {"content", answer}}}}}) +
+             "\n";
+  }
+  write_file(folder / "chats.jsonl", lines);
+  return {"data.paths=[\"" + (folder / "chats.jsonl").string() + "\"]",
+          "data.format=chat",
+          "data.template=chatml",
+          "data.sequence_length=96",
+          "data.max_tokens=0",
+          "data.held_out_blocks=8",
+          "evaluate_blocks=4"};
+}
+
+} // namespace
+
+TEST_CASE("training on dialogues learns the answers, and its loss is theirs alone") {
+  const Scratch scratch, texts;
+  std::vector<std::string> plan = chat_plan(texts.path());
+  plan.insert(plan.end(), {"train.steps=40", "train.batch=2", "train.accumulate=2", "train.alone_share=1"});
+  const Run run{scratch.path() / "sums", plan};
+  const TrainingResult result = run();
+  const json::value evidence = result.evidence;
+  CHECK(JsonReader(evidence, "evidence").at("lower_than_base").at("alone").at("interval95").at(0).number() > 0.0);
+
+  // The first step's loss, over: at birth the expert is the base.
+  const Loader loader = tiny().loader();
+  const auto model = loader.model(tiny().registry.resolve(PackageRequest::parse("tiny"), Kind::model));
+  const ExpertPackage base = loader.base(*model);
+  CorpusOptions options;
+  options.sequence_length = 96, options.held_out_blocks = 8;
+  options.chat = ChatTemplate::named("chatml");
+  const Shard shard =
+      prepare_corpus({texts.path() / "chats.jsonl"}, model->tokenizer(), options, tiny().cache() / "corpora").train;
+  const json::value first = parse_json(lines_of(run.folder / ".run/metrics.jsonl").front(), "metrics");
+  double sum = 0;
+  std::int64_t count = 0;
+  at::NoGradGuard no_grad;
+  for (const json::value& number : first.at("blocks").as_array()) {
+    const auto block = static_cast<std::size_t>(number.to_number<std::int64_t>());
+    const auto ids = shard.block(block, 96);
+    const at::Tensor tokens = at::tensor(std::vector<std::int64_t>(ids.begin(), ids.end()), at::kLong);
+    const Batch batch = Batch::whole(tokens.unsqueeze(0));
+    const auto spans = batch.spans([](Sequence& s) -> ModuleState& { return s.experts[0]; });
+    const at::Tensor log_p =
+        model->head().forward(base.expert->forward(model->trunk().forward(batch), {}, spans), batch).log_softmax(1);
+    for (std::int64_t t = 1; t < 96; ++t) {
+      if (!shard.counts(block * 96 + static_cast<std::size_t>(t))) continue;
+      sum -= log_p[t - 1][tokens[t].item<std::int64_t>()].item<double>();
+      ++count;
+    }
+  }
+  CHECK(count > 0);
+  CHECK(first.at("loss").to_number<double>() == Approx(sum / static_cast<double>(count)).epsilon(1e-4));
+}
+
+TEST_CASE("dialogues for a model without a chat template are refused with the templates there are") {
+  const Scratch scratch, texts;
+  std::vector<std::string> plan = chat_plan(texts.path());
+  plan.push_back("data.template=\"\"");
+  const Error error = error_of(Run{scratch.path() / "x", plan});
+  CHECK(exit_status(error.code) == 4);
+  CHECK_THAT(error.what(), Catch::Contains("chatml, llama3, plain") && Catch::Contains("data.template=NAME"));
+  CHECK_FALSE(fs::exists(scratch.path() / "x"));
 }
 
 TEST_CASE("an architecture nobody has is refused with the list of those there are") {

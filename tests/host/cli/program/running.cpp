@@ -111,6 +111,53 @@ TEST_CASE("eval tells perplexity with its interval for every arm, per corpus and
   CHECK(told.at("corpora").as_array()[1].at("loads").as_object().size() == 2);
 }
 
+TEST_CASE("expert import wants text or --no-row, and says what is wrong with an adapter") {
+  const World& world = world_with_model();
+  const std::string adapter = (world.scratch.path() / "adapter").string(),
+                    folder = (world.scratch.path() / "imported").string();
+  const std::vector<std::string> words = {"expert", "import", "--peft", adapter, "--model", "toy", "--out", folder};
+  const auto with = [&](const std::string& more) {
+    std::vector<std::string> all = words;
+    all.push_back(more);
+    return world.call(all);
+  };
+  const Finished bare = world.call(words);
+  CHECK(bare.status == 2);
+  CHECK_THAT(bare.err, Contains("--data") && Contains("--no-row"));
+  CHECK(with("--no-row").status == 3); // no such folder
+  write_file(fs::path(adapter) / "adapter_config.json",
+             R"({"peft_type": "LORA", "r": 4, "lora_alpha": 8, "use_dora": true})");
+  write_file(fs::path(adapter) / "adapter_model.safetensors", "damaged");
+  const Finished dora = with("--no-row");
+  CHECK(dora.status == 4);
+  CHECK_THAT(dora.err, Contains("use_dora"));
+  write_file(fs::path(adapter) / "adapter_config.json", R"({"peft_type": "LORA", "r": 4, "lora_alpha": 8})");
+  CHECK(with("--no-row").status == 5);
+  CHECK_FALSE(fs::exists(folder));
+}
+
+TEST_CASE("eval scores dialogues on their answers, and refuses lines that are none") {
+  const World& world = world_with_model();
+  const fs::path chats = world.scratch.path() / "chats.jsonl";
+  std::string lines;
+  for (int i = 0; i < 20; ++i)
+    lines += R"({"messages": [{"role": "user", "content": "say )" + std::to_string(i) +
+             R"("}, {"role": "assistant", "content": "ok"}]})"
+             "\n";
+  write_file(chats, lines);
+  const std::vector<std::string> words = {
+      "eval", "toy",     "--data", "talks=" + chats.string(), "--format", "chat", "--sequence-length",
+      "64",   "--quiet", "--json"};
+  CHECK(world.call(words).status == 4); // the model has no template
+  std::vector<std::string> named = words;
+  named.insert(named.end(), {"--template", "chatml"});
+  CHECK(json_of(world.call(named)).at("corpora").as_array()[0].at("tokens") == 20 * 3); // "ok" and its end
+  write_file(chats, lines + "{\"messages\": 3}\n");
+  const Finished refused = world.call(named);
+  CHECK(refused.status == 2);
+  CHECK_THAT(refused.err, Contains("chats.jsonl:21"));
+}
+
 TEST_CASE("eval --check fails for an expert that was hardly trained, and its tables still come") {
   const World& world = world_with_composition();
   const Finished checked =

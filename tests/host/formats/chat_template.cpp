@@ -1,4 +1,4 @@
-#include "host/inference/chat_template.hpp"
+#include "host/formats/chat_template.hpp"
 
 #include "registry/base/error.hpp"
 
@@ -111,6 +111,23 @@ TEST_CASE("Mistral's family is written with the spaces of its own template, mark
   CHECK(conversation(first, false) == "<s>[INST] S\n\nHello [/INST]Hi</s>[INST] Why? [/INST]");
   CHECK(conversation(third, true) == "<s>[INST] S\n\nHello[/INST] Hi</s>[INST] Why?[/INST]");
   CHECK(conversation(tekken, true) == "<s>[INST]S\n\nHello[/INST]Hi</s>[INST]Why?[/INST]");
+}
+
+TEST_CASE("answers are what the assistant says and the end of its messages, and nothing else") {
+  const std::vector<ChatMessage> messages = {
+      {"system", "S"}, {"user", "Hello"}, {"assistant", "Hi"}, {"user", "Why?"}, {"assistant", " So.\n"}};
+  const auto answers = [&](const ChatTemplate& made, const Tokenizer& tokenizer) {
+    const EncodedDialogue encoded = made.encode_dialogue(tokenizer, messages);
+    REQUIRE(encoded.ids.size() == encoded.answer.size());
+    CHECK(encoded.ids == made.encode(tokenizer, messages, false));
+    std::vector<std::int32_t> said;
+    for (std::size_t i = 0; i < encoded.ids.size(); ++i)
+      if (encoded.answer[i]) said.push_back(encoded.ids[i]);
+    return tokenizer.decode(said);
+  };
+  const Tokenizer tokenizer = with_template(kSmolLm);
+  CHECK(answers(ChatTemplate::of(tokenizer), tokenizer) == "Hi<|im_end|> So.\n<|im_end|>");
+  CHECK(answers(ChatTemplate::named("plain"), tokenizer) == " Hi\n So.\n");
 }
 
 TEST_CASE("the plain family fits any tokenizer and stops where the next turn would begin") {

@@ -1,4 +1,4 @@
-#include "host/inference/chat_template.hpp"
+#include "host/formats/chat_template.hpp"
 
 #include "registry/base/error.hpp"
 
@@ -13,7 +13,7 @@ std::string family_list() {
 
 [[noreturn]] void refuse(const std::string& found) {
   throw Error(Code::incompatible, "chat", found + "; known families: " + family_list(),
-              "name one with --template NAME (plain fits any model), or use: tenon run");
+              "name one with --template NAME, in training with --set data.template=NAME (plain fits any model)");
 }
 
 // The system message that a ChatML template writes where there is none: the literal text between
@@ -98,26 +98,31 @@ ChatTemplate ChatTemplate::of(const Tokenizer& tokenizer) {
 }
 
 void ChatTemplate::write(std::vector<Part>& parts, const ChatMessage& message) const {
+  const bool answer = message.role == "assistant";
   if (family_ == "chatml") {
     parts.push_back({true, "<|im_start|>"});
-    parts.push_back({false, message.role + "\n" + message.content});
-    parts.push_back({true, "<|im_end|>"});
+    parts.push_back({false, message.role + "\n"});
+    parts.push_back({false, message.content, false, answer});
+    parts.push_back({true, "<|im_end|>", false, answer});
     parts.push_back({false, "\n"});
   } else if (family_ == "llama3") {
     parts.push_back({true, "<|start_header_id|>"});
     parts.push_back({false, message.role});
     parts.push_back({true, "<|end_header_id|>"});
-    parts.push_back({false, "\n\n" + trimmed(message.content)});
-    parts.push_back({true, "<|eot_id|>"});
-  } else if (family_ == "mistral" && message.role == "assistant") {
-    parts.push_back({false, spaces_.before_answer + trimmed(message.content) + spaces_.after_answer});
-    parts.push_back({true, "</s>"});
+    parts.push_back({false, "\n\n"});
+    parts.push_back({false, trimmed(message.content), false, answer});
+    parts.push_back({true, "<|eot_id|>", false, answer});
+  } else if (family_ == "mistral" && answer) {
+    parts.push_back({false, spaces_.before_answer + trimmed(message.content) + spaces_.after_answer, false, true});
+    parts.push_back({true, "</s>", false, true});
   } else if (family_ == "mistral") {
     parts.push_back({false, "[INST]", true});
     parts.push_back({false, spaces_.after_open + message.content + spaces_.before_close});
     parts.push_back({false, "[/INST]", true});
   } else {
-    parts.push_back({false, plain_name(message.role) + ": " + trimmed(message.content) + "\n\n"});
+    parts.push_back({false, plain_name(message.role) + ":"});
+    parts.push_back({false, " " + trimmed(message.content) + "\n", false, answer});
+    parts.push_back({false, "\n"});
   }
 }
 
@@ -135,36 +140,54 @@ void ChatTemplate::open_answer(std::vector<Part>& parts) const {
   }
 }
 
-std::vector<std::int32_t> ChatTemplate::encode(const Tokenizer& tokenizer, const std::vector<ChatMessage>& messages,
-                                               bool answer) const {
+std::vector<ChatTemplate::Part> ChatTemplate::parts_of(const std::vector<ChatMessage>& messages) const {
   std::vector<Part> parts;
   if (family_ == "llama3") parts.push_back({true, "<|begin_of_text|>"});
   if (family_ == "mistral") parts.push_back({true, "<s>"});
   if (default_system_ && (messages.empty() || messages.front().role != "system"))
     write(parts, {"system", *default_system_});
   for (const ChatMessage& message : family_ == "mistral" ? without_system(messages) : messages) write(parts, message);
-  if (answer) open_answer(parts);
+  return parts;
+}
 
-  // Text between two control tokens is encoded as one piece, as it would be in the whole.
-  std::vector<std::int32_t> ids;
+// Text between two control tokens, or up to where an answer begins or ends, is encoded as one piece.
+EncodedDialogue ChatTemplate::encode(const Tokenizer& tokenizer, const std::vector<Part>& parts) const {
+  EncodedDialogue out;
   std::string text;
+  bool answer = false;
   const auto flush = [&] {
     const std::vector<std::int32_t> more = tokenizer.encode(text);
-    ids.insert(ids.end(), more.begin(), more.end());
+    out.ids.insert(out.ids.end(), more.begin(), more.end());
+    out.answer.resize(out.ids.size(), answer);
     text.clear();
   };
   for (const Part& part : parts) {
     const auto id = part.control || part.mark ? tokenizer.find(part.text) : std::nullopt;
-    if (!part.control && !(id && tokenizer.is_special(*id))) {
+    const bool token = part.control || (id && tokenizer.is_special(*id));
+    if (token || part.answer != answer) flush();
+    answer = part.answer;
+    if (!token) {
       text += part.text;
       continue;
     }
-    flush();
     if (!id) refuse("the tokenizer has no token " + part.text + ", which the family " + family_ + " needs");
-    ids.push_back(*id);
+    out.ids.push_back(*id);
+    out.answer.push_back(answer);
   }
   flush();
-  return ids;
+  return out;
+}
+
+std::vector<std::int32_t> ChatTemplate::encode(const Tokenizer& tokenizer, const std::vector<ChatMessage>& messages,
+                                               bool answer) const {
+  std::vector<Part> parts = parts_of(messages);
+  if (answer) open_answer(parts);
+  return encode(tokenizer, parts).ids;
+}
+
+EncodedDialogue ChatTemplate::encode_dialogue(const Tokenizer& tokenizer,
+                                              const std::vector<ChatMessage>& messages) const {
+  return encode(tokenizer, parts_of(messages));
 }
 
 std::vector<std::int32_t> ChatTemplate::stop_ids(const Tokenizer& tokenizer) const {

@@ -21,6 +21,11 @@ struct ChatMessage {
   bool operator==(const ChatMessage&) const = default;
 };
 
+struct EncodedDialogue {
+  std::vector<std::int32_t> ids;
+  std::vector<bool> answer; // of each id: whether the assistant says it, the end of its message included
+};
+
 class ChatTemplate {
  public:
   // "chatml", "llama3", "mistral", "plain", each with one line on what it looks like.
@@ -31,6 +36,11 @@ class ChatTemplate {
   // there is no template or its family is not known.
   static ChatTemplate of(const Tokenizer& tokenizer);
 
+  // By name, or the model's own where the name is empty. Errors: as of those.
+  static ChatTemplate choose(const std::string& name, const Tokenizer& tokenizer) {
+    return name.empty() ? of(tokenizer) : named(name);
+  }
+
   const std::string& family() const { return family_; }
   // What the template itself puts first where a conversation has no system message.
   const std::optional<std::string>& default_system() const { return default_system_; }
@@ -39,6 +49,9 @@ class ChatTemplate {
   // Errors: incompatible, if the tokenizer lacks one of the family's control tokens.
   std::vector<std::int32_t> encode(const Tokenizer& tokenizer, const std::vector<ChatMessage>& messages,
                                    bool answer) const;
+  // A finished conversation, and which of its ids are answers. What the assistant says is encoded apart from the header
+  // before it, as it is when a model writes it.
+  EncodedDialogue encode_dialogue(const Tokenizer& tokenizer, const std::vector<ChatMessage>& messages) const;
   // Tokens and strings that end an answer.
   std::vector<std::int32_t> stop_ids(const Tokenizer& tokenizer) const;
   std::vector<std::string> stops() const;
@@ -49,12 +62,15 @@ class ChatTemplate {
     bool control;
     std::string text;
     bool mark = false;
+    bool answer = false; // the assistant says it
   };
   // What stands beside Mistral's marks; its templates differ in nothing else.
   struct Spaces {
     std::string after_open = " ", before_close = " ", before_answer, after_answer;
   };
   explicit ChatTemplate(std::string family) : family_(std::move(family)) {}
+  std::vector<Part> parts_of(const std::vector<ChatMessage>& messages) const;
+  EncodedDialogue encode(const Tokenizer& tokenizer, const std::vector<Part>& parts) const;
   void write(std::vector<Part>& parts, const ChatMessage& message) const;
   void open_answer(std::vector<Part>& parts) const;
 
