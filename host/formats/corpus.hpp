@@ -37,8 +37,8 @@ struct CorpusOptions {
   std::int64_t max_held_out_blocks = 120; // but no more than this (or held_out_blocks, if larger)
   std::int64_t max_tokens = 0;            // about so many training tokens, chosen by the hash; 0: all
   std::uint64_t seed = 0;
-  std::string field;                // of JSONL lines; empty: text, or messages for dialogues
-  std::optional<ChatTemplate> chat; // the text is dialogues
+  std::string field = {};                // of JSONL lines; empty: text, or messages for dialogues
+  std::optional<ChatTemplate> chat = {}; // the text is dialogues
 };
 
 struct CorpusReport {
