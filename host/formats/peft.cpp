@@ -122,7 +122,8 @@ PeftAdapter PeftAdapter::open(const std::filesystem::path& folder) {
   if (!std::filesystem::is_directory(folder, ignored))
     throw Error(Code::not_found, folder.string(), "there is no such folder",
                 "give the folder that holds adapter_config.json and adapter_model.safetensors");
-  return PeftAdapter(config_of(folder), weights_of(folder));
+  PeftConfig config = config_of(folder); // what it says is judged before its numbers are read
+  return PeftAdapter(std::move(config), weights_of(folder));
 }
 
 PeftAdapter::PeftAdapter(PeftConfig config, SafetensorsFile file)
