@@ -150,6 +150,7 @@ TEST_CASE("a folder without an adapter, or with one as a pickle, is refused with
 TEST_CASE("a damaged adapter is read or refused, every number of it readable") {
   const std::string file = file_of(kShapes);
   Mutator mutator(11);
+  const AllocationWatch watch;
   int read = 0, refused = 0;
   for (int i = 0; i < 4000; ++i) {
     try {
@@ -170,6 +171,7 @@ TEST_CASE("a damaged adapter is read or refused, every number of it readable") {
   }
   CHECK(read > 100);
   CHECK(refused > 1000);
+  CHECK(watch.largest() < 1000000);
 }
 
 } // namespace tenon
