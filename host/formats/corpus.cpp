@@ -115,7 +115,11 @@ std::string key_of(const char* kind, const CorpusText& text, const Tokenizer& to
     key.field(std::to_string(number));
   }
   key.field(fmt::format("{}", options.held_out_share)).field(std::to_string(options.seed));
-  if (options.chat) key.field("chat").field(options.chat->family()).field(options.chat->default_system().value_or(""));
+  if (options.chat) { // told by what it makes of a small dialogue
+    key.field("chat");
+    for (const std::int32_t id : options.chat->encode_dialogue(tokenizer, {{"user", "a"}, {"assistant", "b"}}).ids)
+      key.field(std::to_string(id));
+  }
   return key.hex();
 }
 

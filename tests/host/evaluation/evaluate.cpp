@@ -130,8 +130,8 @@ TEST_CASE("of dialogues, only predictions of what counts are scored, in blocks o
   documents[0].counts[5] = documents[0].counts[15] = documents[1].counts[9] = true;
   const auto path = tiny.scratch.path() / "talks.tokens";
   write_packed_shard(path, documents, 16, tiny.model->tokenizer().vocab_size(), tiny.model->tokenizer().digest());
-  const EvaluationCorpus talks{"talks", "", Shard::open(path)};
-  const Evaluation out = evaluate(*composition, {talks}, options_of(16));
+  const EvaluationInput talks{{{"talks", "", Shard::open(path)}}, {}, {}};
+  const Evaluation out = evaluate(*composition, talks, options_of(16));
   CHECK(out.corpora[0].tokens == 3);
   double sum = 0;
   for (const MaskedDocument& document : documents) {
@@ -143,7 +143,7 @@ TEST_CASE("of dialogues, only predictions of what counts are scored, in blocks o
     sum += block / static_cast<double>(std::count(document.counts.begin(), document.counts.end(), true));
   }
   CHECK(out.corpora[0].arm("composed").nll.mean == Approx(sum / 2).epsilon(1e-6));
-  CHECK_THROWS_WITH(evaluate(*composition, {talks}, options_of(8)), Catch::Contains("--sequence-length 16"));
+  CHECK_THROWS_WITH(evaluate(*composition, talks, options_of(8)), Catch::Contains("--sequence-length 16"));
 }
 
 TEST_CASE("an untrained expert fails the check") {
