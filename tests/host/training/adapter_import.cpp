@@ -20,22 +20,12 @@ const fs::path kGoldens = fs::path(TENON_TEST_DATA) / "goldens/peft";
 struct World : test::TinyRegistry {
   World() {
     auto source = std::make_shared<SourceModel>(SourceModel::open(kGoldens / "model"));
-    const ModelConfig& c = source->config();
     WholeModel whole;
-    whole.shape = {c.hidden_size, c.layers,     c.heads,        c.kv_heads,   c.head_dim,
-                   c.ffn_size,    c.vocab_size, c.rms_norm_eps, c.rope_theta, c.tie_embeddings};
+    whole.shape = shape(); // as make.py has it
     whole.tensors = source->tensors();
     whole.tokenizer = std::make_unique<Tokenizer>(byte_tokenizer());
     whole.keep = source;
-    ImportOptions options;
-    options.name = "golden";
-    options.cut = {1, 3};
-    options.calibration = {path() / "calibration"};
-    options.staging = path() / "golden-staging";
-    options.cache = cache();
-    const ImportedModel imported = import_model(whole, options);
-    registry.publish(imported.base);
-    registry.publish(imported.model);
+    add_model("golden", whole, {1, 3});
   }
 };
 
