@@ -56,6 +56,24 @@ TEST_CASE("a model of each family is imported, and a low-rank expert over its ba
   }
 }
 
+TEST_CASE("an expert cut from a model of another family than Llama's learns between its stitches") {
+  test::TinyRegistry tiny;
+  for (const std::string family : {"qwen3", "gpt2"}) {
+    CAPTURE(family);
+    import_family(tiny, family);
+    const Loader loader = tiny.loader();
+    json::object imported = low_rank_over(tiny, family).json;
+    imported["architecture"] = "tenon.imported_on_base";
+    imported["config"] = json::object();
+    imported["from"] = {{"model", family}, {"layers", "0:2"}};
+    const TrainingPlan plan = TrainingPlan::parse(imported, "plan");
+    const TrainingResult result =
+        train_expert(loader, {"lent-" + family, plan, tiny.path() / ("lent-" + family), {}, 0}, {});
+    const json::value evidence = result.evidence;
+    CHECK(JsonReader(evidence, "evidence").at("lower_than_base").at("alone").at("percent").number() > 2.0);
+  }
+}
+
 TEST_CASE("a low-rank expert of a product that its base's blocks lack is refused with those they have") {
   test::TinyRegistry tiny;
   import_family(tiny, "gpt2");

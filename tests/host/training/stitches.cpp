@@ -77,7 +77,7 @@ struct Newborn {
     const Shard shard = subject.model->calibration();
     const StreamOptions options{models().registry.cache() / "streams", "text", "stitches", false, 1u << 30};
     std::vector<std::uint32_t> blocks = calibration_blocks(shard, 32, CalibrationPart::training);
-    blocks.resize(100);
+    blocks.resize(40);
     return Streams::open({shard, 32, blocks}, *subject.model, *subject.base.expert, options, {});
   }
 
