@@ -2,7 +2,7 @@
 #include "host/inference/session.hpp"
 #include "host/training/train.hpp"
 #include "tests/support/tiny_model.hpp"
-#include "tests/support/tiny_registry.hpp"
+#include "tests/support/tiny_plan.hpp"
 
 #include <catch2/catch.hpp>
 
@@ -19,13 +19,10 @@ struct Workshop {
       tiny.registry.publish(plugin_draft(std::filesystem::path(TENON_PLUGINS) / library));
   }
 
-  TrainingResult train(const std::string& name, const std::vector<std::string>& assignments) const {
-    json::object plan = {{"model", "tiny"}, {"data", {{"paths", json::array{(tiny.path() / "sums").string()}}}}};
-    for (const char* standard : {"data.sequence_length=32", "data.held_out_blocks=8", "data.max_tokens=3000",
-                                 "general.blocks=8", "evaluate_blocks=8", "inner_width=24"})
-      set_field(plan, standard);
-    for (const std::string& assignment : assignments) set_field(plan, assignment);
-    return train_expert(tiny.loader(), {name, TrainingPlan::parse(plan, "plan"), scratch.path() / name, {}, 0}, {});
+  TrainingResult train(const std::string& name, const std::string& architecture,
+                       const std::vector<std::string>& assignments) const {
+    const TrainingPlan plan = tiny_plan(tiny, "tenon." + architecture, assignments, {"inner_width=24"});
+    return train_expert(tiny.loader(), {name, plan, scratch.path() / name, {}, 0}, {});
   }
 };
 
@@ -43,7 +40,7 @@ TEST_CASE("experts of every architecture learn, are published, and go together i
   std::vector<ExpertPackage> packages = {workshop.tiny.loader().base(*model)};
   for (const std::string name : {"mlp", "convolution", "recurrent", "state_space"}) {
     INFO(name);
-    CHECK(percent_gained(workshop.train(name, {"architecture=tenon." + name, "train.steps=40"})) > 2.0);
+    CHECK(percent_gained(workshop.train(name, name, {"train.steps=40"})) > 2.0);
     const Entry entry = workshop.tiny.registry.publish(draft_from_folder(workshop.scratch.path() / name));
     packages.push_back(workshop.tiny.loader().expert(entry, *model, &packages.front()));
   }
@@ -63,13 +60,11 @@ TEST_CASE("middles of every architecture train in bfloat16, in batches") {
   Workshop workshop;
   for (const std::string name : {"mlp", "convolution", "recurrent", "state_space"}) {
     INFO(name);
-    const TrainingResult result = workshop.train(
-        name, {"architecture=tenon." + name + "_middle", "train.steps=3", "train.dtype=bfloat16", "train.batch=2"});
+    const auto result =
+        workshop.train(name, name + "_middle", {"train.steps=3", "train.dtype=bfloat16", "train.batch=2"});
     CHECK(result.steps == 3);
   }
-  CHECK(
-      workshop.train("lstm", {"architecture=tenon.recurrent", "cell=\"lstm\"", "train.steps=3", "train.dtype=bfloat16"})
-          .steps == 3);
+  CHECK(workshop.train("lstm", "recurrent", {"cell=\"lstm\"", "train.steps=3", "train.dtype=bfloat16"}).steps == 3);
 }
 
 } // namespace tenon::test
