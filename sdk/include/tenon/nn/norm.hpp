@@ -5,6 +5,9 @@
 
 namespace tenon::nn {
 
+// What norms and scans compute in, whatever the products before them did: float32 at least.
+inline Tensor wide(const Tensor& x) { return x.scalar_type() == at::kBFloat16 ? x.to(at::kFloat) : x; }
+
 class Norm : public torch::nn::Module {
  public:
   Norm(std::int64_t width, double eps) : eps_(eps) { weight = register_parameter("weight", at::empty({width})); }
@@ -14,10 +17,6 @@ class Norm : public torch::nn::Module {
 
   double eps() const { return eps_; }
   Tensor weight, bias; // bias: undefined where the norm has none
-
- protected:
-  // What norms compute in: float32 at least.
-  static Tensor wide(const Tensor& x) { return x.scalar_type() == at::kBFloat16 ? x.to(at::kFloat) : x; }
 
  private:
   double eps_;

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <tenon/nn/linear.hpp>
+#include <tenon/nn/norm.hpp>
 #include <tenon/nn/sequences.hpp>
 
 namespace tenon::nn {
@@ -64,9 +65,6 @@ class SelectiveScan : public torch::nn::Module {
   Tensor a_log, skip;
 
  private:
-  // The scan is float32 at least, whatever its products were computed in.
-  static Tensor wide(const Tensor& x) { return x.scalar_type() == at::kBFloat16 ? x.to(at::kFloat) : x; }
-
   Tensor training(const Tensor& delta_NF, const Tensor& x_NF, const Tensor& B_NS, const Tensor& C_NS,
                   c10::ArrayRef<Span> spans) const {
     const Tensor decay_NFS = at::exp(delta_NF.unsqueeze(2) * -a_log.exp()),
