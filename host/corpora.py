@@ -7,6 +7,9 @@ calibration  D_0: what a model package carries and rows are fitted against; many
 general      evaluation text of many kinds, from other packages than D_0
 setmm        formal mathematics: set.mm
 services     descriptions of web services in JSON
+python       Python's standard library
+french       manual pages in French
+characters   the names of Unicode's characters, with notes
 
 Packages are fetched as .deb files and unpacked here, not installed: the system stays as it is, and machines that
 strip documentation when they install get the same text. Every corpus is a folder of small files, so that a split by
@@ -173,6 +176,10 @@ SOURCES = [
      16_000, 2_000),
     ("general", "dictionary", "wordnet-base", "usr/share/wordnet/data.*", glosses, 24_000, 6_000),
     ("general", "hints", "fortunes-debian-hints", "usr/share/games/fortunes/debian-hints", quotations, 16_000, 16_000),
+
+    ("python", "code", "libpython3.11-stdlib", "usr/lib/python3.11/**/*.py", plain, 2_600_000, 20_000),
+    ("french", "manuals", "manpages-fr", "usr/share/man/fr/man[1-8]/*.gz", manual, 1_600_000, 16_000),
+    ("characters", "names", "unicode-data", "usr/share/unicode/NamesList.txt", plain, 1_200_000, 1_200_000),
 ]
 
 LICENCES = {
@@ -183,7 +190,8 @@ LICENCES = {
     "base-files": "licence texts, verbatim", "sqlite3-doc": "public domain", "gnome-user-docs": "CC-BY-SA-3.0",
     "doc-debian": "GPL-2+ and public domain", "git-doc": "GPL-2", "golang-golang-x-net-dev": "BSD-3-clause",
     "nlohmann-json3-dev": "MIT", "json-schema-test-suite": "MIT", "wordnet-base": "WordNet licence",
-    "fortunes-debian-hints": "GPL-2+", "metamath-databases": "CC0-1.0", "botocore": "Apache-2.0",
+    "fortunes-debian-hints": "GPL-2+", "libpython3.11-stdlib": "PSF-2", "manpages-fr": "GPL-3+ and as the originals",
+    "unicode-data": "Unicode licence", "metamath-databases": "CC0-1.0", "botocore": "Apache-2.0",
 }
 
 
@@ -363,7 +371,7 @@ def main():
 
     shutil.rmtree(final, ignore_errors=True)
     out.rename(final)
-    for corpus in ("calibration", "general", "setmm", "services"):
+    for corpus in ("calibration", "general", "setmm", "services", "python", "french", "characters"):
         kinds = sorted({one["kind"] for one in listed if one["corpus"] == corpus})
         size = sum(one["bytes"] for one in listed if one["corpus"] == corpus)
         count = sum(1 for path in (final / corpus).rglob("*.txt"))

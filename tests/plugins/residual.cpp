@@ -195,8 +195,9 @@ TEST_CASE("gradients reach every parameter, h and the base, and agree with finit
     for (auto& [name, input] : inputs) {
       INFO(kind.architecture << " " << name);
       REQUIRE(input.grad().defined());
-      // Along the gradient itself, so that the numbers are well above float32's noise.
-      const at::Tensor step = input.grad() * (5e-3 / input.grad().norm().item<double>());
+      // Along the gradient itself and in proportion to the input, so that the numbers are well above float32's noise.
+      const double length = 5e-3 * std::max(1.0, input.norm().item<double>());
+      const at::Tensor step = input.grad() * (length / input.grad().norm().item<double>());
       input.add_(step);
       const double above = value().item<double>();
       input.sub_(step * 2);

@@ -65,6 +65,7 @@ TEST_CASE("an expert cut from a model of another family than Llama's learns betw
     json::object imported = low_rank_over(tiny, family).json;
     imported["architecture"] = "tenon.imported_on_base";
     imported["config"] = json::object();
+    imported.erase("pass");
     imported["from"] = {{"model", family}, {"layers", "0:2"}};
     const TrainingPlan plan = TrainingPlan::parse(imported, "plan");
     const TrainingResult result =
