@@ -3,24 +3,47 @@
 #include "host/cli/project_template.hpp"
 #include "host/loading/library.hpp"
 #include "host/loading/native.hpp"
+#include "host/loading/platform.hpp"
 #include "host/loading/rules.hpp"
 #include "registry/base/files.hpp"
 #include "registry/base/sha256.hpp"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
 
 namespace tenon {
 namespace {
 
 struct NewSettings {
-  std::string name, vendor;
+  std::string name, vendor, like;
   std::filesystem::path folder;
 };
+
+// "tenon.recurrent", or "recurrent": the folder of its source.
+std::filesystem::path source_of(const std::string& plugin) {
+  const std::string prefix = "tenon.";
+  const std::string stem = plugin.rfind(prefix, 0) == 0 ? plugin.substr(prefix.size()) : plugin;
+  std::vector<std::string> found;
+  if (std::filesystem::is_directory(shipped_sources()))
+    for (const auto& folder : std::filesystem::directory_iterator(shipped_sources())) {
+      if (folder.path().filename() == stem) return folder.path();
+      found.push_back(prefix + folder.path().filename().string());
+    }
+  std::sort(found.begin(), found.end());
+  throw Error(Code::not_found, "plugin new",
+              fmt::format("found no source of {} in {}", plugin, shipped_sources().string()),
+              found.empty() ? "install Tenon: cmake --install BUILD --prefix PREFIX"
+                            : fmt::format("name one of {}", fmt::join(found, ", ")));
+}
 
 void plugin_new(const NewSettings& settings, Context& context) {
   const ProjectNames names = ProjectNames::from(settings.name, settings.vendor);
   const std::filesystem::path folder = settings.folder.empty() ? std::filesystem::path(names.target) : settings.folder;
-  write_project(names, folder);
+  write_project(names,
+                settings.like.empty() ? project_files(names) : project_files_like(names, source_of(settings.like)),
+                folder);
   if (context.flags.json) {
     context.out.json(json::object{{"name", names.name}, {"folder", folder.string()}, {"target", names.target}});
     return;
@@ -108,7 +131,10 @@ void add_plugin(CLI::App& app, Context& context) {
   fresh->add_option("name", settings->name, "vendor.name, as in acme.memory")->required();
   fresh->add_option("folder", settings->folder, "Where (./vendor_name)");
   fresh->add_option("--vendor", settings->vendor, "Where the name says none");
-  examples(*fresh, {"tenon plugin new acme.memory", "tenon plugin new memory --vendor acme ~/src/memory"});
+  fresh->add_option("--like", settings->like, "Begin with the source of a plugin that comes with Tenon")
+      ->type_name("PLUGIN");
+  examples(*fresh, {"tenon plugin new acme.memory", "tenon plugin new acme.gru --like tenon.recurrent",
+                    "tenon plugin new memory --vendor acme ~/src/memory"});
   fresh->callback([settings, &context] { plugin_new(*settings, context); });
 
   auto library = std::make_shared<std::filesystem::path>();

@@ -19,9 +19,14 @@ struct ProjectNames {
 };
 
 // Path in the project -> text, placeholders replaced.
-std::map<std::string, std::string> project_files(const ProjectNames& names);
+using ProjectFiles = std::map<std::string, std::string>;
+ProjectFiles project_files(const ProjectNames& names);
+
+// The same around the code of a plugin that comes with Tenon: source is its folder, with plugin.json and one .cpp. Its
+// name becomes names.name, in its architectures' names too.
+ProjectFiles project_files_like(const ProjectNames& names, const std::filesystem::path& source);
 
 // Errors: usage, if the folder is there and not empty; environment. Nothing is overwritten.
-void write_project(const ProjectNames& names, const std::filesystem::path& folder);
+void write_project(const ProjectNames& names, const ProjectFiles& files, const std::filesystem::path& folder);
 
 } // namespace tenon

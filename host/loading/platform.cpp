@@ -79,10 +79,18 @@ HostSide host_side(std::vector<std::string> operators) {
   return {host_platform(), {TENON_ABI_MAJOR, TENON_ABI_MINOR}, std::move(operators), host_cpu_features(), {"cpu"}};
 }
 
-std::filesystem::path shipped_plugins() {
+namespace {
+
+// The folder that bin/, lib/ and share/ lie in.
+std::filesystem::path prefix() {
   std::error_code ignored;
-  const std::filesystem::path program = std::filesystem::read_symlink("/proc/self/exe", ignored);
-  return program.parent_path().parent_path() / "lib" / "tenon" / "plugins";
+  return std::filesystem::read_symlink("/proc/self/exe", ignored).parent_path().parent_path();
 }
+
+} // namespace
+
+std::filesystem::path shipped_plugins() { return prefix() / "lib" / "tenon" / "plugins"; }
+
+std::filesystem::path shipped_sources() { return prefix() / "share" / "tenon" / "plugins"; }
 
 } // namespace tenon

@@ -26,5 +26,6 @@ HostSide host_side(std::vector<std::string> operators);
 
 // Where the plugins that come with Tenon lie: lib/tenon/plugins beside the program's bin/. May not exist.
 std::filesystem::path shipped_plugins();
+std::filesystem::path shipped_sources(); // and their sources, a folder each: share/tenon/plugins
 
 } // namespace tenon

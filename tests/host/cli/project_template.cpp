@@ -39,7 +39,8 @@ TEST_CASE("a new project is complete, and no placeholder is left in it") {
   CHECK(files.size() == 6);
   for (const auto& [path, text] : files) {
     INFO(path);
-    for (const char* placeholder : {"@NAME@", "@VENDOR@", "@STEM@", "@TARGET@", "@CLASS@", "@TENON_VERSION@"}) {
+    for (const char* placeholder :
+         {"@NAME@", "@VENDOR@", "@STEM@", "@TARGET@", "@CLASS@", "@SUMMARY@", "@TENON_VERSION@"}) {
       CHECK(text.find(placeholder) == std::string::npos);
     }
   }
@@ -49,15 +50,38 @@ TEST_CASE("a new project is complete, and no placeholder is left in it") {
   CHECK(facts.at("name").as_string() == "acme.memory");
 }
 
+TEST_CASE("a project begun like a plugin that is there carries its code under names of its own") {
+  const Scratch scratch;
+  write(scratch.path() / "gates" / "plugin.json",
+        R"({"schema": 1, "name": "tenon.gates", "vendor": "tenon", "summary": "not tenon.gates.two",
+            "architectures": [{"name": "tenon.gates"}, {"name": "tenon.gates_middle"}, {"name": "tenon.other"}]})");
+  write(
+      scratch.path() / "gates" / "gates.cpp",
+      "// tenon.gates: they open.\n#include <tenon/native.hpp>\nTENON_PLUGIN(\"tenon.gates\", \"tenon.gates_middle\", "
+      "\"tenon.other\", base == \"tenon.transformer\");\n");
+  const auto files = project_files_like(ProjectNames::from("acme.doors", ""), scratch.path() / "gates");
+  CHECK(files.size() == 6);
+  CHECK(files.at("doors.cpp") ==
+        "// acme.doors: they open.\n#include <tenon/native.hpp>\nTENON_PLUGIN(\"acme.doors\", \"acme.doors_middle\", "
+        "\"acme.other\", base == \"tenon.transformer\");\n");
+  const json::value facts = parse_json(files.at("plugin.json"), "plugin.json");
+  CHECK(facts.at("name").as_string() == "acme.doors");
+  CHECK(facts.at("vendor").as_string() == "acme");
+  CHECK(facts.at("summary").as_string() == "not tenon.gates.two");
+  CHECK(facts.at("architectures").at(2).at("name").as_string() == "acme.other");
+  CHECK_THAT(files.at("README.md"), Contains("begun as tenon.gates."));
+}
+
 TEST_CASE("plugin new writes into a folder that is new or empty, and overwrites nothing") {
   const Scratch scratch;
   const ProjectNames names = ProjectNames::from("acme.memory", "");
-  write_project(names, scratch.path() / "fresh");
+  write_project(names, project_files(names), scratch.path() / "fresh");
   CHECK(read(scratch.path() / "fresh" / "plugin.json") == project_files(names).at("plugin.json"));
 
   write(scratch.path() / "taken" / "mine.txt", "mine");
-  const Error error = error_of([&] { write_project(names, scratch.path() / "taken"); });
+  const Error error = error_of([&] { write_project(names, project_files(names), scratch.path() / "taken"); });
   CHECK(error.code == Code::usage);
   CHECK_FALSE(std::filesystem::exists(scratch.path() / "taken" / "plugin.json"));
-  CHECK(error_of([&] { write_project(names, scratch.path() / "taken" / "mine.txt"); }).code == Code::usage);
+  CHECK(error_of([&] { write_project(names, project_files(names), scratch.path() / "taken" / "mine.txt"); }).code ==
+        Code::usage);
 }
