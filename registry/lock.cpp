@@ -15,7 +15,7 @@ namespace {
 constexpr std::int64_t kSchema = 1;
 constexpr std::size_t kLimitBytes = std::size_t{16} << 20;
 constexpr std::size_t kSlotsLimit = 4096;
-constexpr std::int64_t kDecideAfterLimit = 1 << 20;
+constexpr std::int64_t kDecideAfterLimit = 1 << 20, kAverageOverLimit = 4096;
 constexpr std::pair<const char*, const char*> kPolicyParameters[] = {{"margin", "sticky"},
                                                                      {"decide_after", "sequence"}};
 
@@ -60,6 +60,7 @@ Routing routing_at(const JsonReader& reader) {
   for (const auto& [parameter, policy] : kPolicyParameters)
     if (reader.has(parameter) && routing.policy != policy)
       reader.at(parameter).fail(fmt::format("belongs to the policy \"{}\", found \"{}\"", policy, routing.policy));
+  routing.average_over = reader.integer("average_over", routing.average_over);
   routing.margin = reader.number("margin", routing.margin);
   routing.decide_after = reader.integer("decide_after", routing.decide_after);
   if (const std::string problem = routing.problem(); !problem.empty()) reader.fail(problem);
@@ -106,7 +107,8 @@ json::object slot_json(const LockedSlot& slot) {
 }
 
 LockedRouter router_at(const JsonReader& reader) {
-  require_only(reader, {"strengths", "top_k", "temperature", "policy", "margin", "decide_after", "prior", "prior_set"});
+  require_only(reader, {"strengths", "top_k", "temperature", "policy", "average_over", "margin", "decide_after",
+                        "prior", "prior_set"});
   LockedRouter router{routing_at(reader), std::nullopt, ""};
   if (reader.has("prior") && !reader.at("prior").value().is_null()) {
     router.prior = reader.at("prior").number();
@@ -125,6 +127,10 @@ json::object router_json(const LockedRouter& router) {
 } // namespace
 
 std::string Routing::problem() const {
+  if (average_over < 1 || average_over > kAverageOverLimit)
+    return fmt::format("found average_over {}, need 1 to {}", average_over, kAverageOverLimit);
+  if (policy == "sequence" && average_over != 1)
+    return "the policy sequence averages over its first tokens alone, found average_over as well, need one of them";
   if (policy == "sticky" && strengths != "top_k")
     return fmt::format("the policy sticky keeps a set of top_k experts, found the strengths \"{}\", need top_k",
                        strengths);
@@ -141,6 +147,7 @@ json::object to_json(const Routing& routing) {
                          {"top_k", routing.top_k},
                          {"temperature", routing.temperature},
                          {"policy", routing.policy}};
+  if (routing.average_over != 1) object["average_over"] = routing.average_over;
   if (routing.policy == "sticky") object["margin"] = routing.margin;
   if (routing.policy == "sequence") object["decide_after"] = routing.decide_after;
   return object;
@@ -156,7 +163,8 @@ Request Request::parse(const json::value& value, const std::string& where) {
   if (experts.array().size() >= kSlotsLimit) experts.fail(fmt::format("need fewer than {} experts", kSlotsLimit));
   for (std::size_t i = 0; i < experts.size(); ++i) request.experts.push_back(request_at(experts.at(i)));
   if (reader.has("routing")) {
-    require_only(reader.at("routing"), {"strengths", "top_k", "temperature", "policy", "margin", "decide_after"});
+    require_only(reader.at("routing"),
+                 {"strengths", "top_k", "temperature", "policy", "average_over", "margin", "decide_after"});
     request.routing = routing_at(reader.at("routing"));
   }
   if (reader.has("compute")) {

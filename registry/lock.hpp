@@ -24,6 +24,7 @@ struct Routing {
   std::string policy = "token";   // "token", "sticky", "sequence"
   double margin = 2.0;            // of "sticky": by how much a score must exceed a kept one's
   std::int64_t decide_after = 32; // of "sequence": from how many first tokens it is decided
+  std::int64_t average_over = 1;  // of "token" and "sticky": how many last positions a score is the mean of
   bool operator==(const Routing&) const = default;
 
   // Why these do not go together; "" where they do.

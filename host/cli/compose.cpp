@@ -13,10 +13,13 @@
 namespace tenon {
 namespace {
 
+constexpr std::int64_t kAverageOver = 16; // measured: sdk/decisions/0005-scores-are-averaged.md
+
 struct Settings {
   std::string name, model;
   std::vector<std::string> experts;
   Routing routing;
+  std::optional<std::int64_t> average_over;
   bool margin_given = false, decide_after_given = false;
 };
 
@@ -68,6 +71,7 @@ Lock make_lock(const Request& request, Context& context) {
 std::string describe(const Routing& routing) {
   std::string text = routing.strengths + " strengths";
   if (routing.strengths == "top_k") text += fmt::format(" (k = {})", routing.top_k);
+  if (routing.average_over > 1) text += fmt::format(", scores averaged over {} positions", routing.average_over);
   if (routing.policy == "sticky") text += fmt::format(", sticky by a margin of {}", routing.margin);
   if (routing.policy == "sequence") text += fmt::format(", decided after {} tokens", routing.decide_after);
   return text;
@@ -98,7 +102,11 @@ void lock_and_show(const std::string& name, const Request& request, Context& con
 
 // An option that its policy does not read would be a wish that nobody fulfils.
 Routing checked(const Settings& settings) {
-  const Routing& routing = settings.routing;
+  Routing routing = settings.routing;
+  if (settings.average_over && routing.policy == "sequence")
+    throw Error(Code::usage, "compose", "--average-over belongs to --policy token or sticky, found sequence",
+                "leave --average-over out: --decide-after says how many tokens are averaged");
+  if (routing.policy != "sequence") routing.average_over = settings.average_over.value_or(kAverageOver);
   const auto belongs = [&](bool given, const char* option, const std::string& policy) {
     if (given && routing.policy != policy)
       throw Error(Code::usage, "compose",
@@ -148,7 +156,8 @@ void remove_experts(const Settings& settings, Context& context) {
   lock_and_show(settings.name, request, context);
 }
 
-void add_routing_options(CLI::App& command, Routing& routing) {
+void add_routing_options(CLI::App& command, Settings& settings) {
+  Routing& routing = settings.routing;
   command.add_option("--strengths", routing.strengths, "softmax (every expert runs) or top_k")
       ->check(CLI::IsMember({"softmax", "top_k"}))
       ->capture_default_str();
@@ -164,6 +173,12 @@ void add_routing_options(CLI::App& command, Routing& routing) {
                   "the margin: few in memory, few changes) or sequence (the base first, then one choice for good)")
       ->check(CLI::IsMember({"token", "sticky", "sequence"}))
       ->capture_default_str();
+  command
+      .add_option("--average-over", settings.average_over,
+                  fmt::format("token, sticky: how many last positions a score is the mean of ({}); 1: each position's "
+                              "own score alone",
+                              kAverageOver))
+      ->check(CLI::PositiveNumber);
   command
       .add_option("--margin", routing.margin,
                   "sticky: by how much a score (log-odds, in nats) must exceed a kept expert's; 0 is token")
@@ -184,7 +199,7 @@ void add_compose(CLI::App& app, Context& context) {
   command->add_option("name", settings->name, "Name of the composition")->required();
   command->add_option("experts", settings->experts, "Experts, as NAME or NAME@RANGE; the base is always there");
   command->add_option("--model", settings->model, "Model, as NAME or NAME@RANGE")->required();
-  add_routing_options(*command, settings->routing);
+  add_routing_options(*command, *settings);
   examples(*command, {"tenon compose bot --model smollm2 legal@^1 hr@^1 --top-k 2",
                       "tenon compose bot --model smollm2 legal hr --policy sticky --margin 2",
                       "tenon compose bot --model smollm2 legal hr --policy sequence --decide-after 32"});

@@ -69,9 +69,11 @@ void show_composition(const std::string& name, const Lock& lock, Context& contex
   context.out.line("composition " + name);
   field(context, "model", fmt::format("{} {}", lock.model.name, lock.model.version.text()));
   field(context, "router",
-        fmt::format("{}{}, temperature {}, policy {}, prior {}", routing.strengths,
+        fmt::format("{}{}, temperature {}, policy {}{}, prior {}", routing.strengths,
                     routing.strengths == "top_k" ? fmt::format(" of {}", routing.top_k) : "", routing.temperature,
-                    routing.policy, lock.router.prior ? fmt::format("{:.4f}", *lock.router.prior) : "not fitted"));
+                    routing.policy,
+                    routing.average_over > 1 ? fmt::format(" over {} positions", routing.average_over) : "",
+                    lock.router.prior ? fmt::format("{:.4f}", *lock.router.prior) : "not fitted"));
   field(context, "compute", lock.compute_dtype);
   Table table{{"slot", "expert", "version", "plugin", "entry"}, {}, {0}};
   for (const LockedSlot& slot : lock.slots)

@@ -1,6 +1,7 @@
 #include "host/composition/prior.hpp"
 
 #include "host/model/calibration.hpp"
+#include "host/routing/policy.hpp"
 #include "registry/base/error.hpp"
 #include "registry/base/files.hpp"
 
@@ -50,7 +51,10 @@ double fit_prior(const Model& model, const std::vector<Row>& rows, const Routing
   if (rows.empty()) return 0.0;
   const Statistics& h = model.statistics();
   const Router router({h.mean_C, h.deviation_C}, rows, routing, 0.0);
-  return fit_prior(router.scores(general_rows(model, cache, progress)), router);
+  std::vector<at::Tensor> read;
+  for (const at::Tensor& scores_TE : router.scores(general_rows(model, cache, progress)).split(kLength - 1))
+    read.push_back(average_scores(scores_TE, routing.average_over));
+  return fit_prior(at::cat(read), router);
 }
 
 } // namespace tenon

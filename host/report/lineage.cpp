@@ -82,6 +82,8 @@ LineageCard router_card(const Composition& composition) {
       "router", routing.strengths == "top_k" ? fmt::format("top-{}", routing.top_k) : routing.strengths, {}};
   add(card.facts, "temperature", fmt::format("{}", routing.temperature));
   add(card.facts, "policy", routing.policy);
+  if (routing.average_over > 1)
+    add(card.facts, "scores averaged over", fmt::format("{} positions", routing.average_over));
   add(card.facts, "prior of the base", fmt::format("{:.4f}", composition.router().prior()));
   add(card.facts, "fitted for the set", composition.lock().router.prior_set);
   add(card.facts, "compute", composition.lock().compute_dtype);

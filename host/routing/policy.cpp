@@ -45,6 +45,24 @@ bool exchange(Slots& kept, const float* scores_E, std::int64_t experts, double m
 
 } // namespace
 
+at::Tensor average_scores(const at::Tensor& scores_TE, std::int64_t over) {
+  if (over == 1) return scores_TE;
+  const at::Tensor from_TE = scores_TE.contiguous();
+  at::Tensor out_TE = from_TE.clone();
+  const std::int64_t experts = from_TE.size(1);
+  for (std::int64_t t = 0; t < from_TE.size(0); ++t) {
+    const std::int64_t first = std::max<std::int64_t>(0, t - over + 1);
+    float* out_E = out_TE.data_ptr<float>() + t * experts;
+    std::fill(out_E + 1, out_E + experts, 0.0f);
+    for (std::int64_t u = first; u <= t; ++u) {
+      const float* scores_E = from_TE.data_ptr<float>() + u * experts;
+      for (std::int64_t i = 1; i < experts; ++i) out_E[i] += scores_E[i];
+    }
+    for (std::int64_t i = 1; i < experts; ++i) out_E[i] /= static_cast<float>(t - first + 1);
+  }
+  return out_TE;
+}
+
 at::Tensor sticky_strengths(const at::Tensor& scores_TE, std::int64_t first, const Routing& routing,
                             PolicyState& state) {
   const std::int64_t experts = scores_TE.size(1), k = std::min(routing.top_k, experts);

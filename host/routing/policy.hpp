@@ -2,6 +2,10 @@
 // 1, and a sequence gets the same strengths whether it is read whole, in chunks or token by token. The base's prior is
 // fitted position by position, as under token.
 //
+// What a text is about changes more slowly than its words. Under token and sticky s(t) is therefore the mean of the
+// scores at the last average_over positions, position 0 left out; with 1 it is the position's own. The prior is fitted
+// on general text averaged alike.
+//
 //   token     w(t) = sparsify(s(t)), each position for itself.
 //   sticky    Hysteresis, so that few experts have to be in memory and a sequence seldom changes them. A kept set S of
 //             k = top_k slots, the base among the candidates. At position 1, S is the k best of s(1). At every later
@@ -23,6 +27,10 @@
 #include <ATen/core/Tensor.h>
 
 namespace tenon {
+
+// Row t of the result is the mean of rows max(0, t - over + 1) .. t, summed in this order: it does not depend on what
+// follows, nor on more rows before. Column 0, the prior, stays as it is.
+at::Tensor average_scores(const at::Tensor& scores_TE, std::int64_t over);
 
 // sticky: strengths (T,E) of positions [first, first + T); state.kept is read, and goes on. Requires: first >= 1.
 at::Tensor sticky_strengths(const at::Tensor& scores_TE, std::int64_t first, const Routing& routing,

@@ -62,20 +62,31 @@ at::Tensor Router::sparsify(const at::Tensor& scores_NE) const {
 
 Routed Router::route(const at::Tensor& h_NC, const Batch& batch) const {
   const at::Tensor scores_NE = scores(h_NC);
-  at::Tensor w_NE = routing_.policy == "token" ? sparsify(scores_NE) : at::empty_like(scores_NE);
+  at::Tensor w_NE = at::empty_like(scores_NE);
   for (const BatchRows& rows : batch.rows) {
     if (rows.length == 0) continue;
     at::Tensor w_TE = w_NE.narrow(0, rows.offset, rows.length);
     const std::int64_t skip = rows.position == 0 ? 1 : 0, count = rows.length - skip;
     if (skip) give_all_to_base(w_TE, 0, 1);
     if (routing_.policy == "sequence") decide_sequence(h_NC.narrow(0, rows.offset, rows.length), rows, w_TE);
-    if (routing_.policy != "sticky" || count == 0) continue;
+    if (routing_.policy == "sequence" || count == 0) continue;
+    const at::Tensor read_TE = averaged(scores_NE.narrow(0, rows.offset + skip, count), rows);
     PolicyState alone; // a whole sequence, or one that remembers
     w_TE.narrow(0, skip, count)
-        .copy_(sticky_strengths(scores_NE.narrow(0, rows.offset + skip, count), rows.position + skip, routing_,
-                                rows.sequence ? rows.sequence->policy : alone));
+        .copy_(routing_.policy == "token" ? sparsify(read_TE)
+                                          : sticky_strengths(read_TE, rows.position + skip, routing_,
+                                                             rows.sequence ? rows.sequence->policy : alone));
   }
   return {scores_NE, w_NE};
+}
+
+// From the kept rows, so that chunks change nothing.
+at::Tensor Router::averaged(const at::Tensor& scores_TE, const BatchRows& rows) const {
+  const std::int64_t over = routing_.average_over;
+  const std::int64_t first = std::max<std::int64_t>(1, rows.position - over + 1);
+  if (over == 1 || first >= rows.position) return average_scores(scores_TE, over);
+  const at::Tensor before_TE = scores(rows.sequence->h.rows(first, rows.position));
+  return average_scores(at::cat({before_TE, scores_TE}), over).narrow(0, before_TE.size(0), scores_TE.size(0));
 }
 
 // Always from the same rows in one piece, so that chunks change nothing.

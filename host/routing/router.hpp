@@ -28,7 +28,7 @@ struct Row {
   double b = 0.0;
 };
 
-// (N,E) each, float32.
+// (N,E) each, float32. scores: each position's own.
 struct Routed {
   at::Tensor scores_NE, strengths_NE;
 };
@@ -51,6 +51,8 @@ class Router {
   std::int64_t experts() const { return r_EC_.size(0) + 1; }
 
  private:
+  // Scores of these rows as the policy reads them: averaged over positions before them too.
+  at::Tensor averaged(const at::Tensor& scores_TE, const BatchRows& rows) const;
   void decide_sequence(const at::Tensor& h_TC, const BatchRows& rows, at::Tensor& w_TE) const;
 
   Normalization normalization_;
@@ -59,7 +61,8 @@ class Router {
   double prior_;
 };
 
-// The least prior >= 0 that gives the base this mean strength; scores_NE: of held-out general text, column 0 zero.
+// The least prior >= 0 that gives the base this mean strength; scores_NE: of held-out general text, as the policy reads
+// them, column 0 zero.
 double fit_prior(const at::Tensor& scores_NE, const Router& router, double base_share = 0.9);
 
 } // namespace tenon

@@ -52,7 +52,7 @@ constexpr const char* kPlanSchema = R"json({
       "type": "object", "additionalProperties": false, "default": {},
       "properties": {
         "objective": {"enum": ["domain", "ntp", "joint"], "default": "domain"},
-        "l2": {"type": "number", "minimum": 0, "default": 0.01},
+        "l2": {"type": "number", "minimum": 0, "default": 0.001},
         "learning_rate": {"type": "number", "exclusiveMinimum": 0, "default": 0.003, "description": "for ntp and joint"},
         "max_positions": {"type": "integer", "minimum": 1, "default": 40960, "description": "of each class"}
       }

@@ -94,4 +94,6 @@ TEST_CASE("a lock or request that breaks a rule is refused with file and path") 
   refuse_request([](auto& o) { o["routing"] = {{"policy", "sticky"}, {"margin", -1.0}}; }, "margin of -1");
   refuse_request([](auto& o) { o["routing"] = {{"policy", "sticky"}, {"strengths", "softmax"}}; }, "sticky");
   refuse_request([](auto& o) { o["routing"] = {{"policy", "sequence"}, {"decide_after", 1}}; }, "decide_after 1");
+  refuse_request([](auto& o) { o["routing"] = {{"average_over", 0}}; }, "average_over 0");
+  refuse_request([](auto& o) { o["routing"] = {{"policy", "sequence"}, {"average_over", 4}}; }, "need one of them");
 }

@@ -13,7 +13,9 @@ namespace {
 const std::vector<ExpertKind> kExperts = {causal("one"), token("two"), recurrent("three"), window("four")};
 
 const std::vector<Routing> kPolicies = {{"top_k", 2, 1.0, "token"},
+                                        {"top_k", 2, 1.0, "token", 2.0, 32, 5},
                                         {"top_k", 2, 0.7, "sticky", 0.5},
+                                        {"top_k", 1, 1.0, "sticky", 0.5, 32, 16},
                                         {"top_k", 1, 1.0, "sticky", 1.0},
                                         {"top_k", 2, 1.0, "sequence", 2.0, 7},
                                         {"softmax", 2, 1.0, "sequence", 2.0, 2}};
@@ -41,6 +43,24 @@ at::Tensor session_strengths(const Session& session) {
   for (std::size_t position = 0; position < session.positions_run(); ++position)
     rows.push_back(at::tensor(session.strengths(position)));
   return at::stack(rows);
+}
+
+TEST_CASE("an averaged score is the mean of the last positions, and the base's prior stays as it is") {
+  const at::Tensor scores = scores_of({{7, 3, 0}, {7, 5, 1}, {7, 1, 2}, {7, 0, 9}});
+  CHECK(at::equal(average_scores(scores, 3), scores_of({{7, 3, 0}, {7, 4, 0.5f}, {7, 3, 1}, {7, 2, 4}})));
+  CHECK(at::equal(average_scores(scores, 1), scores));
+}
+
+TEST_CASE("a single word of another kind does not change the expert where scores are averaged") {
+  const Normalization plain{at::zeros({1}), at::ones({1})};
+  const at::Tensor h = scores_of({{-9}, {1}, {1}, {-1}, {1}, {-1}, {-1}, {-1}, {-1}});
+  const Batch batch = Batch::whole(at::zeros({1, 9}, at::kLong));
+  const auto chosen = [&](std::int64_t over) {
+    const Router router(plain, {{at::tensor({1.0f}), 0.0}}, {"top_k", 1, 1.0, "token", 2.0, 32, over}, 0.0);
+    return strongest(router.strengths(h, batch));
+  };
+  CHECK(chosen(1) == std::vector<std::int64_t>{0, 1, 1, 0, 1, 0, 0, 0, 0});
+  CHECK(chosen(3) == std::vector<std::int64_t>{0, 1, 1, 1, 1, 0, 0, 0, 0}); // position 0 counts for nothing
 }
 
 TEST_CASE("a sticky sequence keeps its expert until another's score exceeds it by more than the margin") {
