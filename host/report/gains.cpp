@@ -63,11 +63,9 @@ std::string mark_svg(const Mark& mark, const Scale& scale, double y) {
 
 std::string strip(const std::vector<Mark>& marks, const Scale& scale) {
   std::string words, inside = fmt::format("<path class=\"zero\" d=\"M{:.1f} 0V{}\"/>", scale.x(0), kStripHeight);
-  double y = 7;
   for (const Mark& mark : marks) {
-    inside += mark_svg(mark, scale, y);
+    inside += mark_svg(mark, scale, mark.kind == "alone" ? 7 : mark.kind == "composed" ? 17 : 27);
     words += fmt::format("{}{} {:+.1f}%", words.empty() ? "" : ", ", mark.kind, percent_of(mark.change->mean));
-    y += 10;
   }
   return fmt::format(
       "<svg class=\"strip\" role=\"img\" aria-label=\"{0}\" width=\"{1}\" height=\"{2}\" viewBox=\"0 0 {1} {2}\">"
@@ -172,7 +170,7 @@ std::string others_table(const Evaluation& evaluation) {
     for (const Column& column : columns) rows += cell(perplexity_cell(arm_or_null(*one.arms, column.arm)));
     rows += "</tr>";
   }
-  return "<h3>Other ways to choose<small>the first two in hindsight</small></h3>" +
+  return "<h3>Other ways to choose<small>the best of each text and token are found in hindsight</small></h3>" +
          wide_table(headings(names), rows, "Other ways to choose");
 }
 

@@ -90,7 +90,8 @@ text.end { text-anchor: end } text.middle { text-anchor: middle }
 .key svg { vertical-align: -.15em; margin-right: .35em; --c: var(--quiet) }
 .heat { --tint: transparent; background: color-mix(in srgb, var(--tint) calc(var(--m) * 38%), transparent) }
 .heat.better { --tint: var(--good) } .heat.worse { --tint: var(--bad) }
-.heat.unsure { color: var(--quiet) }
+.heat small { color: color-mix(in srgb, var(--ink) 80%, transparent) }
+.heat.unsure, .heat.unsure small { color: var(--quiet) }
 .heat.own { box-shadow: inset 0 0 0 2px var(--accent) }
 .word { padding: .05em .3em; border-radius: .25em; white-space: nowrap; color: var(--ink) }
 .word.better { background: color-mix(in srgb, var(--good) 28%, transparent) }
@@ -177,11 +178,13 @@ dt { color: var(--quiet) } dd { margin: 0; overflow-wrap: anywhere }
   html[data-ready] tbody tr:last-child { border-bottom: 0 }
   html[data-ready] tbody tr > * { padding: 0 .3rem; border: 0; white-space: normal }
   html[data-ready] tbody th { overflow-wrap: anywhere }
-  html[data-ready] :is(tbody th, td:has(svg)) { grid-column: 1 / -1 }
+  html[data-ready] tbody th { grid-column: 1 / -1 } html[data-ready] td:has(svg) { grid-column: span 2 }
   html[data-ready] td:empty { display: none }
   html[data-ready] td[data-label]::before {
     content: attr(data-label); display: block; color: var(--quiet); font-size: .75rem; line-height: 1.4
   }
+  html[data-ready] td:not(.heat) + td.heat { grid-column-start: 1 }
+  html[data-ready] td.heat[data-label]::before { color: inherit; opacity: .8 }
   html[data-ready] td.heat { padding: .3rem .5rem; border-radius: .4rem }
   html[data-ready] td svg { max-width: 100% }
 }
