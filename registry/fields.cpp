@@ -29,7 +29,7 @@ std::string name_at(const JsonReader& reader) {
 std::string name_at(const JsonReader& reader, Kind kind) {
   std::string name = reader.string();
   if (const std::string problem = name_problem(name, kind); !problem.empty())
-    reader.fail(std::string("cannot name a ") + kind_name(kind) + ": " + problem);
+    reader.fail("cannot name " + a_kind(kind) + ": " + problem);
   return name;
 }
 

@@ -124,8 +124,7 @@ PublishedPackage fold(const std::string& name, const std::vector<Event>& events)
   if (!events.empty()) package.kind = events.front().kind;
   for (const Event& event : events) {
     if (event.kind != package.kind)
-      damaged(name,
-              std::string("it is a ") + kind_name(package.kind) + " first and a " + kind_name(event.kind) + " later");
+      damaged(name, "it is " + a_kind(package.kind) + " first and " + a_kind(event.kind) + " later");
     if (event.what == Event::What::publish) {
       fold_publish(package, event);
       continue;

@@ -27,6 +27,8 @@ const char* kind_name(Kind kind) {
   return "package";
 }
 
+std::string a_kind(Kind kind) { return (kind == Kind::expert ? "an " : "a ") + std::string(kind_name(kind)); }
+
 std::optional<Kind> kind_of(std::string_view text) {
   for (Kind kind : {Kind::model, Kind::plugin, Kind::expert})
     if (text == kind_name(kind)) return kind;
@@ -58,7 +60,7 @@ void require_name(std::string_view name, Kind kind) {
   const std::string problem = name_problem(name, kind);
   if (problem.empty()) return;
   throw Error(Code::usage, rules::kName,
-              "\"" + std::string(name.substr(0, 80)) + "\" cannot name a " + kind_name(kind) + ": " + problem,
+              "\"" + std::string(name.substr(0, 80)) + "\" cannot name " + a_kind(kind) + ": " + problem,
               "use lower-case letters and digits with single . - _ between them" +
                   std::string(kind == Kind::plugin ? ", as in acme.memory" : ", as in legal-de"));
 }

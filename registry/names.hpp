@@ -14,6 +14,7 @@ namespace tenon {
 enum class Kind { model, plugin, expert };
 
 const char* kind_name(Kind kind); // "model", "plugin", "expert"
+std::string a_kind(Kind kind);    // "a model", "an expert"
 std::optional<Kind> kind_of(std::string_view text);
 
 // Why the name is refused, in words for its author; empty when it may stand.

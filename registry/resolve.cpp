@@ -109,7 +109,7 @@ class Resolver {
     if (!manifest.row)
       throw Error(Code::incompatible, rules::kRequest,
                   fmt::format("{} has no row, and the router needs one from every expert but the base", entry.title()),
-                  "fit its row: tenon expert train " + entry.name);
+                  "train it with one, or import the adapter again with --data");
   }
 
   LockedPlugin plugin_of(const ExpertManifest& manifest) {

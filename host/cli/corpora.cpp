@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <optional>
 
 namespace tenon {
 namespace {
@@ -62,7 +63,7 @@ EvaluationCorpus open_corpus(const DataArgument& data, const Composition& compos
                              std::int64_t sequence_length, Context& context) {
   const fs::path place = data.held_out ? held_out_shard(data.place) : fs::path(data.place);
   if (place.extension() == ".tokens") return {data.name, data.role, Shard::open(place)};
-  Progress progress(context.out, "reading " + data.name, 0, "bytes");
+  std::optional<Progress> progress(std::in_place, context.out, "reading " + data.name, 0, "bytes");
   CorpusOptions options;
   options.sequence_length = sequence_length;
   options.field = settings.field;
@@ -70,7 +71,11 @@ EvaluationCorpus open_corpus(const DataArgument& data, const Composition& compos
     options.chat = ChatTemplate::choose(settings.chat_template, composition.model().tokenizer());
   const CorpusWhole whole = prepare_whole(
       {place}, composition.model().tokenizer(), options, context.home.cache() / "corpora",
-      [&](std::string_view, std::uint64_t done, std::uint64_t) { progress.update(static_cast<std::int64_t>(done)); });
+      [&](std::string_view, std::uint64_t done, std::uint64_t) { progress->update(static_cast<std::int64_t>(done)); });
+  progress.reset();
+  const CorpusReport& read = whole.report;
+  if (read.dialogues || read.duplicates > 0 || read.skipped_files > 0)
+    context.out.note(data.name + ": " + describe(read));
   return {data.name, data.role, whole.tokens};
 }
 
@@ -95,6 +100,9 @@ CLI::Option* add_corpus_options(CLI::App& command, CorpusSettings& settings) {
 
 std::vector<EvaluationCorpus> open_corpora(const CorpusSettings& settings, std::int64_t sequence_length,
                                            const Composition& composition, Context& context) {
+  if (settings.format != "chat" && !settings.chat_template.empty())
+    throw Error(Code::usage, "data", "found --template " + settings.chat_template + " for text, which has none",
+                "for dialogues: --format chat; for text leave it out");
   std::vector<DataArgument> data;
   for (const std::string& text : settings.data) data.push_back(parse_data(text, composition));
   std::vector<EvaluationCorpus> corpora;

@@ -74,6 +74,11 @@ struct Side {
     tokens += static_cast<std::int64_t>(document.tokens.size());
     documents.push_back(std::move(document));
   }
+  bool any_longer(std::int64_t length) const {
+    return std::any_of(documents.begin(), documents.end(), [&](const Document& document) {
+      return static_cast<std::int64_t>(document.tokens.size()) > length;
+    });
+  }
   // In the order of the inputs, so that pieces of a record that stayed together read on.
   void write(const fs::path& path, const Tokenizer& tokenizer, const CorpusOptions& options) {
     std::sort(documents.begin(), documents.end(), [](const Document& a, const Document& b) {
@@ -123,8 +128,15 @@ std::string key_of(const char* kind, const CorpusText& text, const Tokenizer& to
   return key.hex();
 }
 
+// The same text may have lain in other files, among other things that were left out.
+void tell_reading(CorpusReport& report, const CorpusReport& read) {
+  for (const auto count :
+       {&CorpusReport::files, &CorpusReport::skipped_files, &CorpusReport::duplicates, &CorpusReport::unanswered})
+    report.*count = read.*count;
+}
+
 // Prepared before, and whole: the shards that the report names.
-std::optional<CorpusReport> cached(const fs::path& folder,
+std::optional<CorpusReport> cached(const fs::path& folder, const CorpusReport& read,
                                    const std::vector<std::pair<const char*, std::optional<Shard>*>>& shards) {
   try {
     const json::value stored = read_json(folder / "corpus.json");
@@ -134,6 +146,7 @@ std::optional<CorpusReport> cached(const fs::path& folder,
       if ((*shard)->digest() != reader.at(name).string()) return std::nullopt;
     }
     CorpusReport report = report_from_json(reader.at("report"));
+    tell_reading(report, read);
     report.from_cache = true;
     return report;
   } catch (const Error& error) {
@@ -162,7 +175,8 @@ void fill_split(const CorpusText& text, const Tokenizer& tokenizer, const Corpus
       held_out.tokens < options.held_out_blocks * options.sequence_length) {
     too_small(text, options, tokens, needed);
   }
-  report.cut = plan.cut;
+  report.cut = options.chat ? train.any_longer(options.sequence_length) || held_out.any_longer(options.sequence_length)
+                            : plan.cut;
   train.write(folder / "train.tokens", tokenizer, options);
   held_out.write(folder / "held_out.tokens", tokenizer, options);
 }
@@ -194,7 +208,7 @@ CorpusSplit prepare_corpus(const std::vector<fs::path>& inputs, const Tokenizer&
   const fs::path folder = cache / key;
   const FileLock lock(folder / "lock");
   std::optional<Shard> train, held_out;
-  if (auto report = cached(folder, {{"train.tokens", &train}, {"held_out.tokens", &held_out}})) {
+  if (auto report = cached(folder, text.report, {{"train.tokens", &train}, {"held_out.tokens", &held_out}})) {
     return {*train, *held_out, *report, "sha256:" + key};
   }
   CorpusReport report = text.report;
@@ -222,7 +236,7 @@ CorpusWhole prepare_whole(const std::vector<fs::path>& inputs, const Tokenizer& 
   const fs::path folder = cache / key;
   const FileLock lock(folder / "lock");
   std::optional<Shard> shard;
-  if (auto report = cached(folder, {{"all.tokens", &shard}})) return {*shard, *report, "sha256:" + key};
+  if (auto report = cached(folder, text.report, {{"all.tokens", &shard}})) return {*shard, *report, "sha256:" + key};
   CorpusReport report = text.report;
   Side side;
   std::uint64_t done = 0;
@@ -238,6 +252,7 @@ CorpusWhole prepare_whole(const std::vector<fs::path>& inputs, const Tokenizer& 
         fmt::format("{}: found {} tokens, need a block of {}", text.inputs, side.tokens, options.sequence_length),
         "add text, or use shorter sequences");
   }
+  report.cut = options.chat && side.any_longer(options.sequence_length);
   side.write(folder / "all.tokens", tokenizer, options);
   shard = Shard::open(folder / "all.tokens");
   count(*shard, options.sequence_length,

@@ -45,7 +45,7 @@ struct CorpusReport {
   std::int64_t files = 0, skipped_files = 0; // skipped: not text
   std::int64_t records = 0, duplicates = 0;
   std::int64_t text_bytes = 0; // of distinct records
-  bool cut = false;            // records were cut into pieces
+  bool cut = false;            // records, or dialogues longer than a block, were cut into pieces
   std::int64_t train_documents = 0, held_out_documents = 0;
   std::int64_t train_tokens = 0, held_out_tokens = 0;
   std::int64_t train_blocks = 0, held_out_blocks = 0;

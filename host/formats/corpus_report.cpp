@@ -61,10 +61,12 @@ std::string describe(const CorpusReport& report) {
   if (report.skipped_files > 0)
     line +=
         fmt::format(", {} files that are not {} left out", report.skipped_files, report.dialogues ? "*.jsonl" : "text");
-  if (report.cut) line += ", long records cut into pieces";
-  line += fmt::format("; {} tokens to train on", report.train_tokens);
+  if (report.cut)
+    line += report.dialogues ? ", those longer than a block cut into pieces" : ", long records cut into pieces";
+  const bool split = report.held_out_tokens > 0;
+  line += fmt::format("; {} tokens{}", report.train_tokens, split ? " to train on" : "");
   if (report.dialogues) line += fmt::format(" ({} of answers)", report.train_answer_tokens);
-  if (report.held_out_tokens == 0) return line;
+  if (!split) return line;
   return line + fmt::format(", {} held out ({} blocks; {:.1f}% of their 13-grams are in the training text)",
                             report.held_out_tokens, report.held_out_blocks, 100 * report.overlap_13gram);
 }

@@ -7,6 +7,7 @@
 #include <fmt/ranges.h>
 #include <pcre2.h>
 
+#include <algorithm>
 #include <cmath>
 #include <map>
 #include <optional>
@@ -89,6 +90,29 @@ std::optional<std::string> before(std::string_view name, std::string_view ending
   return std::string(name.substr(0, name.size() - ending.size()));
 }
 
+constexpr const char* kSaveAgain = "the two files belong to different adapters, or are damaged; save the adapter again";
+
+bool is_layer(const std::string& module, std::int64_t layer) {
+  return ("." + module).find(fmt::format(".layers.{}.", layer)) != std::string::npos;
+}
+
+// PEFT leaves out what its configuration does not name, without a word.
+void check_named(const std::string& module, const PeftConfig& config, const std::string& where) {
+  const auto refuse = [&](const char* key, const std::string& said) {
+    throw Error(Code::integrity, where,
+                fmt::format("{}: found a change of it, adapter_config.json says {} [{}]", module, key, said),
+                kSaveAgain);
+  };
+  const auto& names = config.target_modules;
+  const auto& layers = config.layers_to_transform;
+  const auto ends = [&](const std::string& name) { return ("." + module).ends_with("." + name); };
+  if (!names.empty() && std::none_of(names.begin(), names.end(), ends))
+    refuse("target_modules", fmt::format("{}", fmt::join(names, ", ")));
+  if (!layers.empty() &&
+      std::none_of(layers.begin(), layers.end(), [&](std::int64_t layer) { return is_layer(module, layer); }))
+    refuse("layers_to_transform", fmt::format("{}", fmt::join(layers, ", ")));
+}
+
 void check_shapes(const PeftProduct& product, const std::string& where) {
   const auto& a = product.a.shape;
   const auto& b = product.b.shape;
@@ -98,7 +122,7 @@ void check_shapes(const PeftProduct& product, const std::string& where) {
               fmt::format("{}: found A of shape ({}) and B of shape ({}), adapter_config.json says rank {}: need "
                           "({}, in) and (out, {})",
                           product.module, fmt::join(a, ", "), fmt::join(b, ", "), product.rank, rank, rank),
-              "the two files belong to different adapters, or are damaged; save the adapter again");
+              kSaveAgain);
 }
 
 PeftConfig config_of(const std::filesystem::path& folder) {
@@ -150,6 +174,7 @@ PeftAdapter::PeftAdapter(PeftConfig config, SafetensorsFile file)
                   fmt::format("{}: found {}, its other half {} is missing", module, pair.a ? "lora_A" : "lora_B",
                               pair.a ? "lora_B" : "lora_A"),
                   "save the adapter again");
+    check_named(module, config_, name());
     PeftProduct product{module, stored_tensor(*file_, pair.a->name), stored_tensor(*file_, pair.b->name),
                         ranks.of(module), 0};
     check_shapes(product, name());

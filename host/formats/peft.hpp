@@ -27,6 +27,9 @@ struct PeftConfig {
   // Regular expressions over module names, as in PEFT: the first that matches the end of a name decides.
   std::vector<std::pair<std::string, std::int64_t>> rank_pattern;
   std::vector<std::pair<std::string, double>> alpha_pattern;
+  // What the adapter changes, where it says so by name and number; whatever else its tensors hold, PEFT leaves out.
+  std::vector<std::string> target_modules; // ends of module names: "q_proj"
+  std::vector<std::int64_t> layers_to_transform;
 };
 
 struct PeftProduct {
@@ -39,7 +42,7 @@ struct PeftProduct {
 class PeftAdapter {
  public:
   // Errors: not_found; incompatible, naming the option or tensor that is not supported; integrity (half a product is
-  // missing, ranks that disagree, a damaged file).
+  // missing, ranks or targets that disagree, a damaged file).
   static PeftAdapter open(const std::filesystem::path& folder);
   PeftAdapter(PeftConfig config, SafetensorsFile file);
 

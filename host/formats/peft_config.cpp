@@ -14,16 +14,30 @@ namespace {
 constexpr std::int64_t kLargestRank = 65536;
 
 const std::set<std::string_view> kRead = {
-    "peft_type",    "base_model_name_or_path", "r",    "lora_alpha",        "use_rslora",
-    "rank_pattern", "alpha_pattern",           "bias", "init_lora_weights", "task_type"};
+    "peft_type",      "base_model_name_or_path", "r",    "lora_alpha",        "use_rslora",
+    "rank_pattern",   "alpha_pattern",           "bias", "init_lora_weights", "task_type",
+    "target_modules", "layers_to_transform"};
 
 // These change how an adapter is trained or found, or are told by its tensors. fan_in_fan_out matters only where
 // B A is added into a transposed weight; the products themselves are the same.
-const std::set<std::string_view> kHarmless = {
-    "auto_mapping",      "revision",       "inference_mode",  "target_modules",      "exclude_modules",
-    "lora_dropout",      "fan_in_fan_out", "modules_to_save", "layers_to_transform", "layers_pattern",
-    "loftq_config",      "eva_config",     "corda_config",    "lora_ga_config",      "trainable_token_indices",
-    "qalora_group_size", "runtime_config", "megatron_core",   "ensure_weight_tying", "peft_version"};
+const std::set<std::string_view> kHarmless = {"auto_mapping",
+                                              "revision",
+                                              "inference_mode",
+                                              "exclude_modules",
+                                              "lora_dropout",
+                                              "fan_in_fan_out",
+                                              "modules_to_save",
+                                              "layers_pattern",
+                                              "loftq_config",
+                                              "eva_config",
+                                              "corda_config",
+                                              "lora_ga_config",
+                                              "trainable_token_indices",
+                                              "qalora_group_size",
+                                              "runtime_config",
+                                              "megatron_core",
+                                              "ensure_weight_tying",
+                                              "peft_version"};
 
 // The other beginnings (PiSSA, OLoRA, CorDA, LoftQ, LoRA-GA) also change the base's own weights.
 const std::set<std::string> kBeginnings = {"true", "false", "\"gaussian\"", "\"orthogonal\"", "\"eva\""};
@@ -81,6 +95,20 @@ auto read_pattern(const JsonReader& config, std::string_view key, Read read) {
   return out;
 }
 
+// A pattern for target_modules ("all-linear", a regular expression) is left to the tensors.
+void read_targets(const JsonReader& config, PeftConfig& out) {
+  if (said(config, "target_modules") && config.at("target_modules").value().is_array()) {
+    const JsonReader names = config.at("target_modules");
+    for (std::size_t i = 0; i < names.size(); ++i) out.target_modules.push_back(names.at(i).string());
+  }
+  if (!said(config, "layers_to_transform")) return;
+  const JsonReader layers = config.at("layers_to_transform");
+  if (layers.value().is_array())
+    for (std::size_t i = 0; i < layers.size(); ++i) out.layers_to_transform.push_back(layers.at(i).integer());
+  else
+    out.layers_to_transform.push_back(layers.integer());
+}
+
 } // namespace
 
 PeftConfig read_peft_config(const json::value& value, const std::string& where) {
@@ -93,6 +121,7 @@ PeftConfig read_peft_config(const json::value& value, const std::string& where) 
   out.rank_stabilised = said(config, "use_rslora") && config.at("use_rslora").boolean();
   out.rank_pattern = read_pattern(config, "rank_pattern", read_rank);
   out.alpha_pattern = read_pattern(config, "alpha_pattern", read_alpha);
+  read_targets(config, out);
   return out;
 }
 

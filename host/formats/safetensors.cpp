@@ -33,6 +33,8 @@ constexpr std::array<DtypeInfo, 10> dtypes{{{Dtype::F64, "F64", 8},
                                             {Dtype::U8, "U8", 1},
                                             {Dtype::BOOL, "BOOL", 1}}};
 
+constexpr const char* kFetchAgain = "the file is damaged or no safetensors file; fetch it again";
+
 std::size_t natural(const JsonReader& reader) {
   const std::int64_t number = reader.integer();
   if (number < 0) reader.fail(fmt::format("found {}, need 0 or more", number));
@@ -57,7 +59,7 @@ TensorView read_entry(const JsonReader& entry, std::string_view name, std::span<
   if (offsets.array().size() != 2) offsets.fail("need a begin and an end");
   const std::size_t begin = natural(offsets.at(std::size_t{0})), end = natural(offsets.at(std::size_t{1}));
   if (begin > end || end > data.size()) {
-    offsets.fail(fmt::format("found {} to {}, the file has {} bytes of data", begin, end, data.size()));
+    offsets.fail(fmt::format("found {} to {}, the file has {} bytes of data", begin, end, data.size()), kFetchAgain);
   }
   if (tensor_bytes(tensor.dtype, tensor.shape) != end - begin) {
     entry.fail(fmt::format("found {} bytes, {} of shape [{}] is another size", end - begin, dtype_name(tensor.dtype),
@@ -96,9 +98,7 @@ SafetensorsFile::SafetensorsFile(std::span<const std::byte> bytes, std::string n
 }
 
 void SafetensorsFile::parse(std::span<const std::byte> bytes) {
-  const auto damaged = [&](const std::string& what) {
-    throw Error(Code::integrity, name_, what, "the file is damaged or no safetensors file; fetch it again");
-  };
+  const auto damaged = [&](const std::string& what) { throw Error(Code::integrity, name_, what, kFetchAgain); };
   if (bytes.size() < 8) damaged(fmt::format("found {} bytes, the header's length alone needs 8", bytes.size()));
   std::uint64_t size = 0;
   std::memcpy(&size, bytes.data(), sizeof size);
@@ -125,6 +125,7 @@ void SafetensorsFile::parse(std::span<const std::byte> bytes) {
 }
 
 void SafetensorsFile::check_layout(std::span<const std::byte> data) {
+  const auto damaged = [&](const std::string& what) { throw Error(Code::integrity, name_, what, kFetchAgain); };
   const auto place = [](const TensorView& t) {
     return std::tuple(t.bytes.data(), t.bytes.size(), std::string_view(t.name));
   };
@@ -132,17 +133,14 @@ void SafetensorsFile::check_layout(std::span<const std::byte> data) {
   const std::byte* end = data.data();
   for (const TensorView& tensor : tensors_) {
     if (tensor.bytes.data() != end) {
-      throw Error(
-          Code::integrity, name_,
-          fmt::format("the tensor {} starts at {} in the data, need {}: tensors neither overlap nor leave holes",
-                      tensor.name, tensor.bytes.data() - data.data(), end - data.data()));
+      damaged(fmt::format("the tensor {} starts at {} in the data, need {}: tensors neither overlap nor leave holes",
+                          tensor.name, tensor.bytes.data() - data.data(), end - data.data()));
     }
     end += tensor.bytes.size();
   }
   if (end != data.data() + data.size()) {
-    throw Error(Code::integrity, name_,
-                fmt::format("the tensors end at {} in the data, the file has {} bytes of data", end - data.data(),
-                            data.size()));
+    damaged(fmt::format("the tensors end at {} in the data, the file has {} bytes of data", end - data.data(),
+                        data.size()));
   }
 }
 
@@ -159,7 +157,7 @@ const TensorView* SafetensorsFile::find(std::string_view name) const {
 
 const TensorView& SafetensorsFile::at(std::string_view name) const {
   if (const TensorView* tensor = find(name)) return *tensor;
-  throw Error(Code::integrity, name_, fmt::format("the tensor {} is missing", name));
+  throw Error(Code::integrity, name_, fmt::format("the tensor {} is missing", name), kFetchAgain);
 }
 
 void write_safetensors(const std::filesystem::path& path, std::span<const TensorView> tensors,

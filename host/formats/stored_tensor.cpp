@@ -64,7 +64,8 @@ StoredTensor stored_tensor(const SafetensorsFile& file, std::string_view name) {
   if (const auto type = plain_type(view.dtype)) return {view.name, *type, view.shape, view.bytes};
   throw Error(Code::incompatible, file.name(),
               fmt::format("the tensor {} has dtype {}, a weight needs F32, F16, BF16 or described blocks", view.name,
-                          dtype_name(view.dtype)));
+                          dtype_name(view.dtype)),
+              "save the file again with its weights as one of these");
 }
 
 std::vector<StoredTensor> stored_tensors(const SafetensorsFile& file) {

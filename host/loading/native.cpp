@@ -16,6 +16,15 @@ Code code_of(tenon_status status) {
   }
 }
 
+const char* remedy_for(tenon_status status) {
+  switch (status) {
+    case TENON_BAD_CONFIG: return "change its configuration; tenon show PLUGIN says what it can be told";
+    case TENON_BAD_TENSOR: return "take a sound copy of the expert, or make it again";
+    case TENON_NO_MEMORY: return "make the expert smaller, or give it more memory";
+    default: return "tell its author; tenon compose without it leaves the rest as it is";
+  }
+}
+
 std::string shape_text(const at::Tensor& tensor) {
   std::string text = "(";
   for (std::int64_t i = 0; i < tensor.dim(); ++i) text += (i ? ", " : "") + std::to_string(tensor.size(i));
@@ -32,7 +41,8 @@ void LoadedExpert::checked(const char* what, Call&& call) const {
   const tenon_status status = call(&message);
   if (status == TENON_OK) return;
   const std::string reason = message.size ? std::string(text, message.size) : "no reason given";
-  throw Error(code_of(status), spec_.title, std::string(spec_.architecture) + " failed in " + what + ": " + reason);
+  throw Error(code_of(status), spec_.title, std::string(spec_.architecture) + " failed in " + what + ": " + reason,
+              remedy_for(status));
 }
 
 LoadedExpert::LoadedExpert(const tenon_plugin* plugin, ExpertSpec spec) : spec_(std::move(spec)) {

@@ -1,7 +1,8 @@
 // What the host remembers of a sequence: state of trunk, head and experts, and the rows that experts receive.
 //
 // A module never owns its memory between calls: the host keeps it, so that a sequence can be forked, cut back, saved
-// and dropped whoever wrote the expert. Kept rows make sparse execution exact: an expert that was not chosen for a
+// and dropped whoever wrote the expert. State is moved or forked, never copied: a copy would write into the tensors of
+// its original. Kept rows make sparse execution exact: an expert that was not chosen for a
 // while is run over the rows it missed. Thread: one forward call at a time per sequence; different sequences are
 // independent.
 #pragma once
@@ -23,6 +24,10 @@ using ModuleLayout = std::vector<StateTensor>;
 // Rows that grow at the end: (length, ...), float32.
 class RowBuffer {
  public:
+  RowBuffer() = default;
+  RowBuffer(RowBuffer&&) = default;
+  RowBuffer& operator=(RowBuffer&&) = default;
+
   std::int64_t length() const { return length_; }
   void append(const at::Tensor& rows);
   at::Tensor rows(std::int64_t first, std::int64_t last) const; // a view, valid until the next append
@@ -39,6 +44,8 @@ class ModuleState : public SequenceState {
  public:
   ModuleState() = default;
   explicit ModuleState(const ModuleLayout& layout);
+  ModuleState(ModuleState&&) = default;
+  ModuleState& operator=(ModuleState&&) = default;
 
   // Errors (all): Error bug-free by construction for our modules; a plugin's wrong slot becomes a status at the
   // boundary.

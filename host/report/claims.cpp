@@ -78,8 +78,9 @@ std::string choices_section(const ReportInput& input) {
   for (const ChoiceScore& set : input.evaluation.choices) {
     std::string rows;
     for (const ChoiceArm& arm : set.arms)
-      rows += "<tr><th scope=\"row\">" + html_text(arm.arm) + "</th>" + accuracy_cells(arm.plain, arm.arm == "base") +
-              accuracy_cells(arm.normalised, arm.arm == "base") + "</tr>";
+      rows += "<tr><th scope=\"row\">" + arm_name(input.evaluation, arm.arm) + "</th>" +
+              accuracy_cells(arm.plain, arm.arm == "base") + accuracy_cells(arm.normalised, arm.arm == "base") +
+              "</tr>";
     inside += fmt::format("<h3>{}<small>{} questions, {:.1f}% by chance</small></h3>", html_text(set.name),
                           set.questions, 100 * set.chance) +
               wide_table(

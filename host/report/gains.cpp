@@ -63,16 +63,25 @@ std::string mark_svg(const Mark& mark, const Scale& scale, double y) {
 
 std::string strip(const std::vector<Mark>& marks, const Scale& scale) {
   std::string words, inside = fmt::format("<path class=\"zero\" d=\"M{:.1f} 0V{}\"/>", scale.x(0), kStripHeight);
-  double y = 7;
   for (const Mark& mark : marks) {
-    inside += mark_svg(mark, scale, y);
+    inside += mark_svg(mark, scale, mark.kind == "alone" ? 7 : mark.kind == "composed" ? 17 : 27);
     words += fmt::format("{}{} {:+.1f}%", words.empty() ? "" : ", ", mark.kind, percent_of(mark.change->mean));
-    y += 10;
   }
   return fmt::format(
       "<svg class=\"strip\" role=\"img\" aria-label=\"{0}\" width=\"{1}\" height=\"{2}\" viewBox=\"0 0 {1} {2}\">"
       "<title>{0}</title>{3}</svg>",
       html_text(words), kStripWidth, kStripHeight, inside);
+}
+
+// What the strips' left end and their line mean, for the head of their column.
+std::string axis(const Scale& scale) {
+  const double zero = scale.x(0), room = 50;
+  std::string inside;
+  if (zero > kMargin + room) inside = fmt::format("<text x=\"{}\" y=\"10\">{:+.0f}%</text>", kMargin, scale.low());
+  inside += fmt::format("<text class=\"{}\" x=\"{:.1f}\" y=\"10\">0</text>",
+                        zero > kStripWidth - 2 * kMargin ? "end" : "middle", zero);
+  return fmt::format("<svg aria-hidden=\"true\" width=\"{0}\" height=\"12\" viewBox=\"0 0 {0} 12\">{1}</svg>",
+                     kStripWidth, inside);
 }
 
 struct Column {
@@ -103,18 +112,66 @@ std::string name_cell(const std::string& name, const std::string& role, const Ev
   return "<th scope=\"row\">" + html_text(name) + below + "</th>";
 }
 
-std::string row(const std::string& first_cell, const std::vector<ArmScore>& arms, const std::string& role,
-                const std::optional<double>& kept, const Evaluation& evaluation, const Scale& scale) {
-  std::string cells = first_cell;
-  const auto add = [&](const std::string& inside) { cells += "<td>" + inside + "</td>"; };
-  add(perplexity_cell(arm_or_null(arms, "base")));
-  if (evaluation.best_single.empty()) return "<tr>" + cells + "</tr>";
-  add(perplexity_cell(arm_or_null(arms, "alone:" + role)));
-  add("<b>" + perplexity_cell(arm_or_null(arms, "composed")) + "</b>");
-  add(strip(marks_of(arms, role, evaluation), scale));
-  add(kept ? fmt::format("{:.0f}%", 100 * *kept) : "");
-  for (const Column& column : columns_of(evaluation)) add(perplexity_cell(arm_or_null(arms, column.arm)));
-  return "<tr>" + cells + "</tr>";
+std::string cell(const std::string& inside) { return "<td>" + inside + "</td>"; }
+
+// A text, or all of them.
+struct Row {
+  std::string name_cell, role;
+  const std::vector<ArmScore>* arms;
+  std::optional<double> kept;
+};
+
+std::vector<Row> rows_of(const Evaluation& evaluation) {
+  std::vector<Row> out;
+  for (const CorpusScore& corpus : evaluation.corpora)
+    out.push_back({name_cell(corpus.name, corpus.role, evaluation), corpus.role, &corpus.arms, corpus.gain_kept});
+  if (out.size() > 1)
+    out.push_back({"<th scope=\"row\">all of them<small>equal weights</small></th>", "", &evaluation.pooled, {}});
+  return out;
+}
+
+std::string headings(const std::vector<std::string>& names) {
+  std::string out;
+  for (const std::string& name : names) out += "<th scope=\"col\">" + name + "</th>";
+  return out;
+}
+
+std::string gains_table(const Evaluation& evaluation) {
+  const std::vector<Row> all = rows_of(evaluation);
+  if (evaluation.best_single.empty()) {
+    std::string rows;
+    for (const Row& one : all)
+      rows += "<tr>" + one.name_cell + cell(perplexity_cell(arm_or_null(*one.arms, "base"))) + "</tr>";
+    return wide_table(headings({"text", "base"}), rows, "Gains");
+  }
+  Scale scale;
+  for (const Row& one : all) scale.take(marks_of(*one.arms, one.role, evaluation));
+  std::string rows;
+  for (const Row& one : all)
+    rows += "<tr>" + one.name_cell + cell(perplexity_cell(arm_or_null(*one.arms, "base"))) +
+            cell(perplexity_cell(arm_or_null(*one.arms, "alone:" + one.role))) +
+            cell("<b>" + perplexity_cell(arm_or_null(*one.arms, "composed")) + "</b>") +
+            cell(strip(marks_of(*one.arms, one.role, evaluation), scale)) +
+            cell(one.kept ? fmt::format("{:.0f}%", 100 * *one.kept) : "") + "</tr>";
+  return wide_table(
+      headings({"text", "base", "its expert alone", "composed", "change against base" + axis(scale), "gain kept"}),
+      rows, "Gains");
+}
+
+// What the composition is compared with, beside what each expert does alone.
+std::string others_table(const Evaluation& evaluation) {
+  const std::vector<Column> columns = columns_of(evaluation);
+  if (evaluation.best_single.empty() || columns.empty()) return "";
+  std::vector<std::string> names = {"text", "composed"};
+  for (const Column& column : columns) names.push_back(html_text(column.heading));
+  std::string rows;
+  for (const Row& one : rows_of(evaluation)) {
+    rows += "<tr>" + one.name_cell + cell("<b>" + perplexity_cell(arm_or_null(*one.arms, "composed")) + "</b>");
+    for (const Column& column : columns) rows += cell(perplexity_cell(arm_or_null(*one.arms, column.arm)));
+    rows += "</tr>";
+  }
+  return "<h3>Other ways to choose<small>the best of each text and token are found in hindsight</small></h3>" +
+         wide_table(headings(names), rows, "Other ways to choose");
 }
 
 const char* const kKey = R"(<ul class="legend key">
@@ -128,26 +185,10 @@ const char* const kKey = R"(<ul class="legend key">
 std::string gains_section(const ReportInput& input) {
   const Evaluation& evaluation = input.evaluation;
   if (evaluation.corpora.empty()) return "";
-  Scale scale;
-  for (const CorpusScore& corpus : evaluation.corpora) scale.take(marks_of(corpus.arms, corpus.role, evaluation));
-  scale.take(marks_of(evaluation.pooled, "", evaluation));
-  std::string header = "<th scope=\"col\">text</th><th scope=\"col\">base</th>", rows;
-  if (!evaluation.best_single.empty()) {
-    for (const char* heading : {"its expert alone", "composed", "change against base", "gain kept"})
-      header += fmt::format("<th scope=\"col\">{}</th>", heading);
-    for (const Column& column : columns_of(evaluation))
-      header += "<th scope=\"col\">" + html_text(column.heading) + "</th>";
-  }
-  for (const CorpusScore& corpus : evaluation.corpora)
-    rows += row(name_cell(corpus.name, corpus.role, evaluation), corpus.arms, corpus.role, corpus.gain_kept, evaluation,
-                scale);
-  if (evaluation.corpora.size() > 1)
-    rows += row("<th scope=\"row\">all of them<small>equal weights</small></th>", evaluation.pooled, "", {}, evaluation,
-                scale);
   return section("gains", "Gains",
                  "Perplexity of held-out text, lower is better, with 95% intervals over blocks. Gain kept: how much of "
                  "what its expert gains alone, in log-perplexity, the composition keeps.",
-                 (evaluation.best_single.empty() ? "" : kKey) + wide_table(header, rows, "Gains"));
+                 (evaluation.best_single.empty() ? "" : kKey) + gains_table(evaluation) + others_table(evaluation));
 }
 
 } // namespace tenon

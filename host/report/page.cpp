@@ -61,17 +61,15 @@ footer { color: var(--quiet); font-size: .85rem; padding-block: 3rem }
   letter-spacing: -.01em
 }
 .tiles span { color: var(--quiet); font-size: .88rem }
-.wide { overflow-x: auto; background: var(--card); border: 1px solid var(--line); border-radius: .7rem }
+.wide { overflow-x: auto; margin-bottom: 1.2rem; background: var(--card); border: 1px solid var(--line); border-radius: .7rem }
 .wide:focus-visible, button:focus-visible, summary:focus-visible, a:focus-visible {
   outline: 2px solid var(--good); outline-offset: 2px
 }
 table { border-collapse: collapse; width: 100%; font-size: .92rem; font-variant-numeric: tabular-nums }
 th, td { padding: .55rem .8rem; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line) }
 tbody tr:last-child > * { border-bottom: 0 }
-thead th {
-  font-weight: 500; color: var(--quiet); font-size: .82rem; vertical-align: bottom; line-height: 1.3; min-width:
-  4.6rem
-}
+thead th { font-weight: 500; color: var(--quiet); font-size: .82rem; vertical-align: bottom; line-height: 1.3 }
+thead svg { margin-top: .2rem } thead text { font-size: 11px; fill: var(--quiet) }
 tbody th { font-weight: 600; white-space: nowrap }
 td { white-space: nowrap }
 td small, th small { display: block; color: var(--quiet); font-weight: 400; font-size: .78rem }
@@ -88,10 +86,12 @@ td b { font-weight: 600 }
   list-style: none; display: flex; flex-wrap: wrap; gap: .3rem 1.2rem; margin: 0 0 .8rem; padding: 0; font-size:
   .88rem; color: var(--quiet)
 }
+text.end { text-anchor: end } text.middle { text-anchor: middle }
 .key svg { vertical-align: -.15em; margin-right: .35em; --c: var(--quiet) }
 .heat { --tint: transparent; background: color-mix(in srgb, var(--tint) calc(var(--m) * 38%), transparent) }
 .heat.better { --tint: var(--good) } .heat.worse { --tint: var(--bad) }
-.heat.unsure { color: var(--quiet) }
+.heat small { color: color-mix(in srgb, var(--ink) 80%, transparent) }
+.heat.unsure, .heat.unsure small { color: var(--quiet) }
 .heat.own { box-shadow: inset 0 0 0 2px var(--accent) }
 .word { padding: .05em .3em; border-radius: .25em; white-space: nowrap; color: var(--ink) }
 .word.better { background: color-mix(in srgb, var(--good) 28%, transparent) }
@@ -105,7 +105,7 @@ svg { display: block } .key svg { display: inline-block }
 .dot.oracle { stroke: var(--quiet); stroke-width: 2.5; fill: none }
 .whisker.oracle { stroke: var(--quiet) }
 .part { fill: var(--c); stroke: var(--card); stroke-width: 1 } .part.again { fill-opacity: .55 }
-.bar { border-radius: .25rem; max-width: none }
+.bar { border-radius: .25rem; max-width: 100% }
 .switch {
   display: inline-flex; border: 1px solid var(--line); border-radius: .6rem; overflow: hidden; margin-bottom:
   1rem; max-width: 100%
@@ -131,7 +131,7 @@ figure { margin: 0 0 1.2rem } figcaption { font-weight: 600; margin-bottom: .35r
   background: color-mix(in srgb, var(--c) calc(var(--a) * 34%), transparent);
   box-shadow: inset 0 -2px color-mix(in srgb, var(--c) calc(var(--a) * 100%), transparent);
 }
-.passage[data-by=expert] .x0 { background: none; box-shadow: none }
+.passage[data-by=expert] span.x0 { background: none; box-shadow: none }
 .passage[data-by=expert] .again { text-decoration: underline dashed var(--c) }
 .passage[data-by=gain] .better { background: color-mix(in srgb, var(--good) calc(var(--m) * 45%), transparent) }
 .passage[data-by=gain] .worse { background: color-mix(in srgb, var(--bad) calc(var(--m) * 45%), transparent) }
@@ -149,7 +149,6 @@ figure { margin: 0 0 1.2rem } figcaption { font-weight: 600; margin-bottom: .35r
 }
 .chart svg { width: 100%; height: auto }
 .chart text { font-size: 10.5px; fill: var(--quiet); font-variant-numeric: tabular-nums }
-.chart .end { text-anchor: end } .chart .middle { text-anchor: middle }
 .chart .note { paint-order: stroke; stroke: var(--card); stroke-width: 3px }
 .grid { stroke: var(--line); fill: none } .axis { stroke: var(--quiet); fill: none }
 .raw {
@@ -169,6 +168,25 @@ dt { color: var(--quiet) } dd { margin: 0; overflow-wrap: anywhere }
 .digest { font-family: ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace; font-size: .8rem }
 @media (max-width: 40rem) {
   dl { grid-template-columns: 1fr; gap: 0 } dd { margin-bottom: .5rem } th, td { padding: .5rem .6rem }
+  /* A row becomes a card, and every cell says which column it was. */
+  html[data-ready] thead { display: none }
+  html[data-ready] :is(table, tbody) { display: block }
+  html[data-ready] tbody tr {
+    display: grid; grid-template-columns: repeat(auto-fill, minmax(6.6rem, 1fr)); gap: .6rem .5rem; padding: .9rem
+    .8rem; border-bottom: 1px solid var(--line)
+  }
+  html[data-ready] tbody tr:last-child { border-bottom: 0 }
+  html[data-ready] tbody tr > * { padding: 0 .3rem; border: 0; white-space: normal }
+  html[data-ready] tbody th { overflow-wrap: anywhere }
+  html[data-ready] tbody th { grid-column: 1 / -1 } html[data-ready] td:has(svg) { grid-column: span 2 }
+  html[data-ready] td:empty { display: none }
+  html[data-ready] td[data-label]::before {
+    content: attr(data-label); display: block; color: var(--quiet); font-size: .75rem; line-height: 1.4
+  }
+  html[data-ready] td:not(.heat) + td.heat { grid-column-start: 1 }
+  html[data-ready] td.heat[data-label]::before { color: inherit; opacity: .8 }
+  html[data-ready] td.heat { padding: .3rem .5rem; border-radius: .4rem }
+  html[data-ready] td svg { max-width: 100% }
 }
 @media print { nav, .switch { display: none } .wide { overflow: visible } details { break-inside: avoid } }
 )css";
@@ -180,6 +198,12 @@ const tip = document.getElementById("tip");
 for (const token of document.querySelectorAll(".passage span")) {
   token.dataset.words = token.title;
   token.removeAttribute("title");
+}
+// On a narrow screen a row becomes a card, and its cells need the words of their columns.
+for (const table of document.querySelectorAll("table")) {
+  const words = [...table.tHead.rows[0].cells].map(cell => cell.firstChild ? cell.firstChild.textContent : "");
+  for (const row of table.tBodies[0].rows)
+    for (const cell of row.cells) if (cell.tagName === "TD") cell.dataset.label = words[cell.cellIndex];
 }
 let under = null;
 function leave() {

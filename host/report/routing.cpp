@@ -7,7 +7,7 @@
 namespace tenon {
 namespace {
 
-constexpr double kBarWidth = 300, kBarHeight = 18;
+constexpr double kBarWidth = 240, kBarHeight = 18;
 
 std::string load_bar(const CorpusScore& corpus) {
   std::string inside, words;
@@ -51,14 +51,13 @@ std::string routing_section(const ReportInput& input) {
   for (const CorpusScore& corpus : evaluation.corpora)
     rows += "<tr><th scope=\"row\">" + html_text(corpus.name) + "</th><td>" + load_bar(corpus) + "</td><td>" +
             own_share(corpus) + "</td><td>" + fmt::format("{:.0f}%", 100 * corpus.work_skipped) + "</td><td>" +
-            html_text(corpus.corpus_oracle) + "</td><td>" + nats_cell(corpus.regret->corpus) + "</td><td>" +
+            arm_name(evaluation, corpus.corpus_oracle) + "</td><td>" + nats_cell(corpus.regret->corpus) + "</td><td>" +
             nats_cell(corpus.regret->token) + "</td></tr>";
   const std::string header =
-      "<th scope=\"col\">text</th><th scope=\"col\">load: who is strongest, by positions</th><th scope=\"col\">its own "
-      "expert</th>"
-      "<th scope=\"col\">work skipped</th><th scope=\"col\">best, in hindsight</th><th scope=\"col\">regret to "
-      "that</th>"
-      "<th scope=\"col\">regret to the best of each token</th>";
+      "<th scope=\"col\">text</th><th scope=\"col\">load: who is strongest, by positions</th>"
+      "<th scope=\"col\">its own expert</th><th scope=\"col\">work skipped</th>"
+      "<th scope=\"col\">best, in hindsight</th><th scope=\"col\">regret to that</th>"
+      "<th scope=\"col\">to the best of each token</th>";
   return section(
       "routing", "Routing",
       "Regret: how many nats a token the composition loses against a choice made in hindsight; below 0, mixing "

@@ -12,7 +12,8 @@ namespace {
 
 constexpr std::size_t kColors = 8; // of experts; the base has its own
 
-std::string number(double value) { return value < 1000 ? fmt::format("{:.2f}", value) : fmt::format("{:.0f}", value); }
+// Four digits or so: more say nothing that the interval leaves standing.
+std::string number(double value) { return fmt::format("{:.{}f}", value, value < 100 ? 2 : value < 1000 ? 1 : 0); }
 
 } // namespace
 
@@ -25,6 +26,13 @@ std::string color_class(const Evaluation& evaluation, const std::string& expert)
   for (std::size_t i = 0; i < evaluation.experts.size(); ++i)
     if (evaluation.experts[i].name == expert) return color_class(i);
   return "x0";
+}
+
+std::string arm_name(const Evaluation& evaluation, const std::string& arm) {
+  const std::string alone = "alone:";
+  if (!arm.starts_with(alone)) return html_text(arm);
+  const std::string expert = arm.substr(alone.size());
+  return fmt::format("<i class=\"swatch {}\"></i>{}", color_class(evaluation, expert), html_text(expert));
 }
 
 std::string legend(const Evaluation& evaluation, bool all) {

@@ -20,6 +20,8 @@ std::string lineage_section(const ReportInput& input);
 // An expert's colour, as a class: "x0" the base, then "x1" to "x8"; from there again, and dashed: "x1 again".
 std::string color_class(std::size_t expert);
 std::string color_class(const Evaluation& evaluation, const std::string& expert);
+// An arm's name, already HTML; an expert alone is its colour and name.
+std::string arm_name(const Evaluation& evaluation, const std::string& arm);
 // Which colour is whose, as a list; of the composition's experts, and of those compared with if `all`.
 std::string legend(const Evaluation& evaluation, bool all);
 

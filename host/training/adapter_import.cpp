@@ -64,6 +64,18 @@ bool resembles(const std::string& one, const std::string& other) {
   return a.find(b) != std::string::npos || b.find(a) != std::string::npos;
 }
 
+// The adapter says what the expert is, and its numbers are there.
+void check_plan(const TrainingPlan& plan) {
+  for (const char* field : {"config", "train", "pass", "stitch", "checkpoint_every", "evaluate_every"})
+    if (plan.given.contains(field))
+      throw Error(Code::usage, "expert import",
+                  fmt::format("found {}: the adapter says what the expert is, and nothing is trained here", field),
+                  "leave it out; what can be set is in data, general, row and evaluate_blocks");
+  if (plan.row.objective != RowObjective::domain)
+    throw Error(Code::usage, "expert import", "found a row.objective other than domain: nothing is trained here",
+                "leave row.objective out");
+}
+
 class Import {
  public:
   Import(const Loader& loader, const AdapterJob& job, const TrainingHooks& hooks)
@@ -92,9 +104,6 @@ class Import {
 };
 
 void Import::place() {
-  if (plan_.row.objective != RowObjective::domain)
-    throw Error(Code::usage, "expert import", "found a row.objective other than domain: nothing is trained here",
-                "leave row.objective out");
   const Entry entry = loader_.registry().resolve(PackageRequest::parse(plan_.model), Kind::model);
   const ModelManifest model = ModelManifest::parse(entry.manifest, entry.title());
   placement_ = place_adapter(adapter_, model.contract.cut, model.layers, job_.middle_only);
@@ -184,6 +193,7 @@ AdapterImport Import::run() {
 
 AdapterImport import_adapter(const Loader& loader, const AdapterJob& job, const TrainingHooks& hooks) {
   require_name(job.name, Kind::expert);
+  check_plan(job.plan);
   return Import(loader, job, hooks).run();
 }
 

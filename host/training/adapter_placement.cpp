@@ -85,7 +85,7 @@ void check(const Misplaced& found, const std::string& unit, const Cut& cut, std:
            "import the adapter for the model it was made for");
   if (!found.fixed.empty())
     refuse(unit, fmt::format("found {}: of the middle, only products can change", listed(found.fixed)),
-           "train the adapter without modules_to_save");
+           "train the adapter without biases, DoRA and modules_to_save");
   if (!found.outside.empty())
     refuse(unit, fmt::format("found {}, outside the middle (layers {}:{})", listed(found.outside), cut.first, cut.last),
            "leave them out with --middle-only (the expert is then less than the adapter), or import the model with a "

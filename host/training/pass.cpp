@@ -11,7 +11,8 @@ namespace tenon {
 namespace {
 
 constexpr int kMaxDoublings = 16, kSections = 8;
-constexpr double kFirstShare = 0.05; // of the base's size: where the search begins
+constexpr int kMostTrials = 1 + kMaxDoublings + 2 + kSections; // the first step, and where the sections begin
+constexpr double kFirstShare = 0.05;                           // of the base's size: where the search begins
 
 std::vector<tenon_span> whole_span(const Batch& batch) {
   return batch.spans([](Sequence& sequence) -> ModuleState& { return sequence.experts[0]; });
@@ -161,7 +162,7 @@ PassReport learn_in_a_pass(const TrainingPlan& plan, const Subject& subject, con
   subject.expert->prepare(TENON_INFERENCE);
   const HeldBack measure(subject, loss, domain, held_back);
   report.base_loss = measure.loss(0.0);
-  hooks.say_begin("step length", kMaxDoublings + kSections, "trials");
+  hooks.say_begin("step length", kMostTrials, "trials at most");
   std::int64_t trials = 0;
   const StepLength found = search_step(
       [&](double step) {

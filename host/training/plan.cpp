@@ -30,6 +30,10 @@ TrainingPlan::Data read_data(const JsonReader& reader) {
   data.chat = reader.at("format").string() == "chat";
   data.field = reader.at("field").string();
   data.chat_template = reader.at("template").string();
+  if (!data.chat && !data.chat_template.empty())
+    throw Error(Code::usage, "training plan",
+                "found data.template=" + data.chat_template + " and data.format=text, which has no template",
+                "for dialogues: --set data.format=chat; for text leave it out");
   data.sequence_length = reader.at("sequence_length").integer();
   data.held_out_blocks = reader.at("held_out_blocks").integer();
   data.held_out_share = reader.at("held_out_share").number();

@@ -119,13 +119,24 @@ json::parse_options strict_options() {
   return options;
 }
 
-// "line 3, column 14": where a reader would put the cursor. Columns count bytes.
+// "line 3, column 14": where a reader would put the cursor. Columns count bytes. Text of one line may itself be a line
+// of a file, so its number is left out.
 std::string place(std::string_view text, std::size_t offset) {
+  if (text.find('\n') == std::string_view::npos) return fmt::format("column {}", offset + 1);
   const std::string_view before = text.substr(0, offset);
   const auto line = std::count(before.begin(), before.end(), '\n') + 1;
   const std::size_t start = before.rfind('\n');
   const std::size_t column = start == std::string_view::npos ? offset + 1 : offset - start;
   return fmt::format("line {}, column {}", line, column);
+}
+
+// What the parser calls a syntax error, in plainer words where there are any.
+std::string problem_at(std::string_view text, std::size_t offset, const std::string& problem) {
+  if (text.starts_with("\xEF\xBB\xBF")) return "the file begins with a byte order mark, need plain UTF-8";
+  if (offset < text.size() && static_cast<unsigned char>(text[offset]) >= 0x80)
+    return fmt::format("the byte 0x{:02x} does not belong there, need text in UTF-8",
+                       static_cast<unsigned char>(text[offset]));
+  return problem;
 }
 
 // The shortest text that reads back as the same double, and as a double. JSON has no word for what is not finite.
@@ -212,11 +223,11 @@ json::value parse_json(std::string_view text, std::string_view where) {
   json::error_code error;
   const std::size_t used = parser.write_some(false, text.data(), text.size(), error);
   std::string problem = parser.handler().problem;
-  if (problem.empty() && error) problem = error.message();
+  if (problem.empty() && error) problem = problem_at(text, used, error.message());
   if (problem.empty() && used < text.size()) problem = "text after the end of the value";
   if (!problem.empty()) {
     throw Error(Code::integrity, std::string(where),
-                fmt::format("is no valid JSON: {}, {}", place(text, used), problem));
+                fmt::format("is no valid JSON: {}, {}", place(text, used), problem), kMendFile);
   }
   return parser.handler().stack.release();
 }

@@ -21,6 +21,9 @@ std::string pretty_json(const json::value& value);
 // Keys sorted, no white space: what is hashed.
 std::string canonical_json(const json::value& value);
 
+// What helps with JSON that is not as it should be, where nobody knows better.
+inline constexpr const char* kMendFile = "correct it there, or take a sound copy of the file";
+
 // Reads typed fields and says which one is wrong: "[expert.json] /config/rank: found \"x\", need an integer".
 // Borrowed: the value must outlive the reader.
 class JsonReader {
@@ -48,7 +51,7 @@ class JsonReader {
   bool boolean(std::string_view key, bool fallback) const;
 
   // "[where] path: message"; code integrity.
-  [[noreturn]] void fail(const std::string& message, const std::string& remedy = "") const;
+  [[noreturn]] void fail(const std::string& message, const std::string& remedy = kMendFile) const;
 
  private:
   JsonReader(const json::value& value, std::string where, std::string path);

@@ -12,7 +12,8 @@
 
 namespace tenon {
 
-// What an expert throws when it has to say why. Any other exception becomes TENON_FAILED with its what().
+// What an expert throws when it has to say why. Any other exception becomes TENON_FAILED, or TENON_NO_MEMORY
+// where that is what ran out, with its what().
 class Failure : public std::runtime_error {
  public:
   Failure(tenon_status status, const std::string& message) : std::runtime_error(message), status(status) {}

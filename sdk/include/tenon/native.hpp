@@ -54,7 +54,8 @@ tenon_status guarded(tenon_message* message, Body&& body) noexcept {
     return TENON_NO_MEMORY;
   } catch (const c10::Error& error) {
     say(message, error.what_without_backtrace());
-    return TENON_FAILED;
+    // LibTorch has no type of its own for this.
+    return std::strstr(error.what_without_backtrace(), "can't allocate memory") ? TENON_NO_MEMORY : TENON_FAILED;
   } catch (const std::exception& error) {
     say(message, error.what());
     return TENON_FAILED;

@@ -56,6 +56,7 @@ for name, config in ADAPTERS.items():
         if "lora_" in key:
             torch.nn.init.normal_(parameter, std=0.3)
     results[name] = logits_of(adapted.eval(), tokens)
+    adapted.peft_config["default"].target_modules = sorted(config.target_modules)  # a set has an order of its own
     adapted.save_pretrained(out / name)
     (out / name / "README.md").unlink(missing_ok=True)
 save_file({name: value for name, value in results.items() if name != "outside"}, out / "logits.safetensors")

@@ -305,6 +305,25 @@ TEST_CASE_METHOD(Dialogues, "corpus of dialogues is split by dialogue, packed in
   CHECK(prepare().digest != split.digest);
 }
 
+TEST_CASE_METHOD(Dialogues, "corpus out of the cache still says what was left out this time") {
+  const fs::path all = put("all.jsonl", line("Why?", "So.")),
+                 more = put("more.jsonl", line("Why?", "So.") + line("Who?", " ") + line("Why?", "So."));
+  CHECK(prepare_whole({all}, tokenizer, options, scratch.path() / "cache").report.unanswered == 0);
+  const CorpusReport report = prepare_whole({more}, tokenizer, options, scratch.path() / "cache").report;
+  CHECK(report.from_cache);
+  CHECK(report.unanswered == 1);
+  CHECK(report.duplicates == 1);
+}
+
+TEST_CASE_METHOD(Dialogues, "corpus of dialogues says that some are longer than a block and were cut") {
+  const std::string longer = line("Why?", std::string(200, 'x'));
+  const CorpusWhole whole =
+      prepare_whole({put("a.jsonl", line("Why?", "So.") + longer)}, tokenizer, options, scratch.path() / "cache");
+  CHECK(whole.report.cut);
+  CHECK(has(describe(whole.report), "2 dialogues from 1 files, those longer than a block cut into pieces"));
+  CHECK(counted(whole.tokens).find(std::string(100, 'x')) != std::string::npos);
+}
+
 TEST_CASE_METHOD(Dialogues, "corpus of dialogues names file and line of what is none") {
   const auto refused = [&](const std::string& text) {
     return refusal_of({put("a.jsonl", line("Why?", "So.") + text + "\n")}, Code::usage);

@@ -13,7 +13,7 @@ namespace {
 const char* const kConfig =
     R"({"peft_type": "LORA", "base_model_name_or_path": "acme/base", "r": 2, "lora_alpha": 6, "bias": "none",
   "use_rslora": false, "init_lora_weights": true, "use_dora": false, "fan_in_fan_out": true, "lora_dropout": 0.1,
-  "target_modules": ["q_proj"], "rank_pattern": {"layers.1.self_attn.q_proj": 3},
+  "target_modules": ["q_proj", "mlp.up_proj"], "rank_pattern": {"layers.1.self_attn.q_proj": 3},
   "alpha_pattern": {"layers\\.[0-9]\\.mlp\\.up_proj": 8}, "layer_replication": null, "loftq_config": {}})";
 
 PeftConfig config_with(const std::string& key, const json::value& value) {
@@ -136,6 +136,28 @@ TEST_CASE("halves that are missing and ranks that disagree are refused, both sid
                                                       Catch::Contains("adapter_config.json says rank 2"));
   shapes["model.layers.0.self_attn.q_proj.lora_B.weight"] = {16};
   CHECK_THAT(refusal_of(shapes, Code::integrity), Catch::Contains("(16)"));
+}
+
+TEST_CASE("tensors that the configuration does not name are refused: PEFT would leave them out without a word") {
+  const std::string bytes = file_of(kShapes);
+  const auto refused = [&](const std::string& key, const json::value& value) {
+    try {
+      adapter_of(config_with(key, value), bytes);
+    } catch (const Error& error) {
+      CHECK(error.code == Code::integrity);
+      CHECK_THAT(error.remedy, Catch::Contains("save the adapter again"));
+      return error.message;
+    }
+    return std::string();
+  };
+  CHECK_THAT(refused("target_modules", json::array{"q_proj", "proj"}),
+             Catch::Contains("layers.1.mlp.up_proj") && Catch::Contains("target_modules [q_proj, proj]"));
+  CHECK_THAT(refused("layers_to_transform", json::array{1, 11}),
+             Catch::Contains("layers.0.self_attn.q_proj") && Catch::Contains("layers_to_transform [1, 11]"));
+  CHECK_THAT(refused("layers_to_transform", 1), Catch::Contains("layers.0.self_attn.q_proj"));
+  for (const json::value& named : {json::value(nullptr), json::value("all-linear"), json::value(json::array{})})
+    CHECK(refused("target_modules", named) == "");
+  CHECK(refused("layers_to_transform", json::array{0, 1}) == "");
 }
 
 TEST_CASE("a folder without an adapter, or with one as a pickle, is refused with what to do") {

@@ -6,7 +6,14 @@
 
 #include <catch2/catch.hpp>
 
+#include <type_traits>
+
 using namespace tenon;
+
+// A copy would share tensors with its original, and write into them.
+static_assert(!std::is_copy_constructible_v<RowBuffer> && !std::is_copy_assignable_v<RowBuffer>);
+static_assert(!std::is_copy_constructible_v<ModuleState> && !std::is_copy_assignable_v<ModuleState>);
+static_assert(!std::is_copy_constructible_v<Sequence> && std::is_move_constructible_v<Sequence>);
 
 namespace {
 

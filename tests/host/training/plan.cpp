@@ -60,6 +60,12 @@ TEST_CASE("a plan refuses what its schema does not know or allow, by name") {
   }
 }
 
+TEST_CASE("a template for text, which has none, is refused") {
+  CHECK_THROWS_WITH(with({"data.template=chatml"}),
+                    Catch::Contains("data.template=chatml") && Catch::Contains("data.format=chat"));
+  CHECK(with({"data.template=chatml", "data.format=chat"}).data.chat_template == "chatml");
+}
+
 TEST_CASE("--set refuses what is no assignment") {
   json::object plan = small_plan();
   for (const std::string assignment : {"rank", "=3", "model.deeper=1", "train..steps=1"})

@@ -114,6 +114,23 @@ TEST_CASE("a corpus that is missing, empty, binary or too small is refused befor
   }
 }
 
+TEST_CASE("a configuration out of its range exits 2 with both sides, before anything of that size is made") {
+  const World& world = world_with_model();
+  for (const auto& [architecture, setting, needed] : {std::tuple{"tenon.low_rank", "rank=0", "1"},
+                                                      {"tenon.low_rank", "rank=100000000000", "65536"},
+                                                      {"tenon.memory", "neighbors=0", "1"},
+                                                      {"tenon.memory", "temperature=-1", "0"},
+                                                      {"tenon.transformer", "blocks=1000000", "1024"},
+                                                      {"tenon.transformer_on_base", "width=999999999999", "65536"}}) {
+    const Finished refused =
+        world.call({"expert", "train", "legal", "--model", "toy", "--arch", architecture, "--data",
+                    world.text().string(), "--out", (world.scratch.path() / "legal").string(), "--set", setting});
+    INFO(setting << ": " << refused.err);
+    CHECK(refused.status == 2);
+    CHECK_THAT(refused.err, Contains("config") && Contains(needed) && Contains("remedy:"));
+  }
+}
+
 TEST_CASE("one flipped byte in a published file is found by verify, with 5") {
   const World world;
   REQUIRE(world.new_model("toy").status == 0);

@@ -133,6 +133,11 @@ TEST_CASE("expert import wants text or --no-row, and says what is wrong with an 
   CHECK_THAT(dora.err, Contains("use_dora"));
   write_file(fs::path(adapter) / "adapter_config.json", R"({"peft_type": "LORA", "r": 4, "lora_alpha": 8})");
   CHECK(with("--no-row").status == 5);
+  std::vector<std::string> trained = words;
+  trained.insert(trained.end(), {"--no-row", "--set", "train.steps=3"});
+  const Finished useless = world.call(trained);
+  CHECK(useless.status == 2);
+  CHECK_THAT(useless.err, Contains("found train") && Contains("remedy:"));
   CHECK_FALSE(fs::exists(folder));
 }
 
@@ -149,6 +154,7 @@ TEST_CASE("eval scores dialogues on their answers, and refuses lines that are no
       "eval", "toy",     "--data", "talks=" + chats.string(), "--format", "chat", "--sequence-length",
       "64",   "--quiet", "--json"};
   CHECK(world.call(words).status == 4); // the model has no template
+  CHECK(world.call({"eval", "toy", "--data", "x=" + world.text().string(), "--template", "chatml"}).status == 2);
   std::vector<std::string> named = words;
   named.insert(named.end(), {"--template", "chatml"});
   CHECK(json_of(world.call(named)).at("corpora").as_array()[0].at("tokens") == 20 * 3); // "ok" and its end
