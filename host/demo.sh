@@ -49,7 +49,7 @@ if [[ -n "$smoke" ]]; then
   evaluation=(--sequence-length 64 --blocks "$blocks" --random-rows 1 --no-removals)
   make_model() { tenon model new toy --cut 2:4 --calibration "$corpora/calibration/json" "$corpora/calibration/prose"; }
 else
-  model=smollm2 steps=96 pass=160 blocks=20 tokens=48
+  model=smollm2 steps=96 pass=160 blocks=16 tokens=48
   short=(--set data.held_out_blocks=30 --set evaluate_blocks=30)
   evaluation=(--blocks "$blocks" --random-rows 1 --check)
   make_model() {
@@ -77,6 +77,8 @@ plugin() {
   tenon publish plugin/build/*.so
 }
 
+gradient=(--set train.dtype=bfloat16) # 1.6 times faster here, to the same loss
+
 # author NAME VENDOR LIKE CORPUS SETTINGS...: one author's whole day, in a folder and processes of its own.
 author() (
   local name="$1" vendor="$2" like="$3" corpus="$4"; shift 4
@@ -92,17 +94,17 @@ rival() (
   local name="$1" arch="$2"; shift 2
   mkdir -p "$demo/rivals" && cd "$demo/rivals"
   once "train-$name" tenon expert train "$name" --model "$model" --arch "$arch" --data "$corpora"/{setmm,services,python,french} \
-    "${short[@]}" --set "train.steps=$((4 * steps))" "$@"
+    "${short[@]}" "${gradient[@]}" --set "train.steps=$((steps * 9 / 2))" "$@"
   once "publish-$name" tenon publish "$name"
 )
 
 bytes_of() { stat -c %s "$demo/$1/$1/weights.safetensors"; }
 
 step "Four authors, four architectures"
-author mathematics euclid convolution setmm --set "train.steps=$steps"
-author services cloudy recurrent services --set "train.steps=$steps"
-author library guido low_rank python --set rank=16 --set "train.steps=$steps"
-author french plume mlp french --set "train.steps=$steps"
+author mathematics euclid convolution setmm "${gradient[@]}" --set "train.steps=$steps"
+author services cloudy recurrent services "${gradient[@]}" --set "train.steps=$steps"
+author library guido low_rank python --set rank=16 "${gradient[@]}" --set "train.steps=$((steps * 3 / 2))"
+author french plume mlp french "${gradient[@]}" --set "train.steps=$steps"
 
 step "Their rivals: one adapter with the bytes of all four, and one recurrent expert, each trained on everything"
 all=$(($(bytes_of mathematics) + $(bytes_of services) + $(bytes_of library) + $(bytes_of french)))
