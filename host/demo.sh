@@ -49,7 +49,7 @@ if [[ -n "$smoke" ]]; then
   evaluation=(--sequence-length 64 --blocks "$blocks" --random-rows 1 --no-removals)
   make_model() { tenon model new toy --cut 2:4 --calibration "$corpora/calibration/json" "$corpora/calibration/prose"; }
 else
-  model=smollm2 steps=96 pass=160 blocks=16 tokens=48
+  model=smollm2 steps=96 pass=120 blocks=16 tokens=48
   short=(--set data.held_out_blocks=30 --set evaluate_blocks=30)
   evaluation=(--blocks "$blocks" --random-rows 1 --check)
   make_model() {
