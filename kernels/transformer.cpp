@@ -1,6 +1,7 @@
 #include "kernels/transformer.hpp"
 
 #include "kernels/cpu/rows.hpp"
+#include "kernels/packed_operators.hpp"
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
@@ -93,6 +94,7 @@ at::Tensor ffn_part(const at::Tensor& x_NC, const PackedBlock& block) {
 } // namespace
 
 at::Tensor linear(const at::Tensor& x_NC, const PackedLinear& packed) {
+  if (packed.form) return packed_linear(x_NC, packed);
   at::Tensor y_NF = at::linear(x_NC, packed.weight, packed.bias);
   if (packed.a) y_NF.add_(at::linear(at::linear(x_NC, *packed.a), *packed.b), packed.scale);
   return y_NF;

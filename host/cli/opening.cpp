@@ -95,11 +95,17 @@ void add_opening_options(CLI::App& command, OpeningSettings& settings) {
                    "Refuse what differs from the lock, or was yanked; hash every byte first");
   command.add_option("--dev", settings.dev, "A plugin library from a build tree, in place of the published one")
       ->type_name("PATH");
+  command
+      .add_option("--compute", settings.compute,
+                  "What products compute in: float32, bf16, int8, int4, or stored (as each weight is stored)")
+      ->capture_default_str();
 }
 
 Loader make_loader(const OpeningSettings& settings, const Context& context) {
-  return Loader(Registry(context.registry()),
-                {context.home.store(), context.home.cache(), {settings.dev.begin(), settings.dev.end()}});
+  return Loader(Registry(context.registry()), {context.home.store(),
+                                               context.home.cache(),
+                                               {settings.dev.begin(), settings.dev.end()},
+                                               format_of(settings.compute)});
 }
 
 std::unique_ptr<Composition> open_composition(const OpeningSettings& settings, Context& context) {

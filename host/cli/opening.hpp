@@ -15,6 +15,7 @@ struct OpeningSettings {
   std::string name;
   bool strict = false, locked = false;
   std::vector<std::string> dev;
+  std::string compute = "float32"; // what products compute in
 };
 void add_opening_options(CLI::App& command, OpeningSettings& settings);
 

@@ -7,6 +7,7 @@
 #include "registry/base/files.hpp"
 
 #include <ATen/ATen.h>
+#include <ATen/Parallel.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 
 namespace tenon {
@@ -35,7 +36,9 @@ void write_row(const std::filesystem::path& path, const Row& row) {
 Loader::Loader(const Registry& registry, Options options)
     : registry_(registry),
       options_(std::move(options)),
-      plugins_(host_side(host_operators()), options_.store, host_table()) {}
+      plugins_(host_side(host_operators()), options_.store, host_table()) {
+  if (options_.format != Format::float32) at::set_num_threads(1);
+}
 
 // Checked once by hash, afterwards by inode, size and change time.
 std::filesystem::path Loader::path_of(const Entry& entry, const FileRecord& file) const {
@@ -52,6 +55,7 @@ std::shared_ptr<const Model> Loader::model(const Entry& entry) const {
   ModelFiles files;
   files.weights = path_of(entry, "weights");
   files.weights_digest = entry.file_with_role("weights").digest;
+  files.format = options_.format;
   files.tokenizer = path_of(entry, "tokenizer");
   files.normalization = path_of(entry, entry.file("normalization.safetensors"));
   if (!entry.files_with_role("calibration").empty()) files.calibration = path_of(entry, "calibration");
@@ -122,8 +126,8 @@ ExpertPackage Loader::expert(const Entry& entry, const Model& model, const Exper
   package.expert =
       create(from, manifest.architecture, manifest.config, model, base ? &base->manifest : nullptr, entry.title());
   if (const auto files = entry.files_with_role("weights"); !files.empty())
-    package.weights =
-        std::make_shared<const Weights>(Weights::open(path_of(entry, files[0]), files[0].digest, options_.cache));
+    package.weights = std::make_shared<const Weights>(Weights::open(
+        path_of(entry, files[0]), files[0].digest, options_.cache, Weights::Compute{options_.format, {}}));
   bind_weights(*package.expert, manifest, package.weights.get(), base ? base->weights.get() : nullptr);
   package.expert->prepare(TENON_INFERENCE);
   if (!entry.files_with_role("row").empty()) package.row = read_row(path_of(entry, "row"));

@@ -20,6 +20,12 @@ WeightSource source_of(const Weights& weights) {
   return [&weights](const std::string& name) { return weights.at(name); };
 }
 
+// The embeddings, but for one that is the unembedding too.
+std::set<std::string> looked_up(const ModelShape& shape) {
+  if (shape.tied) return {"positions.weight"};
+  return {"positions.weight", "embed.weight"};
+}
+
 // What is not Llama's is written down; a model of Llama's kind keeps the digest it always had.
 void add_kind(json::object& out, const ModelShape& shape) {
   const nn::BlockKind llama, &kind = shape.block;
@@ -103,7 +109,7 @@ Model::Model(ModelManifest manifest, const ModelFiles& files, const std::filesys
     : manifest_(std::move(manifest)),
       files_(files),
       shape_(shape_from_json(manifest_.config, "model.json")),
-      weights_(Weights::open(files.weights, files.weights_digest, cache)),
+      weights_(Weights::open(files.weights, files.weights_digest, cache, {files.format, looked_up(shape_)})),
       tokenizer_(read_tokenizer(files.tokenizer, manifest_.contract.tokenizer_digest)),
       statistics_(read_statistics(files.normalization)),
       trunk_(shape_, manifest_.contract.cut.first, source_of(weights_)),
