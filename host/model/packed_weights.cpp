@@ -138,15 +138,18 @@ PackedWeights::PackedWeights(const Source& source, Format format, const std::fil
       throw Error(Code::integrity, file_->name(),
                   entry.name + " has another shape than the weights it was derived from",
                   "remove this file: it is derived again");
-    if (entry.refusal.empty())
-      add_packed_form(floats(view).data(), {matrix, file_});
-    else
-      add_packed_refusal(floats(view).data(), matrix.outputs, matrix.inputs, entry.refusal);
+    known_.push_back(floats(view).data());
+    if (entry.refusal.empty()) {
+      add_packed_form(known_.back(), {matrix, file_});
+    } else {
+      add_packed_refusal(known_.back(), matrix.outputs, matrix.inputs, entry.refusal);
+      refusals_.push_back(entry.refusal);
+    }
   }
 }
 
 PackedWeights::~PackedWeights() {
-  for (const PackedEntry& entry : packed_entries(*file_)) remove_packed_form(floats(float32_->at(entry.name)).data());
+  for (const float* weights : known_) remove_packed_form(weights);
 }
 
 std::uint64_t PackedWeights::bytes() const {

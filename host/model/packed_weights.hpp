@@ -43,9 +43,13 @@ class PackedWeights {
   PackedWeights& operator=(const PackedWeights&) = delete;
 
   std::uint64_t bytes() const; // of all packed matrices
+  // Matrices that cannot have this format: what was found, needed, and the remedy. Their products throw it.
+  const std::vector<std::string>& refusals() const { return refusals_; }
 
  private:
   std::shared_ptr<const SafetensorsFile> file_, float32_;
+  std::vector<const float*> known_; // to the kernels
+  std::vector<std::string> refusals_;
 };
 
 } // namespace tenon

@@ -34,6 +34,8 @@ class Weights {
   // Errors: integrity, naming file and tensor.
   at::Tensor at(const std::string& name) const;
   std::vector<std::string> names() const { return file_->names(); }
+  // Null in float32.
+  const PackedWeights* packed() const { return packed_.get(); }
   const std::string& path() const { return file_->name(); }
 
  private:

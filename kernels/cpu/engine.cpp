@@ -1,5 +1,7 @@
 #include "kernels/cpu/engine.hpp"
 
+#include <sched.h>
+
 #include <algorithm>
 #include <cstdlib>
 #include <new>
@@ -19,7 +21,10 @@ std::string variable(const char* name) {
 
 int thread_count() {
   const std::string asked = variable("TENON_THREADS");
-  if (asked.empty()) return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+  if (asked.empty()) {
+    cpu_set_t allowed; // hardware_concurrency counts processors that this process may not use
+    return sched_getaffinity(0, sizeof allowed, &allowed) == 0 ? std::max(1, CPU_COUNT(&allowed)) : 1;
+  }
   const bool digits = asked.size() <= 4 && asked.find_first_not_of("0123456789") == std::string::npos;
   const int threads = digits ? std::stoi(asked) : 0;
   if (threads < 1 || threads > kMostThreads)

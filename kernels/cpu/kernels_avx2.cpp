@@ -88,14 +88,17 @@ void bf16_tile(const std::byte* pairs, std::int64_t count, const std::uint16_t* 
                std::int64_t stride) {
   const __m256i upper = _mm256_set1_epi32(static_cast<int>(0xffff0000u));
   __m256 sum[R][kVectors];
-  for (auto& row : sum)
-    for (__m256& one : row) one = _mm256_setzero_ps();
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
+    for (int j = 0; j < kVectors; ++j) sum[r][j] = _mm256_setzero_ps();
   for (std::int64_t p = 0; p < count; ++p) {
+#pragma GCC unroll 8
     for (int j = 0; j < kVectors; ++j) {
       const __m256i w = load(pairs + 256 * p + 32 * j);
       const __m256 even = _mm256_castsi256_ps(_mm256_slli_epi32(w, 16)),
                    odd = _mm256_castsi256_ps(_mm256_and_si256(w, upper));
-#pragma GCC unroll 4
+#pragma GCC unroll 8
       for (int r = 0; r < R; ++r) {
         const std::uint16_t* a = x + r * x_stride + 2 * p;
         sum[r][j] = _mm256_fmadd_ps(_mm256_set1_ps(widened(a[0])), even, sum[r][j]);
@@ -103,7 +106,9 @@ void bf16_tile(const std::byte* pairs, std::int64_t count, const std::uint16_t* 
       }
     }
   }
+#pragma GCC unroll 8
   for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
     for (int j = 0; j < kVectors; ++j) _mm256_storeu_ps(out + r * stride + 8 * j, sum[r][j]);
 }
 
@@ -142,6 +147,7 @@ template <PackedFormat F>
 __m256i group_sum(const std::byte* at, const std::int8_t* x, std::int32_t sum_of_x) {
   if constexpr (F == PackedFormat::int8g32) {
     __m256i sum = _mm256_setzero_si256();
+#pragma GCC unroll 8
     for (int k = 0; k < 8; ++k) {
       const __m256i w = _mm256_xor_si256(load(at + 256 * k), _mm256_set1_epi8(static_cast<char>(0x80)));
       sum = add_quads(sum, signed_quads(w, _mm256_set1_epi32(quad(x + 4 * k))));
@@ -151,6 +157,7 @@ __m256i group_sum(const std::byte* at, const std::int8_t* x, std::int32_t sum_of
     constexpr int offset = F == PackedFormat::int4g32 ? 8 : 0;
     const __m256i low = _mm256_set1_epi8(15);
     __m256i sum = _mm256_set1_epi32(-offset * sum_of_x);
+#pragma GCC unroll 8
     for (int k = 0; k < 4; ++k) {
       const __m256i both = load(at + 256 * k), first = _mm256_and_si256(both, low),
                     second = _mm256_and_si256(_mm256_srli_epi16(both, 4), low);

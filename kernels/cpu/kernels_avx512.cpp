@@ -5,6 +5,9 @@
 
 #include <cstring>
 
+// Arrays of registers stay registers only where every function and loop over them dissolves.
+#define TENON_INLINE inline __attribute__((always_inline))
+
 namespace tenon::cpu {
 namespace {
 
@@ -63,21 +66,25 @@ std::int32_t quad(const void* at) {
 }
 
 template <int R>
-void begin(__m512 (&sum)[R][kVectors], const float* out, std::int64_t stride, bool fresh) {
+TENON_INLINE void begin(__m512 (&sum)[R][kVectors], const float* out, std::int64_t stride, bool fresh) {
+#pragma GCC unroll 8
   for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
     for (int j = 0; j < kVectors; ++j)
       sum[r][j] = fresh ? _mm512_setzero_ps() : _mm512_loadu_ps(out + r * stride + 16 * j);
 }
 
 template <int R>
-void finish(const __m512 (&sum)[R][kVectors], float* out, std::int64_t stride) {
+TENON_INLINE void finish(const __m512 (&sum)[R][kVectors], float* out, std::int64_t stride) {
+#pragma GCC unroll 8
   for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
     for (int j = 0; j < kVectors; ++j) _mm512_storeu_ps(out + r * stride + 16 * j, sum[r][j]);
 }
 
 // A few rows stream the weights from memory: ask for them well ahead.
 template <int R>
-void fetch(const std::byte* at) {
+TENON_INLINE void fetch(const std::byte* at) {
   if constexpr (R <= 2) {
     for (int line = 0; line < 4; ++line)
       _mm_prefetch(reinterpret_cast<const char*>(at + 3072 + 64 * line), _MM_HINT_T0);
@@ -92,12 +99,13 @@ void bf16_tile(const std::byte* pairs, std::int64_t count, const std::uint16_t* 
   for (std::int64_t p = 0; p < count; ++p) {
     const std::byte* at = pairs + p * kPairBytes;
     __m512bh w[kVectors];
+#pragma GCC unroll 8
     for (int j = 0; j < kVectors; ++j) w[j] = (__m512bh)_mm512_loadu_si512(at + 64 * j);
     fetch<R>(at);
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
       const auto a = (__m512bh)_mm512_set1_epi32(quad(x + r * x_stride + 2 * p));
-#pragma GCC unroll 4
+#pragma GCC unroll 8
       for (int j = 0; j < kVectors; ++j) sum[r][j] = _mm512_dpbf16_ps(sum[r][j], a, w[j]);
     }
   }
@@ -141,42 +149,46 @@ struct Integers {
 };
 
 template <int R>
-void add_group(const __m512i (&whole)[R][kVectors], const std::byte* unit, bool minimum, const Activations& x,
-               std::int64_t row, std::int64_t group, __m512 (&sum)[R][kVectors]) {
+TENON_INLINE void add_group(const __m512i (&whole)[R][kVectors], const std::byte* unit, bool minimum,
+                            const Activations& x, std::int64_t row, std::int64_t group, __m512 (&sum)[R][kVectors]) {
   __m512 d[kVectors];
+#pragma GCC unroll 8
   for (int j = 0; j < kVectors; ++j) d[j] = halves(unit, j);
-#pragma GCC unroll 3
+#pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {
     const __m512 step = _mm512_set1_ps(x.scale[(row + r) * x.groups() + group]);
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int j = 0; j < kVectors; ++j)
       sum[r][j] = _mm512_fmadd_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(whole[r][j]), step), d[j], sum[r][j]);
   }
   if (!minimum) return;
-#pragma GCC unroll 3
+#pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {
     const std::int64_t at = (row + r) * x.groups() + group;
     const __m512 shift = _mm512_set1_ps(static_cast<float>(x.sum[at]) * x.scale[at]);
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int j = 0; j < kVectors; ++j) sum[r][j] = _mm512_fmadd_ps(halves(unit + 128, j), shift, sum[r][j]);
   }
 }
 
 // Integer sums of one group whose weights stand as bytes, 8 quads of 256.
 template <int R, int offset>
-void multiply_bytes(const std::byte* bytes, const Activations& x, std::int64_t row, std::int64_t group,
-                    __m512i (&whole)[R][kVectors]) {
+TENON_INLINE void multiply_bytes(const std::byte* bytes, const Activations& x, std::int64_t row, std::int64_t group,
+                                 __m512i (&whole)[R][kVectors]) {
+#pragma GCC unroll 8
   for (int r = 0; r < R; ++r)
-    for (__m512i& one : whole[r]) one = _mm512_set1_epi32(-offset * x.sum[(row + r) * x.groups() + group]);
+#pragma GCC unroll 4
+    for (int j = 0; j < kVectors; ++j) whole[r][j] = _mm512_set1_epi32(-offset * x.sum[(row + r) * x.groups() + group]);
 #pragma GCC unroll 8
   for (int k = 0; k < 8; ++k) {
     __m512i w[kVectors];
+#pragma GCC unroll 8
     for (int j = 0; j < kVectors; ++j) w[j] = _mm512_loadu_si512(bytes + 256 * k + 64 * j);
     fetch<R>(bytes + 256 * k);
-#pragma GCC unroll 3
+#pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
       const __m512i a = _mm512_set1_epi32(quad(x.q + (row + r) * x.width + group * kGroup + 4 * k));
-#pragma GCC unroll 4
+#pragma GCC unroll 8
       for (int j = 0; j < kVectors; ++j) whole[r][j] = _mm512_dpbusd_epi32(whole[r][j], w[j], a);
     }
   }
@@ -184,19 +196,21 @@ void multiply_bytes(const std::byte* bytes, const Activations& x, std::int64_t r
 
 // The same from quarters, two to a byte.
 template <int R, int offset>
-void multiply_quarters(const std::byte* quarters, const Activations& x, std::int64_t row, std::int64_t group,
-                       __m512i (&whole)[R][kVectors]) {
+TENON_INLINE void multiply_quarters(const std::byte* quarters, const Activations& x, std::int64_t row,
+                                    std::int64_t group, __m512i (&whole)[R][kVectors]) {
   const __m512i low = _mm512_set1_epi8(15);
+#pragma GCC unroll 8
   for (int r = 0; r < R; ++r)
-    for (__m512i& one : whole[r]) one = _mm512_set1_epi32(-offset * x.sum[(row + r) * x.groups() + group]);
 #pragma GCC unroll 4
+    for (int j = 0; j < kVectors; ++j) whole[r][j] = _mm512_set1_epi32(-offset * x.sum[(row + r) * x.groups() + group]);
+#pragma GCC unroll 8
   for (int k = 0; k < 4; ++k) {
     fetch<R>(quarters + 256 * k);
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int j = 0; j < kVectors; ++j) {
       const __m512i both = _mm512_loadu_si512(quarters + 256 * k + 64 * j), first = _mm512_and_si512(both, low),
                     second = _mm512_and_si512(_mm512_srli_epi16(both, 4), low);
-#pragma GCC unroll 2
+#pragma GCC unroll 8
       for (int r = 0; r < R; ++r) {
         const std::int8_t* a = x.q + (row + r) * x.width + group * kGroup + 4 * k;
         whole[r][j] = _mm512_dpbusd_epi32(whole[r][j], first, _mm512_set1_epi32(quad(a)));

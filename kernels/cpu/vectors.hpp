@@ -82,19 +82,24 @@ template <class V, int R, int N>
 inline void multiply_tile(const float* a, std::int64_t a_stride, const float* b, std::int64_t b_stride,
                           std::int64_t depth, float* out, std::int64_t out_stride, std::int64_t last) {
   V sum[R][N];
-  for (auto& row : sum)
-    for (V& one : row) one = V::zero();
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
+    for (int j = 0; j < N; ++j) sum[r][j] = V::zero();
   for (std::int64_t k = 0; k < depth; ++k) {
     V column[N];
+#pragma GCC unroll 8
     for (int j = 0; j < N; ++j) column[j] = get<V>(b + k * b_stride + j * V::width, j == N - 1 ? last : V::width);
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
       const V left = V::set(a[r * a_stride + k]);
-#pragma GCC unroll 4
+#pragma GCC unroll 8
       for (int j = 0; j < N; ++j) sum[r][j] = V::fma(left, column[j], sum[r][j]);
     }
   }
+#pragma GCC unroll 8
   for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
     for (int j = 0; j < N; ++j) put<V>(out + r * out_stride + j * V::width, j == N - 1 ? last : V::width, sum[r][j]);
 }
 
