@@ -56,7 +56,7 @@ class States : public cpu::KeyValueStore {
 } // namespace
 
 at::Tensor packed_linear(const at::Tensor& x_NC, const PackedLinear& packed) {
-  const at::Tensor x = x_NC.contiguous();
+  const at::Tensor x = x_NC.to(at::kFloat).contiguous();
   const cpu::Linear linear = packed.kernel();
   at::Tensor y_NF = at::empty({x.size(0), linear.outputs()}, x.options());
   const cpu::Engine& engine = cpu::engine();
@@ -79,7 +79,7 @@ std::vector<cpu::Block> packed_kernels(const std::vector<PackedBlock>& blocks) {
 at::Tensor packed_run(const at::Tensor& x_NC, const PackedHandle& run, Spans spans, std::int64_t slot) {
   const PackedBlock& first = run.blocks.front();
   const cpu::RunShape shape{{first.heads, first.kv_heads, first.head_dim}, first.norm_eps, first.rope_theta};
-  at::Tensor h_NC = x_NC.clone(at::MemoryFormat::Contiguous);
+  at::Tensor h_NC = at::empty(x_NC.sizes(), x_NC.options().dtype(at::kFloat)).copy_(x_NC);
   cpu::Arena& memory = arena();
   auto* runs = memory.take<cpu::RunSpan>(static_cast<std::int64_t>(spans.size()));
   for (std::size_t i = 0; i < spans.size(); ++i) runs[i] = {spans[i].offset, spans[i].length, spans[i].position};

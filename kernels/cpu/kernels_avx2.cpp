@@ -68,12 +68,6 @@ struct V256 {
 constexpr int kVectors = 2; // of the 16 lanes that a tile computes at a time
 constexpr std::int64_t kLanes = 16;
 
-std::int32_t quad(const void* at) {
-  std::int32_t bits;
-  std::memcpy(&bits, at, 4);
-  return bits;
-}
-
 __m256i load(const std::byte* at) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at)); }
 
 float widened(std::uint16_t bits) {
@@ -110,17 +104,6 @@ void bf16_tile(const std::byte* pairs, std::int64_t count, const std::uint16_t* 
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 8
     for (int j = 0; j < kVectors; ++j) _mm256_storeu_ps(out + r * stride + 8 * j, sum[r][j]);
-}
-
-// Calls tile<R>(first row) until no row is left, the largest R first.
-template <int Most, class Tile>
-void for_tiles(std::int64_t rows, const Tile& tile) {
-  std::int64_t r = 0;
-  for (; rows - r >= Most; r += Most) tile.template operator()<Most>(r);
-  if constexpr (Most > 1) {
-    if (rows > r)
-      for_tiles<Most - 1>(rows - r, [&]<int R>(std::int64_t next) { tile.template operator()<R>(r + next); });
-  }
 }
 
 void bf16_product(const std::byte* panel, const Activations& x, std::int64_t first, std::int64_t rows, float* out,

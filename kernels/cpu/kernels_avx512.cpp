@@ -59,12 +59,6 @@ constexpr int kVectors = 4;                                // of a panel
 constexpr std::int64_t kPairBytes = 256;                   // of a panel, for two inputs
 constexpr std::int64_t kBlockPairs = 64, kBlockGroups = 8; // of weights that stay in the first cache: 16 KiB
 
-std::int32_t quad(const void* at) {
-  std::int32_t bits;
-  std::memcpy(&bits, at, 4);
-  return bits;
-}
-
 template <int R>
 TENON_INLINE void begin(__m512 (&sum)[R][kVectors], const float* out, std::int64_t stride, bool fresh) {
 #pragma GCC unroll 8
@@ -110,17 +104,6 @@ void bf16_tile(const std::byte* pairs, std::int64_t count, const std::uint16_t* 
     }
   }
   finish<R>(sum, out, stride);
-}
-
-// Calls tile<R>(first row) until no row is left, the largest R first.
-template <int Most, class Tile>
-void for_tiles(std::int64_t rows, const Tile& tile) {
-  std::int64_t r = 0;
-  for (; rows - r >= Most; r += Most) tile.template operator()<Most>(r);
-  if constexpr (Most > 1) {
-    if (rows > r)
-      for_tiles<Most - 1>(rows - r, [&]<int R>(std::int64_t next) { tile.template operator()<R>(r + next); });
-  }
 }
 
 void bf16_product(const std::byte* panel, const Activations& x, std::int64_t first, std::int64_t rows, float* out,

@@ -8,9 +8,28 @@
 
 #include "kernels/cpu/kernels.hpp"
 
+#include <cstring>
 #include <limits>
 
 namespace tenon::cpu {
+
+// Four bytes as one lane. Static: every tier has its own, in its own instructions.
+static inline std::int32_t quad(const void* at) {
+  std::int32_t bits;
+  std::memcpy(&bits, at, 4);
+  return bits;
+}
+
+// Calls tile<R>(first row) until no row is left, the largest R first.
+template <int Most, class Tile>
+void for_tiles(std::int64_t rows, const Tile& tile) {
+  std::int64_t r = 0;
+  for (; rows - r >= Most; r += Most) tile.template operator()<Most>(r);
+  if constexpr (Most > 1) {
+    if (rows > r)
+      for_tiles<Most - 1>(rows - r, [&]<int R>(std::int64_t next) { tile.template operator()<R>(r + next); });
+  }
+}
 
 // Cody-Waite reduction and the minimax polynomial of Cephes' expf; relative error below 2e-7 over [-87, 88].
 template <class V>
@@ -29,7 +48,7 @@ inline V exponential(V x) {
   return p * V::power(n);
 }
 
-// Calls each(load, store) for whole vectors and once for what is left over.
+// Calls each(first, count) for whole vectors and once for what is left over.
 template <class V, class Each>
 inline void for_vectors(std::int64_t count, const Each& each) {
   std::int64_t i = 0;

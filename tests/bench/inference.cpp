@@ -3,6 +3,7 @@
 //
 //   tenon_inference_bench HOME MODEL [FORMAT]
 #include "host/inference/generate.hpp"
+#include "kernels/cpu/engine.hpp"
 
 #include <fmt/format.h>
 
@@ -31,8 +32,10 @@ void answer(Composition& composition, const std::string& line) {
   GenerateOptions options;
   options.max_tokens = reader.at("decode").integer() + 1; // the first comes from the prompt's own logits
   generate(session, options);
+  const bool plain = composition.model().weights().packed() == nullptr;
+  const int threads = plain ? at::get_num_threads() : cpu::engine().pool->threads();
   fmt::print("{{\"prefill\": {}, \"decode\": {}, \"threads\": {}}}\n", session.speed().prefill_rate(),
-             session.speed().decode_rate(), at::get_num_threads());
+             session.speed().decode_rate(), threads);
   std::fflush(stdout);
 }
 

@@ -3,6 +3,7 @@
 #include "host/formats/stored_tensor.hpp"
 #include "host/inference/session.hpp"
 #include "registry/base/error.hpp"
+#include "tests/support/tiny_model.hpp"
 #include "tests/support/tiny_registry.hpp"
 
 #include <tenon/operators.hpp>
