@@ -3,6 +3,7 @@
 #include "host/loading/bind.hpp"
 #include "host/loading/rules.hpp"
 #include "host/loading/verified.hpp"
+#include "kernels/cpu/engine.hpp"
 #include "registry/base/error.hpp"
 #include "registry/base/files.hpp"
 
@@ -12,6 +13,16 @@
 
 namespace tenon {
 namespace {
+
+// Our threads compute from here on. Errors: environment, where TENON_TIER or TENON_THREADS cannot be had.
+void use_own_kernels() {
+  try {
+    cpu::engine();
+  } catch (const std::runtime_error& error) {
+    throw Error(Code::environment, "kernels", error.what());
+  }
+  at::set_num_threads(1);
+}
 
 ExpertManifest manifest_of(const Entry& entry) { return ExpertManifest::parse(entry.manifest, entry.title()); }
 
@@ -37,7 +48,7 @@ Loader::Loader(const Registry& registry, Options options)
     : registry_(registry),
       options_(std::move(options)),
       plugins_(host_side(host_operators()), options_.store, host_table()) {
-  if (options_.format != Format::float32) at::set_num_threads(1);
+  if (options_.format != Format::float32) use_own_kernels();
 }
 
 // Checked once by hash, afterwards by inode, size and change time.
