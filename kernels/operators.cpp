@@ -1,6 +1,6 @@
 // Registration of the kernels as LibTorch operators. Names carry versions and are never reused: a plugin's facts list
 // those it calls, and a host that lacks one refuses the plugin before its code runs.
-#include "kernels/transformer.hpp"
+#include "kernels/packed_operators.hpp"
 
 #include <torch/custom_class.h>
 #include <torch/library.h>
@@ -21,10 +21,20 @@ const PackedLinear& as_linear(const PackedPointer& handle) {
 
 OptionalTensor plain(const OptionalTensor& tensor) { return tensor ? OptionalTensor(tensor->detach()) : tensor; }
 
+// The form that was asked for these weights. Training in float64 has none.
+std::optional<PackedForm> form_of(const at::Tensor& weight) {
+  if (weight.scalar_type() != at::kFloat || weight.dim() != 2 || !weight.is_contiguous()) return std::nullopt;
+  return packed_form(weight.data_ptr<float>(), weight.size(0), weight.size(1));
+}
+
 PackedPointer pack_linear_v1(const at::Tensor& weight, const OptionalTensor& bias, const OptionalTensor& a,
                              const OptionalTensor& b, double scale) {
   auto handle = c10::make_intrusive<PackedHandle>();
-  handle->linear = PackedLinear{weight.detach(), plain(bias), plain(a), plain(b), scale};
+  handle->linear = PackedLinear{weight.detach(), plain(bias), plain(a), plain(b), scale, form_of(weight), {}};
+  if (handle->linear->form && a) {
+    handle->linear->a = a->detach().contiguous();
+    handle->linear->b_RF = b->detach().t().contiguous();
+  }
   return handle;
 }
 
@@ -59,6 +69,7 @@ PackedPointer pack_run_v1(c10::List<PackedPointer> blocks) {
   for (const PackedPointer& block : blocks)
     handle->blocks.insert(handle->blocks.end(), block->blocks.begin(), block->blocks.end());
   TORCH_CHECK(!handle->blocks.empty(), "[tenon::pack_run_v1] need at least one block");
+  handle->kernels = packed_kernels(handle->blocks);
   return handle;
 }
 
@@ -76,6 +87,7 @@ at::Tensor attention_v1(const at::Tensor& q_NHD, const at::Tensor& k_NGD, const 
 at::Tensor run_v1(const at::Tensor& x_NC, const PackedPointer& run, std::int64_t spans, std::int64_t span_count,
                   std::int64_t slot) {
   TORCH_CHECK(!run->blocks.empty(), "[tenon::run_v1] this handle is no packed run");
+  if (!run->kernels.empty()) return packed_run(x_NC, *run, spans_at(spans, span_count), slot);
   return run_blocks(x_NC, run->blocks, spans_at(spans, span_count), slot);
 }
 

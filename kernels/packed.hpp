@@ -1,6 +1,9 @@
-// What stands behind the opaque handles that operators take. Here the plain form: the tensors themselves, borrowed from
-// whoever owns the weights, computed by LibTorch in float32.
+// What stands behind the opaque handles that operators take: the tensors themselves, borrowed from whoever owns the
+// weights, computed by LibTorch in float32; and, where the weights have a packed form, what our own kernels read.
 #pragma once
+
+#include "kernels/cpu/transformer_run.hpp"
+#include "kernels/packed_forms.hpp"
 
 #include <ATen/core/Tensor.h>
 #include <torch/custom_class.h>
@@ -15,6 +18,11 @@ struct PackedLinear {
   at::Tensor weight;
   std::optional<at::Tensor> bias, a, b;
   double scale = 1.0;
+  std::optional<PackedForm> form = {}; // of the weight
+  std::optional<at::Tensor> b_RF = {}; // b transposed, where there is a form
+
+  // What the form's kernels read; points into this object's tensors. Requires: form.
+  cpu::Linear kernel() const;
 };
 
 // With a bias a layer norm, without an RMS norm.
@@ -37,6 +45,8 @@ struct PackedBlock {
 struct PackedHandle : torch::CustomClassHolder {
   std::optional<PackedLinear> linear;
   std::vector<PackedBlock> blocks; // one: a block; several: a run
+  // Of a run whose every weight has a packed form; points into `blocks`.
+  std::vector<cpu::Block> kernels;
 };
 
 using PackedPointer = c10::intrusive_ptr<PackedHandle>;

@@ -16,6 +16,12 @@ class SequenceState {
   virtual at::Tensor fixed(std::int64_t slot) = 0;                    // read and written in place
   virtual void append(std::int64_t slot, const at::Tensor& rows) = 0; // (n, ...) after those already there
   virtual at::Tensor rows(std::int64_t slot) const = 0;               // (length, ...), valid until the next append
+  // As append, for who writes the new rows himself: `count` rows of `width` numbers follow the `before` already there.
+  struct Extended {
+    float* rows; // of all, row-major; valid until the next append
+    std::int64_t before;
+  };
+  virtual Extended extend(std::int64_t slot, std::int64_t count, std::int64_t width) = 0;
 };
 
 inline tenon_state* to_handle(SequenceState* state) { return reinterpret_cast<tenon_state*>(state); }

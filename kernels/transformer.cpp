@@ -1,11 +1,20 @@
 #include "kernels/transformer.hpp"
 
-#include "kernels/rows.hpp"
+#include "kernels/cpu/rows.hpp"
+#include "kernels/packed_operators.hpp"
 
 #include <ATen/ATen.h>
+#include <ATen/Parallel.h>
 
 namespace tenon {
 namespace {
+
+// Calls each(first, last) over all rows, in LibTorch's pool where they are worth it.
+template <class Each>
+void for_rows(std::int64_t rows, std::int64_t width, const Each& each) {
+  constexpr std::int64_t grain = 16384; // numbers that a task is worth starting a thread for
+  at::parallel_for(0, rows, std::max<std::int64_t>(1, grain / std::max<std::int64_t>(width, 1)), each);
+}
 
 // cos and sin of every row's position and pair, (N, D/2).
 struct Rotation {
@@ -25,8 +34,12 @@ struct Rotation {
 
   // In place. Requires: x is contiguous.
   void apply(at::Tensor& x_NHD) const {
-    rotate_rows(x_NHD.data_ptr<float>(), cos_NP.data_ptr<float>(), sin_NP.data_ptr<float>(), x_NHD.size(0),
-                x_NHD.size(1), x_NHD.size(2));
+    const std::int64_t heads = x_NHD.size(1), depth = x_NHD.size(2), pairs = depth / 2;
+    float* x = x_NHD.data_ptr<float>();
+    const float *cos = cos_NP.data_ptr<float>(), *sin = sin_NP.data_ptr<float>();
+    for_rows(x_NHD.size(0), heads * depth, [&](std::int64_t first, std::int64_t last) {
+      cpu::rotate_rows(x + first * heads * depth, cos + first * pairs, sin + first * pairs, last - first, heads, depth);
+    });
   }
 };
 
@@ -81,6 +94,7 @@ at::Tensor ffn_part(const at::Tensor& x_NC, const PackedBlock& block) {
 } // namespace
 
 at::Tensor linear(const at::Tensor& x_NC, const PackedLinear& packed) {
+  if (packed.form) return packed_linear(x_NC, packed);
   at::Tensor y_NF = at::linear(x_NC, packed.weight, packed.bias);
   if (packed.a) y_NF.add_(at::linear(at::linear(x_NC, *packed.a), *packed.b), packed.scale);
   return y_NF;
@@ -90,7 +104,11 @@ at::Tensor rms_norm(const at::Tensor& x_NC, const at::Tensor& weight_C, double e
   const at::Tensor x = x_NC.contiguous(), weight = weight_C.contiguous();
   at::Tensor y = at::empty_like(x);
   const std::int64_t width = x.size(-1);
-  rms_norm_rows(x.data_ptr<float>(), weight.data_ptr<float>(), y.data_ptr<float>(), x.numel() / width, width, eps);
+  const float *from = x.data_ptr<float>(), *by = weight.data_ptr<float>();
+  float* to = y.data_ptr<float>();
+  for_rows(x.numel() / width, width, [&](std::int64_t first, std::int64_t last) {
+    cpu::rms_norm_rows(from + first * width, by, to + first * width, last - first, width, eps);
+  });
   return y;
 }
 
@@ -98,8 +116,11 @@ at::Tensor layer_norm(const at::Tensor& x_NC, const at::Tensor& weight_C, const 
   const at::Tensor x = x_NC.contiguous(), weight = weight_C.contiguous(), bias = bias_C.contiguous();
   at::Tensor y = at::empty_like(x);
   const std::int64_t width = x.size(-1);
-  layer_norm_rows(x.data_ptr<float>(), weight.data_ptr<float>(), bias.data_ptr<float>(), y.data_ptr<float>(),
-                  x.numel() / width, width, eps);
+  const float *from = x.data_ptr<float>(), *by = weight.data_ptr<float>(), *plus = bias.data_ptr<float>();
+  float* to = y.data_ptr<float>();
+  for_rows(x.numel() / width, width, [&](std::int64_t first, std::int64_t last) {
+    cpu::layer_norm_rows(from + first * width, by, plus, to + first * width, last - first, width, eps);
+  });
   return y;
 }
 

@@ -47,6 +47,11 @@ PackageRequest request_at(const JsonReader& reader) {
   }
 }
 
+std::string compute_at(const JsonReader& reader) {
+  require_only(reader, {"dtype"});
+  return one_of(reader.at("dtype"), {"float32", "bf16", "int8", "int4", "stored"});
+}
+
 Routing routing_at(const JsonReader& reader) {
   Routing routing;
   routing.strengths = reader.has("strengths") ? one_of(reader.at("strengths"), {"softmax", "top_k"}) : "top_k";
@@ -167,10 +172,7 @@ Request Request::parse(const json::value& value, const std::string& where) {
                  {"strengths", "top_k", "temperature", "policy", "average_over", "margin", "decide_after"});
     request.routing = routing_at(reader.at("routing"));
   }
-  if (reader.has("compute")) {
-    require_only(reader.at("compute"), {"dtype"});
-    request.compute_dtype = one_of(reader.at("compute").at("dtype"), {"float32", "bfloat16"});
-  }
+  if (reader.has("compute")) request.compute_dtype = compute_at(reader.at("compute"));
   return request;
 }
 
@@ -199,8 +201,7 @@ Lock Lock::parse(const json::value& value, const std::string& where) {
   for (std::size_t i = 0; i < slots.size(); ++i)
     lock.slots.push_back(slot_at(slots.at(i), static_cast<std::int64_t>(i)));
   lock.router = router_at(reader.at("router"));
-  require_only(reader.at("compute"), {"dtype"});
-  lock.compute_dtype = one_of(reader.at("compute").at("dtype"), {"float32", "bfloat16"});
+  lock.compute_dtype = compute_at(reader.at("compute"));
   return lock;
 }
 

@@ -37,7 +37,7 @@ struct Request {
   PackageRequest model;
   std::vector<PackageRequest> experts; // without the base
   Routing routing;
-  std::string compute_dtype = "float32"; // "bfloat16"
+  std::string compute_dtype = "float32"; // of products: "bf16", "int8", "int4", "stored"
 
   static Request parse(const json::value& value, const std::string& where);
   json::object to_json() const;

@@ -27,7 +27,7 @@ MAY_USE = {
 HOST_ORDER = ["formats", "model", "loading", "routing", "execution", "composition", "inference", "training",
               "evaluation", "analysis", "serving", "report", "cli"]
 # What parses bytes builds, and runs under the sanitizers, without LibTorch.
-TORCH_FREE = re.compile(r"registry/|host/formats/|host/loading/(facts|elf)[^/]*$|host/cli/(main|command|output|home)\.")
+TORCH_FREE = re.compile(r"registry/|kernels/cpu/|host/formats/|host/loading/(facts|elf)[^/]*$|host/cli/(main|command|output|home)\.")
 TORCH_INCLUDE = re.compile(r"(torch|ATen|c10|caffe2)/")
 PRODUCT_FOLDERS = re.compile(r"host/model/|plugins/|sdk/template/")
 PRODUCT_NAMES = (r"(linear|matmul|mm|bmm|mv|addmm|addmv|baddbmm|addbmm|einsum|tensordot|inner|outer|dot|ger|chain_matmul|"

@@ -16,7 +16,7 @@ namespace {
 constexpr std::int64_t kAverageOver = 16; // measured: sdk/decisions/0005-scores-are-averaged.md
 
 struct Settings {
-  std::string name, model;
+  std::string name, model, compute = "float32";
   std::vector<std::string> experts;
   Routing routing;
   std::optional<std::int64_t> average_over;
@@ -124,6 +124,7 @@ void compose(const Settings& settings, Context& context) {
   request.model = PackageRequest::parse(settings.model);
   for (const std::string& expert : settings.experts) request.experts.push_back(PackageRequest::parse(expert));
   request.routing = checked(settings);
+  request.compute_dtype = format_name(format_of(settings.compute));
   lock_and_show(settings.name, request, context);
 }
 
@@ -200,8 +201,14 @@ void add_compose(CLI::App& app, Context& context) {
   command->add_option("experts", settings->experts, "Experts, as NAME or NAME@RANGE; the base is always there");
   command->add_option("--model", settings->model, "Model, as NAME or NAME@RANGE")->required();
   add_routing_options(*command, *settings);
+  command
+      ->add_option("--compute", settings->compute,
+                   "What products compute in: float32, bf16, int8, int4, or stored (as each weight is stored)")
+      ->type_name("FORMAT")
+      ->capture_default_str();
   examples(*command, {"tenon compose bot --model smollm2 legal@^1 hr@^1 --top-k 2",
                       "tenon compose bot --model smollm2 legal hr --policy sticky --margin 2",
+                      "tenon compose bot --model smollm2 legal hr --compute stored",
                       "tenon compose bot --model smollm2 legal hr --policy sequence --decide-after 32"});
   command->callback([settings, command, &context] {
     settings->margin_given = command->count("--margin") > 0;

@@ -86,6 +86,18 @@ Lock usable_lock(const fs::path& folder, const OpeningSettings& settings, const 
   return lock;
 }
 
+bool is_composition(const OpeningSettings& settings, const Context& context) {
+  return settings.name.find_first_of("@/") == std::string::npos &&
+         fs::exists(context.home.composition(settings.name) / "composition.json");
+}
+
+Format compute_format(const OpeningSettings& settings, const Context& context) {
+  if (!settings.compute.empty()) return format_of(settings.compute);
+  const fs::path lock = context.home.composition(settings.name) / "composition.lock.json";
+  return is_composition(settings, context) && fs::exists(lock) ? format_of(read_lock(lock).compute_dtype)
+                                                               : Format::float32;
+}
+
 } // namespace
 
 void add_opening_options(CLI::App& command, OpeningSettings& settings) {
@@ -95,11 +107,18 @@ void add_opening_options(CLI::App& command, OpeningSettings& settings) {
                    "Refuse what differs from the lock, or was yanked; hash every byte first");
   command.add_option("--dev", settings.dev, "A plugin library from a build tree, in place of the published one")
       ->type_name("PATH");
+  command
+      .add_option("--compute", settings.compute,
+                  "What products compute in, in place of what the lock says: float32, bf16, int8, int4, or stored (as "
+                  "each weight is stored)")
+      ->type_name("FORMAT");
 }
 
 Loader make_loader(const OpeningSettings& settings, const Context& context) {
-  return Loader(Registry(context.registry()),
-                {context.home.store(), context.home.cache(), {settings.dev.begin(), settings.dev.end()}});
+  return Loader(Registry(context.registry()), {context.home.store(),
+                                               context.home.cache(),
+                                               {settings.dev.begin(), settings.dev.end()},
+                                               compute_format(settings, context)});
 }
 
 std::unique_ptr<Composition> open_composition(const OpeningSettings& settings, Context& context) {
@@ -109,8 +128,7 @@ std::unique_ptr<Composition> open_composition(const OpeningSettings& settings, C
   options.strict = settings.strict;
   options.say = [&context](const std::string& line) { context.out.warn(line); };
 
-  const bool plain_name = settings.name.find_first_of("@/") == std::string::npos;
-  if (plain_name && fs::exists(context.home.composition(settings.name) / "composition.json"))
+  if (is_composition(settings, context))
     return std::make_unique<Composition>(
         loader, usable_lock(context.home.composition(settings.name), settings, registry, context), options);
 

@@ -15,6 +15,7 @@ struct OpeningSettings {
   std::string name;
   bool strict = false, locked = false;
   std::vector<std::string> dev;
+  std::string compute; // what products compute in; "": as the lock says, and a model alone in float32
 };
 void add_opening_options(CLI::App& command, OpeningSettings& settings);
 

@@ -3,14 +3,26 @@
 #include "host/loading/bind.hpp"
 #include "host/loading/rules.hpp"
 #include "host/loading/verified.hpp"
+#include "kernels/cpu/engine.hpp"
 #include "registry/base/error.hpp"
 #include "registry/base/files.hpp"
 
 #include <ATen/ATen.h>
+#include <ATen/Parallel.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 
 namespace tenon {
 namespace {
+
+// Our threads compute from here on. Errors: environment, where TENON_TIER or TENON_THREADS cannot be had.
+void use_own_kernels() {
+  try {
+    cpu::engine();
+  } catch (const std::runtime_error& error) {
+    throw Error(Code::environment, "kernels", error.what());
+  }
+  at::set_num_threads(1);
+}
 
 ExpertManifest manifest_of(const Entry& entry) { return ExpertManifest::parse(entry.manifest, entry.title()); }
 
@@ -35,7 +47,9 @@ void write_row(const std::filesystem::path& path, const Row& row) {
 Loader::Loader(const Registry& registry, Options options)
     : registry_(registry),
       options_(std::move(options)),
-      plugins_(host_side(host_operators()), options_.store, host_table()) {}
+      plugins_(host_side(host_operators()), options_.store, host_table()) {
+  if (options_.format != Format::float32) use_own_kernels();
+}
 
 // Checked once by hash, afterwards by inode, size and change time.
 std::filesystem::path Loader::path_of(const Entry& entry, const FileRecord& file) const {
@@ -52,6 +66,7 @@ std::shared_ptr<const Model> Loader::model(const Entry& entry) const {
   ModelFiles files;
   files.weights = path_of(entry, "weights");
   files.weights_digest = entry.file_with_role("weights").digest;
+  files.format = options_.format;
   files.tokenizer = path_of(entry, "tokenizer");
   files.normalization = path_of(entry, entry.file("normalization.safetensors"));
   if (!entry.files_with_role("calibration").empty()) files.calibration = path_of(entry, "calibration");
@@ -122,8 +137,8 @@ ExpertPackage Loader::expert(const Entry& entry, const Model& model, const Exper
   package.expert =
       create(from, manifest.architecture, manifest.config, model, base ? &base->manifest : nullptr, entry.title());
   if (const auto files = entry.files_with_role("weights"); !files.empty())
-    package.weights =
-        std::make_shared<const Weights>(Weights::open(path_of(entry, files[0]), files[0].digest, options_.cache));
+    package.weights = std::make_shared<const Weights>(Weights::open(
+        path_of(entry, files[0]), files[0].digest, options_.cache, Weights::Compute{options_.format, {}}));
   bind_weights(*package.expert, manifest, package.weights.get(), base ? base->weights.get() : nullptr);
   package.expert->prepare(TENON_INFERENCE);
   if (!entry.files_with_role("row").empty()) package.row = read_row(path_of(entry, "row"));

@@ -30,6 +30,9 @@ class Loader {
   struct Options {
     std::filesystem::path store, cache;
     std::vector<std::filesystem::path> dev; // libraries from build trees, by --dev; they win over published ones
+    // Of products. Any but float32: our kernels' threads compute, and LibTorch runs single-threaded from here on, for
+    // its own would spin beside them.
+    Format format = Format::float32;
   };
   Loader(const Registry& registry, Options options);
 

@@ -20,6 +20,21 @@ WeightSource source_of(const Weights& weights) {
   return [&weights](const std::string& name) { return weights.at(name); };
 }
 
+// The embeddings, but for one that is the unembedding too.
+std::set<std::string> looked_up(const ModelShape& shape) {
+  if (shape.tied) return {"positions.weight"};
+  return {"positions.weight", "embed.weight"};
+}
+
+// Every other matrix of a trunk or head is multiplied: one that cannot be in this format ends it here.
+Weights open_weights(const ModelFiles& files, const ModelShape& shape, const std::filesystem::path& cache) {
+  Weights weights =
+      Weights::open(files.weights, files.weights_digest, cache, Weights::Compute{files.format, looked_up(shape)});
+  if (weights.packed() && !weights.packed()->refusals().empty())
+    throw Error(Code::incompatible, "model", weights.packed()->refusals().front());
+  return weights;
+}
+
 // What is not Llama's is written down; a model of Llama's kind keeps the digest it always had.
 void add_kind(json::object& out, const ModelShape& shape) {
   const nn::BlockKind llama, &kind = shape.block;
@@ -103,7 +118,7 @@ Model::Model(ModelManifest manifest, const ModelFiles& files, const std::filesys
     : manifest_(std::move(manifest)),
       files_(files),
       shape_(shape_from_json(manifest_.config, "model.json")),
-      weights_(Weights::open(files.weights, files.weights_digest, cache)),
+      weights_(open_weights(files, shape_, cache)),
       tokenizer_(read_tokenizer(files.tokenizer, manifest_.contract.tokenizer_digest)),
       statistics_(read_statistics(files.normalization)),
       trunk_(shape_, manifest_.contract.cut.first, source_of(weights_)),

@@ -16,6 +16,7 @@ namespace tenon {
 struct ModelFiles {
   std::filesystem::path weights, tokenizer, normalization, calibration; // calibration may be empty
   std::string weights_digest;                                           // of the file
+  Format format = Format::float32;                                      // of products
 };
 
 // The JSON of a model's "config", and back. Errors: integrity.

@@ -6,17 +6,30 @@
 
 namespace tenon {
 
+// shape: of the whole buffer; its first extent is set here.
+void RowBuffer::reserve(std::int64_t needed, std::vector<std::int64_t> shape) {
+  if (buffer_.defined() && buffer_.size(0) >= needed) return;
+  shape[0] = std::max<std::int64_t>(needed, std::max<std::int64_t>(64, 2 * length_));
+  at::Tensor larger = at::empty(shape, at::kFloat);
+  if (length_ > 0) larger.narrow(0, 0, length_).copy_(buffer_.narrow(0, 0, length_));
+  buffer_ = larger;
+}
+
 void RowBuffer::append(const at::Tensor& rows) {
   const std::int64_t needed = length_ + rows.size(0);
-  if (!buffer_.defined() || buffer_.size(0) < needed) {
-    std::vector<std::int64_t> shape = rows.sizes().vec();
-    shape[0] = std::max<std::int64_t>(needed, std::max<std::int64_t>(64, 2 * length_));
-    at::Tensor larger = at::empty(shape, rows.options().dtype(at::kFloat));
-    if (length_ > 0) larger.narrow(0, 0, length_).copy_(buffer_.narrow(0, 0, length_));
-    buffer_ = larger;
-  }
+  reserve(needed, rows.sizes().vec());
   buffer_.narrow(0, length_, rows.size(0)).copy_(rows);
   length_ = needed;
+}
+
+float* RowBuffer::extend(std::int64_t count, const std::vector<std::int64_t>& shape) {
+  if (!buffer_.defined() || buffer_.size(0) < length_ + count) {
+    std::vector<std::int64_t> whole = {0};
+    whole.insert(whole.end(), shape.begin(), shape.end());
+    reserve(length_ + count, std::move(whole));
+  }
+  length_ += count;
+  return buffer_.data_ptr<float>();
 }
 
 at::Tensor RowBuffer::rows(std::int64_t first, std::int64_t last) const {
@@ -52,6 +65,14 @@ void ModuleState::append(std::int64_t index, const at::Tensor& rows) {
   if (rows.dim() < 1 || rows.sizes().slice(1) != at::IntArrayRef(target.spec.shape))
     throw Error(Code::plugin, "state", target.spec.name + ": appended rows have another shape than the layout says");
   target.rows.append(rows);
+}
+
+SequenceState::Extended ModuleState::extend(std::int64_t index, std::int64_t count, std::int64_t width) {
+  Slot& target = slot(index, true);
+  if (c10::multiply_integers(target.spec.shape) != width)
+    throw Error(Code::plugin, "state", target.spec.name + ": appended rows have another width than the layout says");
+  const std::int64_t before = target.rows.length();
+  return {target.rows.extend(count, target.spec.shape), before};
 }
 
 at::Tensor ModuleState::rows(std::int64_t index) const {

@@ -30,11 +30,14 @@ class RowBuffer {
 
   std::int64_t length() const { return length_; }
   void append(const at::Tensor& rows);
-  at::Tensor rows(std::int64_t first, std::int64_t last) const; // a view, valid until the next append
+  float* extend(std::int64_t count, const std::vector<std::int64_t>& shape); // of a row; returns all rows
+  at::Tensor rows(std::int64_t first, std::int64_t last) const;              // a view, valid until the next append
   void truncate(std::int64_t length);
   RowBuffer fork() const; // an independent copy
 
  private:
+  void reserve(std::int64_t needed, std::vector<std::int64_t> shape);
+
   at::Tensor buffer_;
   std::int64_t length_ = 0;
 };
@@ -52,6 +55,7 @@ class ModuleState : public SequenceState {
   at::Tensor fixed(std::int64_t slot) override;
   void append(std::int64_t slot, const at::Tensor& rows) override;
   at::Tensor rows(std::int64_t slot) const override;
+  Extended extend(std::int64_t slot, std::int64_t count, std::int64_t width) override;
 
   // Positions [first, done) have been run, none before first: a module whose outputs look only a window back may be
   // restarted behind a gap.

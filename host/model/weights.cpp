@@ -65,13 +65,23 @@ Weights Weights::open(const std::filesystem::path& path, const std::string& dige
   return Weights(std::make_shared<const SafetensorsFile>(derived));
 }
 
+Weights Weights::open(const std::filesystem::path& path, const std::string& digest, const std::filesystem::path& cache,
+                      const Compute& compute, const std::function<void(std::uint64_t, std::uint64_t)>& progress) {
+  Weights weights = open(path, digest, cache, progress);
+  if (compute.format == Format::float32) return weights;
+  const SafetensorsFile stored(path);
+  weights.packed_ = std::make_shared<const PackedWeights>(
+      PackedWeights::Source{stored, weights.file_, digest, compute.looked_up}, compute.format, cache, progress);
+  return weights;
+}
+
 at::Tensor Weights::at(const std::string& name) const {
   const TensorView& view = file_->at(name);
   if (view.dtype != Dtype::F32)
     throw Error(Code::incompatible, file_->name(), "tensor " + name + " is " + dtype_name(view.dtype) + ", need F32");
   const std::vector<std::int64_t> shape(view.shape.begin(), view.shape.end());
   return at::from_blob(
-      const_cast<std::byte*>(view.bytes.data()), shape, [keep = file_](void*) {}, at::kFloat);
+      const_cast<std::byte*>(view.bytes.data()), shape, [keep = file_, packed = packed_](void*) {}, at::kFloat);
 }
 
 std::string weights_digest(const SafetensorsFile& file, const std::vector<std::string>& prefixes) {

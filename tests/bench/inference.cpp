@@ -1,8 +1,9 @@
 // Tenon's side of inference.py: one process that keeps the model warm. For every line {"ids": [...], "decode": n} on
 // standard input it reads the ids as one prompt, writes n tokens greedily, and answers with tokens/s of both.
 //
-//   tenon_inference_bench HOME MODEL
+//   tenon_inference_bench HOME MODEL [FORMAT]
 #include "host/inference/generate.hpp"
+#include "kernels/cpu/engine.hpp"
 
 #include <fmt/format.h>
 
@@ -12,9 +13,10 @@
 namespace tenon {
 namespace {
 
-std::unique_ptr<Composition> open_model(const std::filesystem::path& home, const std::string& name) {
+std::unique_ptr<Composition> open_model(const std::filesystem::path& home, const std::string& name,
+                                        const std::string& format) {
   const Registry registry(home / "registry");
-  const Loader loader(registry, {home / "store", home / "cache", {}});
+  const Loader loader(registry, {home / "store", home / "cache", {}, format_of(format)});
   const auto model = loader.model(registry.resolve(PackageRequest::parse(name), Kind::model));
   return std::make_unique<Composition>(model, std::vector<ExpertPackage>{loader.base(*model)}, Routing{}, 0.0,
                                        Composition::Options{});
@@ -30,8 +32,10 @@ void answer(Composition& composition, const std::string& line) {
   GenerateOptions options;
   options.max_tokens = reader.at("decode").integer() + 1; // the first comes from the prompt's own logits
   generate(session, options);
+  const bool plain = composition.model().weights().packed() == nullptr;
+  const int threads = plain ? at::get_num_threads() : cpu::engine().pool->threads();
   fmt::print("{{\"prefill\": {}, \"decode\": {}, \"threads\": {}}}\n", session.speed().prefill_rate(),
-             session.speed().decode_rate(), at::get_num_threads());
+             session.speed().decode_rate(), threads);
   std::fflush(stdout);
 }
 
@@ -39,9 +43,9 @@ void answer(Composition& composition, const std::string& line) {
 } // namespace tenon
 
 int main(int argc, char** argv) {
-  if (argc != 3) return std::fputs("usage: tenon_inference_bench HOME MODEL\n", stderr), 2;
+  if (argc != 3 && argc != 4) return std::fputs("usage: tenon_inference_bench HOME MODEL [FORMAT]\n", stderr), 2;
   try {
-    const auto composition = tenon::open_model(argv[1], argv[2]);
+    const auto composition = tenon::open_model(argv[1], argv[2], argc == 4 ? argv[3] : "float32");
     for (std::string line; std::getline(std::cin, line);) tenon::answer(*composition, line);
   } catch (const std::exception& error) {
     return std::fprintf(stderr, "%s\n", error.what()), 1;

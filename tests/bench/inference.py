@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""How fast Tenon reads and writes beside transformers, both in float32, on the same SmolLM2 and the same machine.
+"""How fast Tenon reads and writes beside transformers, both in one format, on the same SmolLM2 and the same machine.
 
   ninja -C .build tenon tenon_inference_bench
   tests/bench/inference.py [--build DIR] [--model GGUF] [--home DIR] [--python PYTHON] [--rounds 5] [--json FILE]
+                          [--compute float32]
 
 Rounds alternate between the two, so that a machine that slows down slows both. Prints medians and their ratio:
   prefill      512 tokens, logits of the last position, tokens/s
@@ -34,7 +35,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 path = Path(sys.argv[1])
 load = dict(gguf_file=path.name)
 tokenizer = AutoTokenizer.from_pretrained(path.parent, **load)
-model = AutoModelForCausalLM.from_pretrained(path.parent, **load, dtype=torch.float32).eval()
+model = AutoModelForCausalLM.from_pretrained(path.parent, **load, dtype=getattr(torch, sys.argv[2])).eval()
 for line in sys.stdin:
     job = json.loads(line)
     ids = torch.tensor([job["ids"]])
@@ -72,11 +73,11 @@ class Side:
         return json.loads(self.process.stdout.readline())
 
 
-def first_token(tenon, home):
+def first_token(tenon, home, compute):
     """Seconds to the first byte of a new process, and the most RssAnon in MB seen while it wrote."""
     start = time.perf_counter()
     process = subprocess.Popen([tenon, "--home", home, "run", "smollm2", "Once upon a time", "--quiet", "--max-tokens",
-                                str(DECODE)], stdout=subprocess.PIPE)
+                                str(DECODE), "--compute", compute], stdout=subprocess.PIPE)
     process.stdout.read(1)
     seconds, private = time.perf_counter() - start, 0.0
     while process.poll() is None:
@@ -104,27 +105,31 @@ def main():
     parser.add_argument("--home", default=str(ROOT / ".demo" / "home"), help="where the model is, as smollm2")
     parser.add_argument("--python", help="a Python with torch, transformers, accelerate and gguf")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--compute", default="float32", choices=["float32", "bf16", "int8", "int4", "stored"],
+                        help="what Tenon's products compute in; transformers in float32, else in bfloat16")
     parser.add_argument("--json", help="also write the figures here")
     options = parser.parse_args()
 
     python = options.python or reference_python()
     ids = prompt_ids(python, options.model)
-    reference = Side([python, "-c", REFERENCE, options.model])
-    tenon = Side([options.build / "tests" / "tenon_inference_bench", options.home, "smollm2"])
-    ours, theirs, starts = [], [], []
+    theirs = "float32" if options.compute == "float32" else "bfloat16"
+    reference = Side([python, "-c", REFERENCE, options.model, theirs])
+    tenon = Side([options.build / "tests" / "tenon_inference_bench", options.home, "smollm2", options.compute])
+    ours, others, starts = [], [], []
     for round_number in range(options.rounds + 1):  # the first warms up
         one, other = tenon.measure(ids), reference.measure(ids)
-        start = first_token(options.build / "bin" / "tenon", options.home)
+        start = first_token(options.build / "bin" / "tenon", options.home, options.compute)
         if round_number:
-            ours.append(one), theirs.append(other), starts.append(start)
+            ours.append(one), others.append(other), starts.append(start)
             print(f"round {round_number}: prefill {one['prefill']:.0f} and {other['prefill']:.0f} tokens/s, "
                   f"decode {one['decode']:.1f} and {other['decode']:.1f}", file=sys.stderr)
 
     result = {"date": time.strftime("%Y-%m-%d"), "machine": platform.processor() or platform.machine(),
-              "cores": os.cpu_count(), "threads": [ours[0]["threads"], theirs[0]["threads"]], "rounds": options.rounds}
+              "cores": os.cpu_count(), "threads": [ours[0]["threads"], others[0]["threads"]], "rounds": options.rounds,
+              "compute": options.compute, "transformers": theirs}
     for what in ("prefill", "decode"):
-        mine, other = (statistics.median(run[what] for run in runs) for runs in (ours, theirs))
-        ratios = [one[what] / two[what] for one, two in zip(ours, theirs)]
+        mine, other = (statistics.median(run[what] for run in runs) for runs in (ours, others))
+        ratios = [one[what] / two[what] for one, two in zip(ours, others)]
         result[what] = {"tenon": mine, "transformers": other, "ratio": statistics.median(ratios),
                         "lowest": min(ratios), "highest": max(ratios)}
         print(f"{what:8} {mine:8.1f} tokens/s, transformers {other:8.1f}: {statistics.median(ratios):.2f}x "

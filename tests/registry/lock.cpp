@@ -21,7 +21,7 @@ TEST_CASE("a lock read back equals the lock that was written") {
 TEST_CASE("a request read back equals the request that was written") {
   World world;
   Request request = world.request();
-  request.compute_dtype = "bfloat16";
+  request.compute_dtype = "bf16";
   const auto path = world.scratch.path() / "composition.json";
   for (const Routing& routing : {Routing{"softmax", 3, 0.7, "token"}, Routing{"top_k", 3, 0.7, "sticky", 1.5},
                                  Routing{"softmax", 2, 1.0, "sequence", 2.0, 9}}) {

@@ -1,16 +1,12 @@
-#include "kernels/rows.hpp"
-
-#include <ATen/Parallel.h>
+#include "kernels/cpu/rows.hpp"
 
 #include <cmath>
 
 // The compiler's vectors, for each tier of processors; the loader picks at run time.
 #define TENON_TIERS __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 
-namespace tenon {
+namespace tenon::cpu {
 namespace {
-
-constexpr std::int64_t kGrain = 16384; // elements a task is worth starting a thread for
 
 // Sixteen partial sums side by side, so that the compiler may use lanes without changing the order of summation.
 constexpr std::int64_t kLanes = 16;
@@ -56,45 +52,34 @@ TENON_TIERS void rotate(float* x, const float* cos, const float* sin, std::int64
   }
 }
 
-template <class Body>
-void for_rows(std::int64_t rows, std::int64_t width, Body&& body) {
-  at::parallel_for(0, rows, std::max<std::int64_t>(1, kGrain / std::max<std::int64_t>(width, 1)), body);
-}
-
 } // namespace
 
 void rms_norm_rows(const float* x, const float* weight, float* y, std::int64_t rows, std::int64_t width, double eps) {
-  for_rows(rows, width, [&](std::int64_t first, std::int64_t last) {
-    for (std::int64_t row = first; row < last; ++row) {
-      const float* from = x + row * width;
-      const auto mean = static_cast<double>(sum_of_squares(from, width)) / static_cast<double>(width);
-      scaled(from, weight, static_cast<float>(1.0 / std::sqrt(mean + eps)), y + row * width, width);
-    }
-  });
+  for (std::int64_t row = 0; row < rows; ++row) {
+    const float* from = x + row * width;
+    const auto mean = static_cast<double>(sum_of_squares(from, width)) / static_cast<double>(width);
+    scaled(from, weight, static_cast<float>(1.0 / std::sqrt(mean + eps)), y + row * width, width);
+  }
 }
 
 void layer_norm_rows(const float* x, const float* weight, const float* bias, float* y, std::int64_t rows,
                      std::int64_t width, double eps) {
   const auto count = static_cast<double>(width);
-  for_rows(rows, width, [&](std::int64_t first, std::int64_t last) {
-    for (std::int64_t row = first; row < last; ++row) {
-      const float* from = x + row * width;
-      float* to = y + row * width;
-      centred(from, static_cast<float>(static_cast<double>(sum_of(from, width)) / count), to, width);
-      const double variance = static_cast<double>(sum_of_squares(to, width)) / count;
-      scaled_and_shifted(to, weight, bias, static_cast<float>(1.0 / std::sqrt(variance + eps)), width);
-    }
-  });
+  for (std::int64_t row = 0; row < rows; ++row) {
+    const float* from = x + row * width;
+    float* to = y + row * width;
+    centred(from, static_cast<float>(static_cast<double>(sum_of(from, width)) / count), to, width);
+    const double variance = static_cast<double>(sum_of_squares(to, width)) / count;
+    scaled_and_shifted(to, weight, bias, static_cast<float>(1.0 / std::sqrt(variance + eps)), width);
+  }
 }
 
 void rotate_rows(float* x, const float* cos, const float* sin, std::int64_t rows, std::int64_t heads,
                  std::int64_t head_dim) {
   const std::int64_t half = head_dim / 2;
-  for_rows(rows, heads * head_dim, [&](std::int64_t first, std::int64_t last) {
-    for (std::int64_t row = first; row < last; ++row)
-      for (std::int64_t head = 0; head < heads; ++head)
-        rotate(x + (row * heads + head) * head_dim, cos + row * half, sin + row * half, half);
-  });
+  for (std::int64_t row = 0; row < rows; ++row)
+    for (std::int64_t head = 0; head < heads; ++head)
+      rotate(x + (row * heads + head) * head_dim, cos + row * half, sin + row * half, half);
 }
 
-} // namespace tenon
+} // namespace tenon::cpu

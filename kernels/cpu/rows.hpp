@@ -1,12 +1,12 @@
 // Elementwise work on rows of float32, one pass over memory each: where LibTorch would make four or five.
 //
-// Rows are contiguous. Every output element has one order of summation, whatever the number of rows or threads.
-// Thread: pure functions; they use LibTorch's pool.
+// Rows are contiguous. Every output element has one order of summation, whatever the number of rows.
+// Thread: pure functions; any.
 #pragma once
 
 #include <cstdint>
 
-namespace tenon {
+namespace tenon::cpu {
 
 // y = x / sqrt(mean(x^2) + eps) * weight over each row of `width`. x and y may be the same.
 void rms_norm_rows(const float* x, const float* weight, float* y, std::int64_t rows, std::int64_t width, double eps);
@@ -20,4 +20,4 @@ void layer_norm_rows(const float* x, const float* weight, const float* bias, flo
 void rotate_rows(float* x, const float* cos, const float* sin, std::int64_t rows, std::int64_t heads,
                  std::int64_t head_dim);
 
-} // namespace tenon
+} // namespace tenon::cpu

@@ -1,0 +1,161 @@
+#include "host/model/packed_weights.hpp"
+
+#include "host/formats/stored_tensor.hpp"
+#include "kernels/packed_forms.hpp"
+#include "registry/base/error.hpp"
+#include "registry/base/files.hpp"
+
+#include <fmt/format.h>
+
+#include <array>
+#include <cmath>
+
+namespace tenon {
+namespace {
+
+constexpr std::array kFormats = {Format::float32, Format::bf16, Format::int8, Format::int4, Format::stored};
+
+std::span<const float> floats(const TensorView& tensor) {
+  return {reinterpret_cast<const float*>(tensor.bytes.data()), tensor.bytes.size() / sizeof(float)};
+}
+
+// How one matrix is to be packed: from its blocks, or from its float32 values.
+struct Plan {
+  StoredTensor stored;
+  PackedEntry entry;
+  bool verbatim = false;
+};
+
+Plan plan_for(const StoredTensor& tensor, Format format, const std::string& file) {
+  Plan plan{tensor, {tensor.name, {}, ""}, false};
+  cpu::PackedMatrix& matrix = plan.entry.matrix;
+  matrix.outputs = static_cast<std::int64_t>(tensor.shape[0]);
+  matrix.inputs = static_cast<std::int64_t>(tensor.shape[1]);
+  const auto lossless = cpu::lossless_format(tensor.type);
+  const auto take = [&](cpu::PackedFormat packed) { matrix.format = packed, plan.verbatim = lossless == packed; };
+  switch (format) {
+    case Format::float32: break;
+    case Format::bf16: take(cpu::PackedFormat::bf16); break;
+    case Format::int8: take(cpu::PackedFormat::int8g32); break;
+    case Format::int4:
+      take(lossless == cpu::PackedFormat::int4g32 ? cpu::PackedFormat::int4g32 : cpu::PackedFormat::int4g32m);
+      break;
+    case Format::stored:
+      if (!lossless)
+        throw Error(Code::incompatible, file,
+                    fmt::format("{} is stored as {}, which no kernel computes as it is", tensor.name,
+                                nn::block_name(tensor.type)),
+                    "choose a format to convert to: --compute bf16, int8 or int4; or --compute float32");
+      take(*lossless);
+      break;
+  }
+  if (!cpu::panel_bytes(matrix.format, matrix.inputs))
+    plan.entry.refusal = fmt::format("{} has {} inputs, {} needs a multiple of {}; choose --compute bf16 or float32",
+                                     tensor.name, matrix.inputs, format_name(format), cpu::kGroup);
+  return plan;
+}
+
+std::vector<Plan> plans_for(const PackedWeights::Source& source, Format format) {
+  std::vector<Plan> plans;
+  for (const StoredTensor& tensor : stored_tensors(source.stored)) {
+    if (tensor.shape.size() != 2 || source.looked_up.contains(tensor.name)) continue;
+    if (format == Format::stored && tensor.type == nn::BlockType::F32) continue;
+    plans.push_back(plan_for(tensor, format, source.stored.name()));
+  }
+  return plans;
+}
+
+// Scales are f16: their largest times the fewest steps must hold the largest weight.
+void check_range(const Plan& plan, std::span<const float> values, const std::string& file) {
+  constexpr float most = 65504.0f * 7.0f;
+  if (plan.entry.matrix.format == cpu::PackedFormat::bf16) return;
+  for (const float value : values)
+    if (std::abs(value) > most)
+      throw Error(Code::incompatible, file,
+                  fmt::format("{} holds {}, scales of integers reach {}", plan.entry.name, value, most),
+                  "choose --compute bf16 or float32");
+}
+
+void derive(const PackedWeights::Source& source, const std::vector<Plan>& plans, const std::filesystem::path& target,
+            const std::function<void(std::uint64_t, std::uint64_t)>& progress) {
+  std::vector<PackedEntry> entries;
+  std::uint64_t done = 0, total = 0;
+  for (const Plan& plan : plans) entries.push_back(plan.entry), total += plan.stored.bytes.size();
+  PackedFileWriter writer(target, entries);
+  for (const Plan& plan : plans) {
+    const auto& [format, outputs, inputs, none] = plan.entry.matrix;
+    done += plan.stored.bytes.size();
+    if (!plan.entry.refusal.empty()) continue;
+    std::vector<std::byte> packed(cpu::packed_bytes(format, outputs, inputs).value());
+    if (plan.verbatim) {
+      cpu::pack_blocks(plan.stored.type, outputs, inputs, plan.stored.bytes, packed);
+    } else {
+      const std::span<const float> values = floats(source.float32->at(plan.entry.name));
+      check_range(plan, values, source.stored.name());
+      cpu::pack(format, outputs, inputs, values, packed);
+    }
+    writer.write(plan.entry.name, packed);
+    if (progress) progress(done, total);
+  }
+  writer.commit();
+}
+
+} // namespace
+
+const char* format_name(Format format) {
+  switch (format) {
+    case Format::float32: return "float32";
+    case Format::bf16: return "bf16";
+    case Format::int8: return "int8";
+    case Format::int4: return "int4";
+    case Format::stored: return "stored";
+  }
+  return "?";
+}
+
+Format format_of(const std::string& name) {
+  for (const Format format : kFormats)
+    if (name == format_name(format)) return format;
+  throw Error(Code::usage, "format", "found \"" + name + "\", need float32, bf16, int8, int4 or stored");
+}
+
+PackedWeights::PackedWeights(const Source& source, Format format, const std::filesystem::path& cache,
+                             const std::function<void(std::uint64_t, std::uint64_t)>& progress)
+    : float32_(source.float32) {
+  const std::string name = source.digest.substr(source.digest.find(':') + 1) + ".safetensors";
+  const std::filesystem::path derived = cache / "packed" / format_name(format) / name;
+  if (!std::filesystem::exists(derived)) {
+    const std::vector<Plan> plans = plans_for(source, format);
+    const FileLock lock(derived.string() + ".lock");
+    if (!std::filesystem::exists(derived)) derive(source, plans, derived, progress);
+  }
+  file_ = std::make_shared<const SafetensorsFile>(derived);
+  for (const PackedEntry& entry : packed_entries(*file_)) {
+    const TensorView& view = float32_->at(entry.name);
+    const auto& matrix = entry.matrix;
+    if (view.shape !=
+        std::vector<std::size_t>{static_cast<std::size_t>(matrix.outputs), static_cast<std::size_t>(matrix.inputs)})
+      throw Error(Code::integrity, file_->name(),
+                  entry.name + " has another shape than the weights it was derived from",
+                  "remove this file: it is derived again");
+    known_.push_back(floats(view).data());
+    if (entry.refusal.empty()) {
+      add_packed_form(known_.back(), {matrix, file_});
+    } else {
+      add_packed_refusal(known_.back(), matrix.outputs, matrix.inputs, entry.refusal);
+      refusals_.push_back(entry.refusal);
+    }
+  }
+}
+
+PackedWeights::~PackedWeights() {
+  for (const float* weights : known_) remove_packed_form(weights);
+}
+
+std::uint64_t PackedWeights::bytes() const {
+  std::uint64_t sum = 0;
+  for (const TensorView& tensor : file_->tensors()) sum += tensor.bytes.size();
+  return sum;
+}
+
+} // namespace tenon

@@ -1,0 +1,55 @@
+// The packed forms of a file of weights: derived once into the cache, mapped, shared between processes, and made known
+// to the kernels for as long as this lives.
+//
+//   format   W of a product is computed as                                               rows of activations as
+//   float32  float32, by LibTorch                                                         float32
+//   bf16     bfloat16, rounded where it is stored otherwise                               bfloat16
+//   int8     int8 in groups of 32 with an f16 scale; Q8_0 verbatim                        int8 in groups of 32
+//   int4     int4 in groups of 32 with f16 scale and minimum; Q4_0 and Q4_1 verbatim      int8 in groups of 32
+//   stored   what each tensor is stored in, without loss: Q4_0, Q4_1, Q8_0, BF16; F32 stays float32
+// Everything that is no matrix of a product (norms, biases, low-rank terms, looked-up rows) stays float32.
+// Thread: immutable; any.
+#pragma once
+
+#include "host/formats/packed_file.hpp"
+
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <set>
+#include <string>
+
+namespace tenon {
+
+enum class Format { float32, bf16, int8, int4, stored };
+const char* format_name(Format format);
+// Errors: usage, naming the formats there are.
+Format format_of(const std::string& name);
+
+class PackedWeights {
+ public:
+  struct Source {
+    const SafetensorsFile& stored;                  // as the package has them
+    std::shared_ptr<const SafetensorsFile> float32; // the same as float32: what modules are bound to
+    std::string digest;                             // of the stored file
+    std::set<std::string> looked_up = {};           // names of matrices whose rows are looked up, never multiplied
+  };
+  // Requires: format is not float32. progress(done, total) in bytes while a file is derived.
+  // Errors: incompatible where a stored type has no form as asked (named, with the remedy); those of files.
+  PackedWeights(const Source& source, Format format, const std::filesystem::path& cache,
+                const std::function<void(std::uint64_t, std::uint64_t)>& progress = {});
+  ~PackedWeights();
+  PackedWeights(const PackedWeights&) = delete;
+  PackedWeights& operator=(const PackedWeights&) = delete;
+
+  std::uint64_t bytes() const; // of all packed matrices
+  // Matrices that cannot have this format: what was found, needed, and the remedy. Their products throw it.
+  const std::vector<std::string>& refusals() const { return refusals_; }
+
+ private:
+  std::shared_ptr<const SafetensorsFile> file_, float32_;
+  std::vector<const float*> known_; // to the kernels
+  std::vector<std::string> refusals_;
+};
+
+} // namespace tenon

@@ -1,0 +1,154 @@
+#include "kernels/cpu/attention.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+namespace tenon::cpu {
+namespace {
+
+std::int64_t parts(std::int64_t whole, std::int64_t part) { return (whole + part - 1) / part; }
+
+// What a tile's queries have summed over one chunk, or over all so far: (rows), (rows), (rows, depth).
+struct Sums {
+  float *largest, *sum, *out;
+  static std::int64_t size(std::int64_t depth) { return kTileRows * (depth + 2); }
+  explicit Sums(float* memory) : largest(memory), sum(memory + kTileRows), out(memory + 2 * kTileRows) {}
+};
+
+// into = into and chunk, as one softmax.
+void join(const Kernels& kernels, const Sums& into, const Sums& chunk, std::int64_t rows, std::int64_t depth) {
+  for (std::int64_t r = 0; r < rows; ++r) {
+    if (chunk.sum[r] == 0.0f) continue; // saw nothing
+    float* out = into.out + r * depth;
+    if (chunk.largest[r] > into.largest[r]) {
+      const float shrink = std::exp(into.largest[r] - chunk.largest[r]);
+      for (std::int64_t d = 0; d < depth; ++d) out[d] *= shrink;
+      into.sum[r] *= shrink;
+      into.largest[r] = chunk.largest[r];
+    }
+    const float weight = std::exp(chunk.largest[r] - into.largest[r]);
+    kernels.add_scaled(weight, chunk.out + r * depth, out, depth);
+    into.sum[r] += weight * chunk.sum[r];
+  }
+}
+
+// Queries of one span that share keys: query i is head i % sharing of the group, in row i / sharing of the span.
+class Tile {
+ public:
+  Tile(const HeadShape& shape, const AttentionSpan& span, std::int64_t index)
+      : shape_(shape), span_(span), sharing_(shape.heads / shape.kv_heads) {
+    const std::int64_t tiles = count(shape, span) / shape.kv_heads;
+    group_ = index / tiles, first_ = index % tiles * kTileRows;
+    rows_ = std::min(kTileRows, span.length * sharing_ - first_);
+  }
+  static std::int64_t count(const HeadShape& shape, const AttentionSpan& span) {
+    return shape.kv_heads * parts(span.length * (shape.heads / shape.kv_heads), kTileRows);
+  }
+  static std::int64_t memory(std::int64_t depth) { return kTileRows * depth + attention_scratch(depth); }
+
+  std::int64_t chunks() const { return parts(position(rows_ - 1) + 1, kChunk); }
+  std::int64_t rows() const { return rows_; }
+
+  // memory: that many numbers, aligned to 64.
+  void chunk(const Kernels& kernels, const float* q_NHD, std::int64_t index, const Sums& sums, float* memory) const {
+    const std::int64_t depth = shape_.depth, begin = index * kChunk;
+    const float scale = 1.0f / std::sqrt(static_cast<float>(depth));
+    std::int64_t visible[kTileRows];
+    for (std::int64_t r = 0; r < rows_; ++r) {
+      const float* from = q_NHD + offset(r);
+      for (std::int64_t d = 0; d < depth; ++d) memory[r * depth + d] = from[d] * scale;
+      visible[r] = std::clamp<std::int64_t>(position(r) + 1 - begin, 0, kChunk);
+    }
+    AttentionTile tile;
+    tile.rows = rows_, tile.depth = depth, tile.keys = visible[rows_ - 1];
+    tile.q = memory, tile.visible = visible;
+    tile.stride = shape_.kv_width();
+    tile.k = span_.k + begin * tile.stride + group_ * depth;
+    tile.v = span_.v + begin * tile.stride + group_ * depth;
+    tile.scratch = memory + kTileRows * depth;
+    tile.largest = sums.largest, tile.sum = sums.sum, tile.out = sums.out;
+    kernels.attend(tile);
+  }
+
+  void clear(const Sums& sums) const {
+    std::fill(sums.largest, sums.largest + rows_, -std::numeric_limits<float>::infinity());
+    std::fill(sums.sum, sums.sum + rows_, 0.0f);
+    std::fill(sums.out, sums.out + rows_ * shape_.depth, 0.0f);
+  }
+
+  void write(const Sums& sums, float* y_NHD) const {
+    for (std::int64_t r = 0; r < rows_; ++r) {
+      const float inverse = 1.0f / sums.sum[r];
+      for (std::int64_t d = 0; d < shape_.depth; ++d) y_NHD[offset(r) + d] = sums.out[r * shape_.depth + d] * inverse;
+    }
+  }
+
+ private:
+  std::int64_t position(std::int64_t r) const { return span_.past + (first_ + r) / sharing_; }
+  std::int64_t offset(std::int64_t r) const {
+    const std::int64_t row = span_.offset + (first_ + r) / sharing_, head = group_ * sharing_ + (first_ + r) % sharing_;
+    return row * shape_.q_width() + head * shape_.depth;
+  }
+
+  const HeadShape& shape_;
+  const AttentionSpan& span_;
+  std::int64_t sharing_, group_, first_, rows_;
+};
+
+// A task takes a tile's chunks in turn.
+void attend_tiles(const Engine& engine, const HeadShape& shape, const float* q, const AttentionSpan& span, float* y) {
+  const std::int64_t sums = Sums::size(shape.depth), depth = shape.depth;
+  engine.pool->run(Tile::count(shape, span), [&](std::int64_t task) {
+    thread_local Arena arena;
+    arena.reset();
+    auto* memory = arena.take<float>(Tile::memory(depth));
+    const Sums all(arena.take<float>(sums)), one(arena.take<float>(sums));
+    const Tile tile(shape, span, task);
+    tile.clear(all);
+    for (std::int64_t c = 0; c < tile.chunks(); ++c) {
+      tile.chunk(*engine.kernels, q, c, one, memory);
+      join(*engine.kernels, all, one, tile.rows(), depth);
+    }
+    tile.write(all, y);
+  });
+}
+
+// Few tiles over a long past: a task takes one chunk of one tile; the chunks are joined afterwards, in order.
+void attend_chunks(const Engine& engine, Arena& arena, const HeadShape& shape, const float* q,
+                   const AttentionSpan& span, float* y) {
+  const std::int64_t sums = Sums::size(shape.depth), depth = shape.depth, tiles = Tile::count(shape, span),
+                     chunks = parts(span.past + span.length, kChunk);
+  auto* partial = arena.take<float>(tiles * chunks * sums);
+  engine.pool->run(tiles * chunks, [&](std::int64_t task) {
+    thread_local Arena local;
+    local.reset();
+    const Tile tile(shape, span, task / chunks);
+    if (task % chunks < tile.chunks())
+      tile.chunk(*engine.kernels, q, task % chunks, Sums(partial + task * sums),
+                 local.take<float>(Tile::memory(depth)));
+  });
+  const Sums all(arena.take<float>(sums));
+  for (std::int64_t t = 0; t < tiles; ++t) {
+    const Tile tile(shape, span, t);
+    tile.clear(all);
+    for (std::int64_t c = 0; c < tile.chunks(); ++c)
+      join(*engine.kernels, all, Sums(partial + (t * chunks + c) * sums), tile.rows(), depth);
+    tile.write(all, y);
+  }
+}
+
+} // namespace
+
+void attend(const Engine& engine, Arena& arena, const HeadShape& shape, const float* q,
+            std::span<const AttentionSpan> spans, float* y) {
+  for (const AttentionSpan& span : spans) {
+    if (span.length == 0) continue;
+    if (Tile::count(shape, span) < 4 * engine.pool->threads() && span.past + span.length > kChunk)
+      attend_chunks(engine, arena, shape, q, span, y);
+    else
+      attend_tiles(engine, shape, q, span, y);
+  }
+}
+
+} // namespace tenon::cpu

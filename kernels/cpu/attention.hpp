@@ -1,0 +1,32 @@
+// Causal attention of some rows over their sequences' keys and values, grouped heads sharing theirs.
+// Source: Vaswani et al. 2017 (arXiv 1706.03762), equation 1; Ainslie et al. 2023 (arXiv 2305.13245).
+//
+// Scores and sums go chunk by chunk of 256 absolute positions, the chunks' results are joined in order: a position's
+// result is the same bits whether it came alone or in a prompt, and no matrix of positions by positions ever exists.
+// Shapes: N rows; H heads, G key and value heads, D head width. Thread: one call at a time per Arena.
+#pragma once
+
+#include "kernels/cpu/engine.hpp"
+
+#include <span>
+
+namespace tenon::cpu {
+
+struct HeadShape {
+  std::int64_t heads = 0, kv_heads = 0, depth = 0;
+  std::int64_t q_width() const { return heads * depth; }
+  std::int64_t kv_width() const { return kv_heads * depth; }
+};
+
+// Rows [offset, offset + length) of the call, the last positions of a sequence whose keys and values (past + length, G,
+// D) are these.
+struct AttentionSpan {
+  std::int64_t offset = 0, length = 0, past = 0;
+  const float *k = nullptr, *v = nullptr;
+};
+
+// q, y (N,H,D).
+void attend(const Engine& engine, Arena& arena, const HeadShape& shape, const float* q,
+            std::span<const AttentionSpan> spans, float* y);
+
+} // namespace tenon::cpu

@@ -1,0 +1,79 @@
+#include "kernels/cpu/engine.hpp"
+
+#include <sched.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <new>
+#include <stdexcept>
+#include <string>
+
+namespace tenon::cpu {
+namespace {
+
+constexpr std::size_t kAlignment = 64;
+constexpr int kMostThreads = 1024;
+
+std::string variable(const char* name) {
+  const char* value = std::getenv(name);
+  return value ? value : "";
+}
+
+int thread_count() {
+  const std::string asked = variable("TENON_THREADS");
+  if (asked.empty()) {
+    cpu_set_t allowed; // hardware_concurrency counts processors that this process may not use
+    return sched_getaffinity(0, sizeof allowed, &allowed) == 0 ? std::max(1, CPU_COUNT(&allowed)) : 1;
+  }
+  const bool digits = asked.size() <= 4 && asked.find_first_not_of("0123456789") == std::string::npos;
+  const int threads = digits ? std::stoi(asked) : 0;
+  if (threads < 1 || threads > kMostThreads)
+    throw std::runtime_error("TENON_THREADS: found \"" + asked + "\", need a number from 1 to " +
+                             std::to_string(kMostThreads));
+  return threads;
+}
+
+} // namespace
+
+const Engine& engine() {
+  static Pool pool(thread_count());
+  static const Engine one{&kernels_of(choose_tier(variable("TENON_TIER"))), &pool};
+  return one;
+}
+
+void Arena::Block::Free::operator()(std::byte* memory) const {
+  ::operator delete[](memory, std::align_val_t(kAlignment));
+}
+
+Arena::Block Arena::block_of(std::size_t bytes) {
+  Block block;
+  block.memory.reset(static_cast<std::byte*>(::operator new[](bytes, std::align_val_t(kAlignment))));
+  block.size = bytes;
+  return block;
+}
+
+void* Arena::take_bytes(std::size_t bytes) {
+  bytes = (bytes + kAlignment - 1) / kAlignment * kAlignment;
+  while (block_ < blocks_.size() && blocks_[block_].size - used_ < bytes) ++block_, used_ = 0;
+  if (block_ == blocks_.size()) blocks_.push_back(block_of(std::max(bytes, std::size_t{1} << 20)));
+  std::byte* taken = blocks_[block_].memory.get() + used_;
+  used_ += bytes;
+  return taken;
+}
+
+void Arena::reset() {
+  if (blocks_.size() > 1) {
+    const std::size_t all = bytes();
+    blocks_.clear();
+    blocks_.push_back(block_of(all));
+  }
+  rewind({0, 0});
+}
+
+std::size_t Arena::bytes() const {
+  std::size_t sum = 0;
+  for (const Block& block : blocks_) sum += block.size;
+  return sum;
+}
+
+} // namespace tenon::cpu

@@ -1,0 +1,75 @@
+// The kernels of one tier: what a processor does with one panel, one row or one tile, on one thread. Everything above
+// (products, attention, runs of blocks) is the same code for every tier.
+//
+// Requires (all): pointers to rows of the sizes said; no alignment but where it is said; out overlaps no input unless
+// said. Numbers are float32 unless said. Thread: pure functions; any.
+#pragma once
+
+#include "kernels/cpu/packed_matrix.hpp"
+#include "kernels/cpu/tier.hpp"
+
+#include <cstddef>
+#include <cstdint>
+
+namespace tenon::cpu {
+
+// Rows of one call in the forms that products read; a form that nobody asked for is null.
+//   bf16   rounded to bfloat16, an odd row padded with one zero
+//   int8   per group of 32: q in [-127, 127], x = q scale; sum of the group's q
+struct Activations {
+  std::int64_t rows = 0, width = 0;
+  const std::uint16_t* bf16 = nullptr; // (rows, even width)
+  const std::int8_t* q = nullptr;      // (rows, width)
+  const float* scale = nullptr;        // (rows, width / 32)
+  const std::int32_t* sum = nullptr;   // (rows, width / 32)
+
+  std::int64_t bf16_stride() const { return width + width % 2; }
+  std::int64_t groups() const { return width / kGroup; }
+};
+
+// Numbers below this are zeros to int8: the inverse of their step would overflow.
+constexpr float kSmallest = 1e-30f;
+
+// Keys at which a tile's partial softmax begins: attention sums whole chunks, then chunks in order.
+constexpr std::int64_t kChunk = 256;
+constexpr std::int64_t kTileRows = 48; // queries of a tile at most
+
+// One chunk of keys against some queries that share it.
+struct AttentionTile {
+  std::int64_t rows = 0, depth = 0, keys = 0; // rows <= kTileRows, keys <= kChunk
+  const float* q = nullptr;                   // (rows, depth), already scaled
+  const std::int64_t* visible = nullptr;      // (rows): row r sees the first visible[r] keys of the chunk
+  const float *k = nullptr, *v = nullptr;     // row j at k + j * stride
+  std::int64_t stride = 0;
+  float* scratch = nullptr; // attention_scratch(depth) numbers, aligned to 64
+  // Per row: the largest score (-infinity where it sees nothing), the sum of exp(score - largest), and that sum with
+  // the values (rows, depth).
+  float *largest = nullptr, *sum = nullptr, *out = nullptr;
+};
+constexpr std::int64_t attention_scratch(std::int64_t depth) { return kPanel * depth + kTileRows * kChunk; }
+
+struct Kernels {
+  Tier tier;
+  // out[r * stride + lane] = sum over the panel's inputs, for rows [first, first + rows) of x and 64 lanes.
+  using Product = void (*)(const std::byte* panel, const Activations& x, std::int64_t first, std::int64_t rows,
+                           float* out, std::int64_t stride);
+  Product products[4]; // by PackedFormat
+  void (*round)(const float* x, std::int64_t count, std::uint16_t* out);
+  // count: a multiple of 32. A group that holds a number that is not finite has scale NaN, so that it is seen.
+  void (*quantise)(const float* x, std::int64_t count, std::int8_t* q, float* scale, std::int32_t* sum);
+  // gate = gate / (1 + exp(-gate)) * up. (Shazeer 2020, arXiv 2002.05202, equation 6)
+  void (*silu_multiply)(float* gate, const float* up, std::int64_t count);
+  // The tanh form. (Hendrycks and Gimpel 2016, arXiv 1606.08415, section 2)
+  void (*gelu)(float* x, std::int64_t count);
+  // y += a * x.
+  void (*add_scaled)(float a, const float* x, float* y, std::int64_t count);
+  float (*dot)(const float* a, const float* b, std::int64_t count);
+  void (*attend)(const AttentionTile& tile);
+
+  Product product(PackedFormat format) const { return products[static_cast<std::size_t>(format)]; }
+};
+
+// Requires: supported(tier).
+const Kernels& kernels_of(Tier tier);
+
+} // namespace tenon::cpu

@@ -1,0 +1,124 @@
+// Plain C++, one number at a time: what every faster kernel must compute.
+#include "kernels/cpu/vectors.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+namespace tenon::cpu {
+namespace {
+
+struct Scalar {
+  static constexpr std::int64_t width = 1;
+  static constexpr int tile = 1;
+  float v;
+  static Scalar load(const float* x) { return {*x}; }
+  static Scalar load_part(const float* x, std::int64_t) { return {*x}; }
+  void store(float* x) const { *x = v; }
+  void store_part(float* x, std::int64_t) const { *x = v; }
+  static Scalar set(float x) { return {x}; }
+  static Scalar zero() { return {0.0f}; }
+  static Scalar fma(Scalar a, Scalar b, Scalar c) { return {std::fma(a.v, b.v, c.v)}; }
+  static Scalar max(Scalar a, Scalar b) { return {a.v > b.v ? a.v : b.v}; }
+  static Scalar min(Scalar a, Scalar b) { return {a.v < b.v ? a.v : b.v}; }
+  static Scalar round(Scalar a) { return {std::nearbyint(a.v)}; }
+  static Scalar power(Scalar n) { return {std::ldexp(1.0f, std::isfinite(n.v) ? static_cast<int>(n.v) : 0)}; }
+  float largest() const { return v; }
+  float sum() const { return v; }
+  friend Scalar operator+(Scalar a, Scalar b) { return {a.v + b.v}; }
+  friend Scalar operator-(Scalar a, Scalar b) { return {a.v - b.v}; }
+  friend Scalar operator*(Scalar a, Scalar b) { return {a.v * b.v}; }
+  friend Scalar operator/(Scalar a, Scalar b) { return {a.v / b.v}; }
+  static void transpose(const float* in, std::int64_t, float* out, std::int64_t) { *out = *in; }
+};
+
+std::uint16_t half_at(const std::byte* at) {
+  std::uint16_t bits;
+  std::memcpy(&bits, at, 2);
+  return bits;
+}
+
+void bf16_product(const std::byte* panel, const Activations& x, std::int64_t first, std::int64_t rows, float* out,
+                  std::int64_t stride) {
+  for (std::int64_t r = 0; r < rows; ++r)
+    for (std::int64_t lane = 0; lane < kPanel; ++lane) {
+      float sum = 0.0f;
+      for (std::int64_t c = 0; c < x.bf16_stride(); ++c) {
+        const float w = nn::bf16_to_f32(half_at(panel + c / 2 * 256 + lane * 4 + c % 2 * 2));
+        sum = std::fma(nn::bf16_to_f32(x.bf16[(first + r) * x.bf16_stride() + c]), w, sum);
+      }
+      out[r * stride + lane] = sum;
+    }
+}
+
+// The whole sum of one group: every product of integers is exact.
+template <PackedFormat F>
+std::int32_t group_sum(const std::byte* bytes, std::int64_t lane, const std::int8_t* x) {
+  std::int32_t sum = 0;
+  for (std::int64_t i = 0; i < kGroup; ++i) {
+    const std::int64_t quad = F == PackedFormat::int8g32 ? i / 4 : i / 4 % 4;
+    const int byte = std::to_integer<int>(bytes[quad * 256 + lane * 4 + i % 4]);
+    const int q = F == PackedFormat::int8g32 ? byte - 128 : i < kGroup / 2 ? byte & 15 : byte >> 4;
+    sum += (F == PackedFormat::int4g32 ? q - 8 : q) * x[i];
+  }
+  return sum;
+}
+
+template <PackedFormat F>
+void integer_product(const std::byte* panel, const Activations& x, std::int64_t first, std::int64_t rows, float* out,
+                     std::int64_t stride) {
+  constexpr bool minimum = F == PackedFormat::int4g32m;
+  constexpr std::int64_t head = minimum ? 256 : 128, bytes = head + (F == PackedFormat::int8g32 ? 2048 : 1024);
+  for (std::int64_t r = 0; r < rows; ++r)
+    for (std::int64_t lane = 0; lane < kPanel; ++lane) {
+      float sum = 0.0f;
+      for (std::int64_t g = 0; g < x.groups(); ++g) {
+        const std::byte* unit = panel + g * bytes;
+        const std::int64_t at = (first + r) * x.groups() + g;
+        const std::int32_t whole = group_sum<F>(unit + head, lane, x.q + (first + r) * x.width + g * kGroup);
+        sum = std::fma(static_cast<float>(whole) * x.scale[at], nn::f16_to_f32(half_at(unit + 2 * lane)), sum);
+        if (minimum)
+          sum = std::fma(nn::f16_to_f32(half_at(unit + 128 + 2 * lane)), static_cast<float>(x.sum[at]) * x.scale[at],
+                         sum);
+      }
+      out[r * stride + lane] = sum;
+    }
+}
+
+void round(const float* x, std::int64_t count, std::uint16_t* out) {
+  for (std::int64_t i = 0; i < count; ++i) out[i] = nn::f32_to_bf16(x[i]);
+}
+
+void quantise(const float* x, std::int64_t count, std::int8_t* q, float* scale, std::int32_t* sum) {
+  for (std::int64_t g = 0; g < count / kGroup; ++g, x += kGroup, q += kGroup) {
+    float largest = 0.0f;
+    bool finite = true;
+    for (std::int64_t i = 0; i < kGroup; ++i) {
+      finite = finite && std::isfinite(x[i]);
+      largest = std::max(largest, std::abs(x[i]));
+    }
+    const float inverse = finite && largest > kSmallest ? 127.0f / largest : 0.0f;
+    sum[g] = 0;
+    for (std::int64_t i = 0; i < kGroup; ++i) {
+      q[i] = static_cast<std::int8_t>(finite ? std::nearbyint(x[i] * inverse) : 0.0f);
+      sum[g] += q[i];
+    }
+    scale[g] = finite ? largest / 127.0f : std::numeric_limits<float>::quiet_NaN();
+  }
+}
+
+} // namespace
+
+extern const Kernels reference_kernels;
+const Kernels reference_kernels = {Tier::reference,
+                                   {bf16_product, integer_product<PackedFormat::int8g32>,
+                                    integer_product<PackedFormat::int4g32>, integer_product<PackedFormat::int4g32m>},
+                                   round,
+                                   quantise,
+                                   silu_multiply<Scalar>,
+                                   gelu<Scalar>,
+                                   add_scaled<Scalar>,
+                                   dot<Scalar>,
+                                   attend<Scalar>};
+
+} // namespace tenon::cpu

@@ -1,0 +1,229 @@
+#include "kernels/cpu/packed_matrix.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <stdexcept>
+
+namespace tenon::cpu {
+namespace {
+
+struct Layout {
+  PackedFormat format;
+  const char* name;
+  std::int64_t inputs; // of one unit
+  std::size_t bytes;   // of one unit
+};
+
+constexpr std::array<Layout, 4> kLayouts{{{PackedFormat::bf16, "bf16", 2, 256},
+                                          {PackedFormat::int8g32, "int8g32", kGroup, 128 + 2048},
+                                          {PackedFormat::int4g32, "int4g32", kGroup, 128 + 1024},
+                                          {PackedFormat::int4g32m, "int4g32m", kGroup, 256 + 1024}}};
+
+const Layout& layout(PackedFormat format) { return kLayouts[static_cast<std::size_t>(format)]; }
+
+void store_half(std::byte* at, std::uint16_t bits) { std::memcpy(at, &bits, 2); }
+std::uint16_t load_half(const std::byte* at) {
+  std::uint16_t bits;
+  std::memcpy(&bits, at, 2);
+  return bits;
+}
+
+// One group of one output: 32 numbers q, unsigned, with their scale and minimum.
+struct Group {
+  std::uint16_t scale = 0, minimum = 0;
+  std::array<std::uint8_t, kGroup> q{};
+};
+
+void write_group(PackedFormat format, std::byte* unit, std::int64_t lane, const Group& group) {
+  store_half(unit + 2 * lane, group.scale);
+  unit += 128;
+  if (format == PackedFormat::int4g32m) {
+    store_half(unit + 2 * lane, group.minimum);
+    unit += 128;
+  }
+  for (std::int64_t i = 0; i < kGroup; ++i) {
+    if (format == PackedFormat::int8g32) {
+      unit[i / 4 * 256 + lane * 4 + i % 4] = std::byte(group.q[i]);
+    } else if (i < kGroup / 2) {
+      unit[i / 4 * 256 + lane * 4 + i % 4] = std::byte(group.q[i] | group.q[i + kGroup / 2] << 4);
+    }
+  }
+}
+
+Group read_group(PackedFormat format, const std::byte* unit, std::int64_t lane) {
+  Group group;
+  group.scale = load_half(unit + 2 * lane);
+  unit += 128;
+  if (format == PackedFormat::int4g32m) {
+    group.minimum = load_half(unit + 2 * lane);
+    unit += 128;
+  }
+  for (std::int64_t i = 0; i < kGroup; ++i) {
+    const std::int64_t quad = format == PackedFormat::int8g32 ? i / 4 : i / 4 % 4;
+    const int byte = std::to_integer<int>(unit[quad * 256 + lane * 4 + i % 4]);
+    const int q = format == PackedFormat::int8g32 ? byte : i < kGroup / 2 ? byte & 15 : byte >> 4;
+    group.q[i] = static_cast<std::uint8_t>(q);
+  }
+  return group;
+}
+
+std::uint8_t step(float value, float inverse, float offset, float last) {
+  return static_cast<std::uint8_t>(std::clamp(std::nearbyint(value * inverse) + offset, 0.0f, last));
+}
+
+Group quantise(PackedFormat format, const float* w) {
+  const auto [low, high] = std::minmax_element(w, w + kGroup);
+  Group group;
+  if (format == PackedFormat::int4g32m) {
+    group.minimum = nn::f32_to_f16(*low);
+    const float minimum = nn::f16_to_f32(group.minimum);
+    group.scale = nn::f32_to_f16((*high - minimum) / 15.0f);
+    const float d = nn::f16_to_f32(group.scale), inverse = d != 0 ? 1.0f / d : 0.0f;
+    for (std::int64_t i = 0; i < kGroup; ++i) group.q[i] = step(w[i] - minimum, inverse, 0.0f, 15.0f);
+    return group;
+  }
+  const float extreme = std::abs(*low) > std::abs(*high) ? *low : *high;
+  const bool wide = format == PackedFormat::int8g32;
+  group.scale = nn::f32_to_f16(wide ? std::abs(extreme) / 127.0f : extreme / -8.0f);
+  const float d = nn::f16_to_f32(group.scale), inverse = d != 0 ? 1.0f / d : 0.0f;
+  for (std::int64_t i = 0; i < kGroup; ++i)
+    group.q[i] = wide ? step(w[i], inverse, 128.0f, 255.0f) : step(w[i], inverse, 8.0f, 15.0f);
+  return group;
+}
+
+// Signed numbers of Q8_0 become q + 128, as packed.
+Group read_block(nn::BlockType type, const std::byte* block) {
+  Group group;
+  group.scale = load_half(block);
+  block += 2;
+  if (type == nn::BlockType::Q4_1) {
+    group.minimum = load_half(block);
+    block += 2;
+  }
+  for (std::int64_t i = 0; i < kGroup; ++i) {
+    const int byte = std::to_integer<int>(block[type == nn::BlockType::Q8_0 ? i : i % 16]);
+    group.q[i] = static_cast<std::uint8_t>(type == nn::BlockType::Q8_0 ? byte ^ 128 : i < 16 ? byte & 15 : byte >> 4);
+  }
+  return group;
+}
+
+void check(bool right, const char* what) {
+  if (!right) throw std::invalid_argument(std::string("pack: ") + what);
+}
+
+void check_target(PackedFormat format, std::int64_t outputs, std::int64_t inputs, std::span<std::byte> out) {
+  check(packed_bytes(format, outputs, inputs) == out.size(), "the target has another size than the packed matrix");
+  std::fill(out.begin(), out.end(), std::byte{0});
+}
+
+// Calls place(row, unit, lane, first input) for every unit of every output.
+template <class Place>
+void for_units(PackedFormat format, std::int64_t outputs, std::int64_t inputs, std::byte* out, const Place& place) {
+  const Layout& with = layout(format);
+  const std::size_t stride = *panel_bytes(format, inputs);
+  for (std::int64_t row = 0; row < outputs; ++row) {
+    std::byte* panel = out + static_cast<std::size_t>(row / kPanel) * stride;
+    for (std::int64_t first = 0; first < inputs; first += with.inputs)
+      place(row, panel + static_cast<std::size_t>(first / with.inputs) * with.bytes, row % kPanel, first);
+  }
+}
+
+} // namespace
+
+const char* packed_name(PackedFormat format) { return layout(format).name; }
+
+std::optional<PackedFormat> packed_format(std::string_view name) {
+  for (const Layout& one : kLayouts)
+    if (name == one.name) return one.format;
+  return std::nullopt;
+}
+
+const std::byte* PackedMatrix::panel(std::int64_t index) const {
+  const Layout& with = layout(format);
+  return bytes + static_cast<std::size_t>(index) * static_cast<std::size_t>((inputs + with.inputs - 1) / with.inputs) *
+                     with.bytes;
+}
+
+std::optional<std::size_t> panel_bytes(PackedFormat format, std::int64_t inputs) {
+  const Layout& with = layout(format);
+  if (inputs < 0 || inputs > std::numeric_limits<std::int64_t>::max() / 256) return std::nullopt;
+  if (format != PackedFormat::bf16 && inputs % with.inputs != 0) return std::nullopt;
+  return static_cast<std::size_t>((inputs + with.inputs - 1) / with.inputs) * with.bytes;
+}
+
+std::optional<std::size_t> packed_bytes(PackedFormat format, std::int64_t outputs, std::int64_t inputs) {
+  const auto panel = panel_bytes(format, inputs);
+  if (!panel || outputs < 0) return std::nullopt;
+  const auto panels = static_cast<std::size_t>(outputs / kPanel + (outputs % kPanel != 0));
+  std::size_t bytes = 0;
+  if (__builtin_mul_overflow(panels, *panel, &bytes)) return std::nullopt;
+  return bytes;
+}
+
+std::optional<PackedFormat> lossless_format(nn::BlockType type) {
+  switch (type) {
+    case nn::BlockType::BF16: return PackedFormat::bf16;
+    case nn::BlockType::Q8_0: return PackedFormat::int8g32;
+    case nn::BlockType::Q4_0: return PackedFormat::int4g32;
+    case nn::BlockType::Q4_1: return PackedFormat::int4g32m;
+    default: return std::nullopt;
+  }
+}
+
+void pack(PackedFormat format, std::int64_t outputs, std::int64_t inputs, std::span<const float> weights,
+          std::span<std::byte> out) {
+  check_target(format, outputs, inputs, out);
+  check(weights.size() == static_cast<std::size_t>(outputs * inputs), "the weights have another size than their shape");
+  for_units(format, outputs, inputs, out.data(),
+            [&](std::int64_t row, std::byte* unit, std::int64_t lane, std::int64_t c) {
+              const float* from = weights.data() + row * inputs + c;
+              if (format != PackedFormat::bf16) return write_group(format, unit, lane, quantise(format, from));
+              for (std::int64_t i = 0; i < std::min<std::int64_t>(2, inputs - c); ++i)
+                store_half(unit + lane * 4 + i * 2, nn::f32_to_bf16(from[i]));
+            });
+}
+
+void pack_blocks(nn::BlockType type, std::int64_t outputs, std::int64_t inputs, std::span<const std::byte> blocks,
+                 std::span<std::byte> out) {
+  const auto format = lossless_format(type);
+  check(format.has_value(), "no packed format holds these blocks without loss");
+  check_target(*format, outputs, inputs, out);
+  const auto row = nn::row_bytes(type, static_cast<std::size_t>(inputs));
+  check(row && blocks.size() / std::max<std::size_t>(*row, 1) == static_cast<std::size_t>(outputs) &&
+            blocks.size() == *row * static_cast<std::size_t>(outputs),
+        "the blocks are not those of this shape");
+  for_units(
+      *format, outputs, inputs, out.data(), [&](std::int64_t r, std::byte* unit, std::int64_t lane, std::int64_t c) {
+        const std::byte* from = blocks.data() + static_cast<std::size_t>(r) * *row;
+        if (format != PackedFormat::bf16)
+          return write_group(*format, unit, lane,
+                             read_block(type, from + static_cast<std::size_t>(c / kGroup) * nn::block_bytes(type)));
+        for (std::int64_t i = 0; i < std::min<std::int64_t>(2, inputs - c); ++i)
+          std::memcpy(unit + lane * 4 + i * 2, from + 2 * (c + i), 2);
+      });
+}
+
+void unpack_row(const PackedMatrix& matrix, std::int64_t row, std::span<float> out) {
+  check(out.size() == static_cast<std::size_t>(matrix.inputs), "the target is no row of this matrix");
+  const Layout& with = layout(matrix.format);
+  const std::byte* panel = matrix.panel(row / kPanel);
+  const std::int64_t lane = row % kPanel;
+  for (std::int64_t c = 0; c < matrix.inputs; ++c) {
+    const std::byte* unit = panel + static_cast<std::size_t>(c / with.inputs) * with.bytes;
+    if (matrix.format == PackedFormat::bf16) {
+      out[c] = nn::bf16_to_f32(load_half(unit + lane * 4 + c % 2 * 2));
+      continue;
+    }
+    const Group group = read_group(matrix.format, unit, lane);
+    const float d = nn::f16_to_f32(group.scale), q = static_cast<float>(group.q[c % kGroup]);
+    if (matrix.format == PackedFormat::int8g32)
+      out[c] = (q - 128.0f) * d;
+    else
+      out[c] = matrix.format == PackedFormat::int4g32 ? (q - 8.0f) * d : q * d + nn::f16_to_f32(group.minimum);
+  }
+}
+
+} // namespace tenon::cpu

@@ -1,0 +1,61 @@
+#include "kernels/cpu/tier.hpp"
+
+#include <array>
+#include <stdexcept>
+
+namespace tenon::cpu {
+namespace {
+
+constexpr std::array<Tier, 3> kTiers = {Tier::reference, Tier::avx2, Tier::avx512};
+
+std::string names(const std::vector<Tier>& tiers) {
+  std::string text;
+  for (const Tier tier : tiers) text += (text.empty() ? "" : ", ") + std::string(tier_name(tier));
+  return text;
+}
+
+} // namespace
+
+const char* tier_name(Tier tier) {
+  switch (tier) {
+    case Tier::reference: return "reference";
+    case Tier::avx2: return "avx2";
+    case Tier::avx512: return "avx512";
+  }
+  return "?";
+}
+
+bool supported(Tier tier) {
+  switch (tier) {
+    case Tier::reference: return true;
+    case Tier::avx2:
+      return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+    case Tier::avx512:
+      return supported(Tier::avx2) && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+             __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+             __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bf16");
+  }
+  return false;
+}
+
+std::vector<Tier> supported_tiers() {
+  std::vector<Tier> out;
+  for (const Tier tier : kTiers)
+    if (supported(tier)) out.push_back(tier);
+  return out;
+}
+
+Tier choose_tier(std::string_view forced) {
+  const std::vector<Tier> have = supported_tiers();
+  if (forced.empty()) return have.back();
+  for (const Tier tier : kTiers) {
+    if (forced != tier_name(tier)) continue;
+    if (supported(tier)) return tier;
+    throw std::runtime_error("TENON_TIER: found " + std::string(forced) + ", this processor has " + names(have) +
+                             "; unset TENON_TIER, or choose one of these");
+  }
+  throw std::runtime_error("TENON_TIER: found \"" + std::string(forced) + "\", need one of " +
+                           names({kTiers.begin(), kTiers.end()}));
+}
+
+} // namespace tenon::cpu

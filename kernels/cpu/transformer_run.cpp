@@ -1,0 +1,147 @@
+#include "kernels/cpu/transformer_run.hpp"
+
+#include "kernels/cpu/rows.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+namespace tenon::cpu {
+namespace {
+
+constexpr std::int64_t kRowBlock = 16; // rows of an elementwise task
+
+// cos and sin of every row's position and pair, (N, D/2).
+struct Rotation {
+  float *cos_NP, *sin_NP;
+
+  Rotation(Arena& arena, std::span<const RunSpan> spans, std::int64_t rows, std::int64_t depth, double theta) {
+    const std::int64_t pairs = depth / 2;
+    cos_NP = arena.take<float>(rows * pairs), sin_NP = arena.take<float>(rows * pairs);
+    auto* frequency_P = arena.take<float>(pairs);
+    for (std::int64_t p = 0; p < pairs; ++p)
+      frequency_P[p] = static_cast<float>(std::pow(theta, -2.0 * static_cast<double>(p) / static_cast<double>(depth)));
+    for (const RunSpan& span : spans)
+      for (std::int64_t i = 0; i < span.length; ++i)
+        for (std::int64_t p = 0; p < pairs; ++p) {
+          const float angle = static_cast<float>(span.position + i) * frequency_P[p];
+          cos_NP[(span.offset + i) * pairs + p] = std::cos(angle);
+          sin_NP[(span.offset + i) * pairs + p] = std::sin(angle);
+        }
+  }
+};
+
+class Run {
+ public:
+  Run(const Engine& engine, Arena& arena, const RunShape& shape, std::span<const RunSpan> spans, KeyValueStore& store,
+      float* h, std::int64_t rows, std::int64_t width)
+      : engine_(engine), arena_(arena), shape_(shape), spans_(spans), store_(store), h_(h), rows_(rows), width_(width) {
+    n_ = arena.take<float>(rows * width);
+    q_ = arena.take<float>(rows * shape.heads.q_width());
+    y_ = arena.take<float>(rows * shape.heads.q_width());
+    k_ = arena.take<float>(rows * shape.heads.kv_width());
+    v_ = arena.take<float>(rows * shape.heads.kv_width());
+    past_ = arena.take<AttentionSpan>(static_cast<std::int64_t>(spans.size()));
+    if (shape.rope_theta > 0) rotation_.emplace(arena, spans, rows, shape.heads.depth, shape.rope_theta);
+  }
+
+  void attention(const Block& block, std::int64_t index) {
+    normalise(block.attention_norm);
+    const Rows n = prepare(engine_, arena_, n_, rows_, width_, ((Forms() |= block.q) |= block.k) |= block.v);
+    const Product qkv[] = {{&block.q, q_}, {&block.k, k_}, {&block.v, v_}};
+    multiply(engine_, arena_, n, qkv);
+    place(block);
+    keep(index);
+    attend(engine_, arena_, shape_.heads, q_, {past_, spans_.size()}, y_);
+    const Rows y = prepare(engine_, arena_, y_, rows_, shape_.heads.q_width(), Forms() |= block.o);
+    const Product o[] = {{&block.o, h_, true}};
+    multiply(engine_, arena_, y, o);
+  }
+
+  void feed_forward(const Block& block) {
+    normalise(block.ffn_norm);
+    Forms forms = Forms() |= block.up;
+    if (block.gate) forms |= *block.gate;
+    const Rows n = prepare(engine_, arena_, n_, rows_, width_, forms);
+    const Rows inner = multiply_gated(engine_, arena_, n, block.gate ? &*block.gate : nullptr, block.up,
+                                      Forms() |= block.down, block.down.change.rank > 0);
+    const Product down[] = {{&block.down, h_, true}};
+    multiply(engine_, arena_, inner, down);
+  }
+
+ private:
+  template <class Each>
+  void for_rows(const Each& each) const {
+    engine_.pool->run((rows_ + kRowBlock - 1) / kRowBlock, [&](std::int64_t task) {
+      const std::int64_t first = task * kRowBlock;
+      each(first, std::min(kRowBlock, rows_ - first));
+    });
+  }
+
+  void normalise(const Norm& norm) const {
+    for_rows([&](std::int64_t first, std::int64_t count) {
+      const float* from = h_ + first * width_;
+      float* to = n_ + first * width_;
+      if (norm.bias)
+        layer_norm_rows(from, norm.weight, norm.bias, to, count, width_, shape_.norm_eps);
+      else
+        rms_norm_rows(from, norm.weight, to, count, width_, shape_.norm_eps);
+    });
+  }
+
+  // Norms of heads, then their positions.
+  void place(const Block& block) const {
+    const std::int64_t depth = shape_.heads.depth;
+    const auto put = [&](float* x, std::int64_t heads, const float* norm, std::int64_t first, std::int64_t count) {
+      float* from = x + first * heads * depth;
+      if (norm) rms_norm_rows(from, norm, from, count * heads, depth, shape_.norm_eps);
+      if (!rotation_) return;
+      const std::int64_t angle = first * (depth / 2);
+      rotate_rows(from, rotation_->cos_NP + angle, rotation_->sin_NP + angle, count, heads, depth);
+    };
+    for_rows([&](std::int64_t first, std::int64_t count) {
+      put(q_, shape_.heads.heads, block.q_norm, first, count);
+      put(k_, shape_.heads.kv_heads, block.k_norm, first, count);
+    });
+  }
+
+  // Keys and values behind those of their sequences.
+  void keep(std::int64_t block) const {
+    const std::int64_t width = shape_.heads.kv_width();
+    for (std::size_t s = 0; s < spans_.size(); ++s) {
+      const RunSpan& span = spans_[s];
+      const KeyValues to = store_.extend(block, static_cast<std::int64_t>(s));
+      const auto bytes = static_cast<std::size_t>(span.length * width) * sizeof(float);
+      std::memcpy(to.k + to.past * width, k_ + span.offset * width, bytes);
+      std::memcpy(to.v + to.past * width, v_ + span.offset * width, bytes);
+      past_[s] = {span.offset, span.length, to.past, to.k, to.v};
+    }
+  }
+
+  const Engine& engine_;
+  Arena& arena_;
+  const RunShape& shape_;
+  std::span<const RunSpan> spans_;
+  KeyValueStore& store_;
+  float* h_;
+  std::int64_t rows_, width_;
+  float *n_, *q_, *y_, *k_, *v_;
+  AttentionSpan* past_;
+  std::optional<Rotation> rotation_;
+};
+
+} // namespace
+
+void run_blocks(const Engine& engine, Arena& arena, const RunShape& shape, std::span<const Block> blocks,
+                std::span<const RunSpan> spans, KeyValueStore& store, float* h, std::int64_t rows) {
+  if (rows == 0 || blocks.empty()) return;
+  Run run(engine, arena, shape, spans, store, h, rows, blocks[0].q.inputs());
+  for (std::size_t i = 0; i < blocks.size(); ++i) {
+    const Arena::Mark mark = arena.mark();
+    run.attention(blocks[i], static_cast<std::int64_t>(i));
+    run.feed_forward(blocks[i]);
+    arena.rewind(mark);
+  }
+}
+
+} // namespace tenon::cpu

@@ -1,0 +1,54 @@
+// A run of transformer blocks on packed weights: a few parallel regions a block, all memory from one arena.
+//
+//   h += o(attention(rope(norm(q(n))), rope(norm(k(n))), v(n))),  n = norm(h);   h += down(inner(norm(h)))
+//
+// What the plain operators in kernels/transformer.hpp define, in other rounding.
+// Shapes: N rows; C model width; H heads, G key and value heads, D head width. Thread: one call at a time per Arena.
+#pragma once
+
+#include "kernels/cpu/attention.hpp"
+#include "kernels/cpu/product.hpp"
+
+#include <optional>
+
+namespace tenon::cpu {
+
+// With a bias a layer norm, without an RMS norm.
+struct Norm {
+  const float *weight = nullptr, *bias = nullptr;
+};
+
+struct Block {
+  Linear q, k, v, o;
+  std::optional<Linear> gate; // absent: the feed-forward is down(gelu(up(x)))
+  Linear up, down;
+  Norm attention_norm, ffn_norm;
+  const float *q_norm = nullptr, *k_norm = nullptr; // (D); null: heads are not normalised
+};
+
+struct RunShape {
+  HeadShape heads;
+  double norm_eps = 0, rope_theta = 0; // rope_theta 0: nothing is rotated
+};
+
+struct RunSpan {
+  std::int64_t offset = 0, length = 0, position = 0;
+};
+
+// Where a span's keys and values stand: room for (past + length, G, D), the first `past` filled.
+struct KeyValues {
+  std::int64_t past = 0;
+  float *k = nullptr, *v = nullptr;
+};
+class KeyValueStore {
+ public:
+  virtual ~KeyValueStore() = default;
+  // Of this block and span, after room for the span's rows was made. Asked once a run, on the caller's thread.
+  virtual KeyValues extend(std::int64_t block, std::int64_t span) = 0;
+};
+
+// h (N,C), in place. Requires: blocks of one width.
+void run_blocks(const Engine& engine, Arena& arena, const RunShape& shape, std::span<const Block> blocks,
+                std::span<const RunSpan> spans, KeyValueStore& store, float* h, std::int64_t rows);
+
+} // namespace tenon::cpu

@@ -1,0 +1,198 @@
+// Elementwise kernels and attention, written once over a vector type. Each tier's file instantiates them with its own.
+//
+// A vector type V has: width; load, load_part, store, store_part, set, zero; +, -, *, /; fma (a b + c); max and min
+// (their second number where one is a NaN); round (nearest, ties to even), power (2^n for whole n in float range), sum
+// and largest of the lanes (one fixed order); and transpose(in, stride, out, out_stride): out[c][r] = in[r][c] for
+// width x width numbers.
+#pragma once
+
+#include "kernels/cpu/kernels.hpp"
+
+#include <cstring>
+#include <limits>
+
+namespace tenon::cpu {
+
+// Four bytes as one lane. Static: every tier has its own, in its own instructions.
+static inline std::int32_t quad(const void* at) {
+  std::int32_t bits;
+  std::memcpy(&bits, at, 4);
+  return bits;
+}
+
+// Calls tile<R>(first row) until no row is left, the largest R first.
+template <int Most, class Tile>
+void for_tiles(std::int64_t rows, const Tile& tile) {
+  std::int64_t r = 0;
+  for (; rows - r >= Most; r += Most) tile.template operator()<Most>(r);
+  if constexpr (Most > 1) {
+    if (rows > r)
+      for_tiles<Most - 1>(rows - r, [&]<int R>(std::int64_t next) { tile.template operator()<R>(r + next); });
+  }
+}
+
+// Cody-Waite reduction and the minimax polynomial of Cephes' expf; relative error below 2e-7 over [-87, 88].
+template <class V>
+inline V exponential(V x) {
+  x = V::min(V::set(88.0f), V::max(V::set(-87.0f), x)); // in this order a NaN stays one
+  const V n = V::round(x * V::set(1.44269504088896341f));
+  V r = V::fma(n, V::set(-0.693359375f), x);
+  r = V::fma(n, V::set(2.12194440e-4f), r);
+  V p = V::set(1.9875691500e-4f);
+  p = V::fma(p, r, V::set(1.3981999507e-3f));
+  p = V::fma(p, r, V::set(8.3334519073e-3f));
+  p = V::fma(p, r, V::set(4.1665795894e-2f));
+  p = V::fma(p, r, V::set(1.6666665459e-1f));
+  p = V::fma(p, r, V::set(5.0000001201e-1f));
+  p = V::fma(p, r * r, r) + V::set(1.0f);
+  return p * V::power(n);
+}
+
+// Calls each(first, count) for whole vectors and once for what is left over.
+template <class V, class Each>
+inline void for_vectors(std::int64_t count, const Each& each) {
+  std::int64_t i = 0;
+  for (; i + V::width <= count; i += V::width) each(i, V::width);
+  if (i < count) each(i, count - i);
+}
+
+template <class V>
+inline V get(const float* x, std::int64_t count) {
+  return count == V::width ? V::load(x) : V::load_part(x, count);
+}
+template <class V>
+inline void put(float* x, std::int64_t count, V value) {
+  if (count == V::width) return value.store(x);
+  value.store_part(x, count);
+}
+
+template <class V>
+void silu_multiply(float* gate, const float* up, std::int64_t count) {
+  for_vectors<V>(count, [&](std::int64_t i, std::int64_t n) {
+    const V g = get<V>(gate + i, n), u = get<V>(up + i, n);
+    put<V>(gate + i, n, g / (V::set(1.0f) + exponential(V::zero() - g)) * u);
+  });
+}
+
+template <class V>
+void gelu(float* x, std::int64_t count) {
+  for_vectors<V>(count, [&](std::int64_t i, std::int64_t n) {
+    const V a = get<V>(x + i, n), z = a * V::fma(V::set(0.044715f * 0.79788456f), a * a, V::set(0.79788456f));
+    put<V>(x + i, n, a / (V::set(1.0f) + exponential(V::set(-2.0f) * z)));
+  });
+}
+
+template <class V>
+void add_scaled(float a, const float* x, float* y, std::int64_t count) {
+  for_vectors<V>(count, [&](std::int64_t i, std::int64_t n) {
+    put<V>(y + i, n, V::fma(V::set(a), get<V>(x + i, n), get<V>(y + i, n)));
+  });
+}
+
+template <class V>
+float dot(const float* a, const float* b, std::int64_t count) {
+  V sum = V::zero();
+  for_vectors<V>(count, [&](std::int64_t i, std::int64_t n) { sum = V::fma(get<V>(a + i, n), get<V>(b + i, n), sum); });
+  return sum.sum();
+}
+
+// out (R rows, N vectors) += a (R, depth) b (depth, N vectors); b and out have their strides. In the order of depth.
+template <class V, int R, int N>
+inline void multiply_tile(const float* a, std::int64_t a_stride, const float* b, std::int64_t b_stride,
+                          std::int64_t depth, float* out, std::int64_t out_stride, std::int64_t last) {
+  V sum[R][N];
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
+    for (int j = 0; j < N; ++j) sum[r][j] = V::zero();
+  for (std::int64_t k = 0; k < depth; ++k) {
+    V column[N];
+#pragma GCC unroll 8
+    for (int j = 0; j < N; ++j) column[j] = get<V>(b + k * b_stride + j * V::width, j == N - 1 ? last : V::width);
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
+      const V left = V::set(a[r * a_stride + k]);
+#pragma GCC unroll 8
+      for (int j = 0; j < N; ++j) sum[r][j] = V::fma(left, column[j], sum[r][j]);
+    }
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
+    for (int j = 0; j < N; ++j) put<V>(out + r * out_stride + j * V::width, j == N - 1 ? last : V::width, sum[r][j]);
+}
+
+// The same for any number of rows and columns; every number of out is one sum in the order of depth.
+template <class V, int N>
+void multiply_columns(std::int64_t rows, const float* a, std::int64_t a_stride, const float* b, std::int64_t b_stride,
+                      std::int64_t depth, float* out, std::int64_t out_stride, std::int64_t last) {
+  std::int64_t r = 0;
+  const auto tile = [&]<int R>() {
+    multiply_tile<V, R, N>(a + r * a_stride, a_stride, b, b_stride, depth, out + r * out_stride, out_stride, last);
+    r += R;
+  };
+  while (rows - r >= 6) tile.template operator()<6>();
+  switch (rows - r) {
+    case 5: return tile.template operator()<5>();
+    case 4: return tile.template operator()<4>();
+    case 3: return tile.template operator()<3>();
+    case 2: return tile.template operator()<2>();
+    case 1: return tile.template operator()<1>();
+    default: return;
+  }
+}
+
+template <class V>
+void multiply(std::int64_t rows, const float* a, std::int64_t a_stride, const float* b, std::int64_t b_stride,
+              std::int64_t depth, float* out, std::int64_t out_stride, std::int64_t columns) {
+  constexpr std::int64_t wide = V::tile * V::width;
+  std::int64_t c = 0;
+  for (; c + wide <= columns; c += wide)
+    multiply_columns<V, V::tile>(rows, a, a_stride, b + c, b_stride, depth, out + c, out_stride, V::width);
+  for_vectors<V>(columns - c, [&](std::int64_t i, std::int64_t n) {
+    multiply_columns<V, 1>(rows, a, a_stride, b + c + i, b_stride, depth, out + c + i, out_stride, n);
+  });
+}
+
+// Up to 64 keys as columns: out (depth, 64), zeros where there is no key.
+template <class V>
+void transpose_keys(const float* k, std::int64_t stride, std::int64_t keys, std::int64_t depth, float* out) {
+  const std::int64_t whole_keys = keys - keys % V::width, whole_depth = depth - depth % V::width;
+  for (std::int64_t j = 0; j < whole_keys; j += V::width)
+    for (std::int64_t d = 0; d < whole_depth; d += V::width)
+      V::transpose(k + j * stride + d, stride, out + d * kPanel + j, kPanel);
+  for (std::int64_t j = 0; j < kPanel; ++j)
+    for (std::int64_t d = j < whole_keys ? whole_depth : 0; d < depth; ++d)
+      out[d * kPanel + j] = j < keys ? k[j * stride + d] : 0.0f;
+}
+
+// Scores of one row to exp(score - largest), zeros beyond what it sees, up to `padded` numbers.
+template <class V>
+void soften(float* score, std::int64_t visible, std::int64_t padded, float& largest, float& sum) {
+  constexpr float nothing = -std::numeric_limits<float>::infinity();
+  for (std::int64_t j = visible; j < padded; ++j) score[j] = nothing;
+  V most = V::set(nothing), total = V::zero();
+  for (std::int64_t j = 0; j < padded; j += V::width) most = V::max(most, V::load(score + j));
+  largest = most.largest();
+  for (std::int64_t j = 0; j < visible; j += V::width)
+    exponential(V::load(score + j) - V::set(largest)).store(score + j);
+  for (std::int64_t j = visible; j < padded; ++j) score[j] = 0.0f;
+  for (std::int64_t j = 0; j < padded; j += V::width) total = total + V::load(score + j);
+  sum = total.sum();
+}
+
+template <class V>
+void attend(const AttentionTile& tile) {
+  float *kt = tile.scratch, *scores = tile.scratch + kPanel * tile.depth;
+  const std::int64_t padded = (tile.keys + kPanel - 1) / kPanel * kPanel;
+  for (std::int64_t first = 0; first < tile.keys; first += kPanel) {
+    const std::int64_t keys = tile.keys - first < kPanel ? tile.keys - first : kPanel;
+    transpose_keys<V>(tile.k + first * tile.stride, tile.stride, keys, tile.depth, kt);
+    multiply<V>(tile.rows, tile.q, tile.depth, kt, kPanel, tile.depth, scores + first, kChunk, kPanel);
+  }
+  for (std::int64_t r = 0; r < tile.rows; ++r)
+    soften<V>(scores + r * kChunk, tile.visible[r], padded, tile.largest[r], tile.sum[r]);
+  multiply<V>(tile.rows, scores, kChunk, tile.v, tile.stride, tile.keys, tile.out, tile.depth, tile.depth);
+}
+
+} // namespace tenon::cpu

@@ -1,0 +1,120 @@
+#include "host/model/packed_weights.hpp"
+
+#include "host/formats/stored_tensor.hpp"
+#include "host/inference/session.hpp"
+#include "registry/base/error.hpp"
+#include "tests/support/tiny_model.hpp"
+#include "tests/support/tiny_registry.hpp"
+
+#include <tenon/operators.hpp>
+
+#include <ATen/ATen.h>
+#include <catch2/catch.hpp>
+
+namespace tenon {
+namespace {
+
+using Catch::Contains;
+
+// Two matrices of 64 inputs, in Q8_0 and F32, one of 24 in F32, and a vector.
+struct Stored {
+  Scratch scratch;
+  std::filesystem::path path = scratch.path() / "w.safetensors", cache = scratch.path() / "cache";
+
+  explicit Stored(Dtype second = Dtype::F32) {
+    std::map<std::string, std::string> metadata;
+    std::vector<std::byte> blocks(5 * 2 * 34, std::byte{1});
+    const at::Tensor narrow = test::normal("narrow", {3, 24}, 1.0), vector = test::normal("vector", {64}, 1.0);
+    const at::Tensor plain = test::normal("plain", {6, 64}, 1.0).to(second == Dtype::F32 ? at::kFloat : at::kHalf);
+    const auto bytes = [](const at::Tensor& t) {
+      return std::span(static_cast<const std::byte*>(t.data_ptr()), t.nbytes());
+    };
+    const std::vector<TensorView> tensors{{"narrow", Dtype::F32, {3, 24}, bytes(narrow)},
+                                          {"plain", second, {6, 64}, bytes(plain)},
+                                          safetensors_view({"q8", nn::BlockType::Q8_0, {5, 64}, blocks}, metadata),
+                                          {"vector", Dtype::F32, {64}, bytes(vector)}};
+    write_safetensors(path, tensors, metadata);
+  }
+  Weights open(Format format) const { return Weights::open(path, "sha256:abc", cache, Weights::Compute{format, {}}); }
+};
+
+at::Tensor product(const Weights& weights, const std::string& name) {
+  const at::Tensor w = weights.at(name);
+  return operators::linear(test::normal("x", {3, w.size(1)}, 1.0), operators::pack_linear(w));
+}
+
+double error(const Weights& weights, const std::string& name) {
+  const at::Tensor w = weights.at(name), exact = at::linear(test::normal("x", {3, w.size(1)}, 1.0), w);
+  return ((product(weights, name) - exact).norm() / exact.norm()).item<double>();
+}
+
+} // namespace
+
+TEST_CASE("weights compute in the format asked for, float32 in float32") {
+  const Stored stored;
+  at::NoGradGuard no_grad;
+  const auto within = [](double found, double low, double high) { return found > low && found < high; };
+  CHECK(error(stored.open(Format::float32), "plain") == 0);
+  CHECK(within(error(stored.open(Format::bf16), "plain"), 1e-4, 6e-3));
+  CHECK(within(error(stored.open(Format::int8), "plain"), 1e-3, 2e-2));
+  CHECK(within(error(stored.open(Format::int4), "plain"), 2e-2, 1.2e-1));
+  CHECK(error(stored.open(Format::stored), "plain") == 0);
+  CHECK(within(error(stored.open(Format::stored), "q8"), 1e-6, 1e-2));
+  CHECK(error(stored.open(Format::float32), "plain") == 0); // nothing is left behind
+}
+
+TEST_CASE("what cannot be in the format asked for is refused, with the remedy") {
+  const Stored half(Dtype::F16), stored;
+  at::NoGradGuard no_grad;
+  CHECK_THROWS_WITH(half.open(Format::stored), Contains("plain is stored as F16") && Contains("--compute bf16"));
+  const Weights int8 = stored.open(Format::int8);
+  REQUIRE(int8.packed()->refusals().size() == 1);
+  CHECK_THROWS_WITH(product(int8, "narrow"), Contains("24 inputs") && Contains("--compute bf16 or float32"));
+  CHECK_NOTHROW(product(stored.open(Format::bf16), "narrow"));
+  CHECK_THROWS_WITH(format_of("int2"), Contains("need float32, bf16, int8, int4 or stored"));
+}
+
+TEST_CASE("a packed file is derived once, and a damaged one is refused") {
+  const Stored stored;
+  int steps = 0;
+  const auto count = [&](std::uint64_t, std::uint64_t) { ++steps; };
+  const Weights::Compute compute{Format::bf16, {}};
+  Weights::open(stored.path, "sha256:abc", stored.cache, compute, count);
+  const int first = std::exchange(steps, 0);
+  Weights::open(stored.path, "sha256:abc", stored.cache, compute, count);
+  CHECK(first > 0);
+  CHECK(steps == 0);
+  const std::filesystem::path derived = stored.cache / "packed/bf16/abc.safetensors";
+  REQUIRE(std::filesystem::exists(derived));
+  std::filesystem::resize_file(derived, std::filesystem::file_size(derived) / 2);
+  CHECK_THROWS_AS(stored.open(Format::bf16), Error);
+}
+
+TEST_CASE("a composition in bf16 is close to float32, and generates the same bits however a prompt is split") {
+  const test::TinyRegistry tiny;
+  const Entry entry = tiny.registry.resolve(PackageRequest::parse("tiny"), Kind::model);
+  const auto logits = [&](Format format, std::int64_t chunk) {
+    const Loader loader(tiny.registry, {tiny.path() / "store", tiny.cache(), {}, format});
+    const auto model = loader.model(entry);
+    Composition composition(model, {loader.base(*model)}, Routing{}, 0.0, {});
+    SessionOptions options;
+    options.prefill_chunk = chunk;
+    Session session(composition, options);
+    session.append(test::tokens("text", 70));
+    const std::span<const float> out = session.logits();
+    return at::tensor(c10::ArrayRef<float>(out.data(), out.size()));
+  };
+  const at::Tensor exact = logits(Format::float32, 512), bf16 = logits(Format::bf16, 512);
+  CHECK(((bf16 - exact).norm() / exact.norm()).item<double>() < 0.02);
+  CHECK_FALSE(bf16.equal(exact));
+  for (const std::int64_t chunk : {1, 7, 64}) CHECK(logits(Format::bf16, chunk).equal(bf16));
+}
+
+TEST_CASE("a model whose products cannot be in the format asked for does not open") {
+  const test::TinyRegistry tiny; // the feed-forward is 48 wide
+  const Loader loader(tiny.registry, {tiny.path() / "store", tiny.cache(), {}, Format::int8});
+  CHECK_THROWS_WITH(loader.model(tiny.registry.resolve(PackageRequest::parse("tiny"), Kind::model)),
+                    Contains("48 inputs, int8 needs a multiple of 32"));
+}
+
+} // namespace tenon

@@ -1,0 +1,198 @@
+#include "kernels/cpu/product.hpp"
+
+#include "tests/kernels/cpu/support.hpp"
+
+#include <catch2/catch.hpp>
+
+namespace tenon::cpu {
+namespace {
+
+using namespace test;
+
+struct Shape {
+  std::int64_t rows, outputs, inputs;
+};
+
+std::vector<float> product(const Engine& engine, const Linear& linear, const std::vector<float>& x, std::int64_t rows) {
+  Arena arena;
+  std::vector<float> y(static_cast<std::size_t>(rows * linear.outputs()));
+  const Rows in = prepare(engine, arena, x.data(), rows, linear.inputs(), Forms() |= linear);
+  const Product one[] = {{&linear, y.data()}};
+  multiply(engine, arena, in, one);
+  return y;
+}
+
+// The largest error, relative to the sum of the absolute values of the terms.
+double error(const Kernels& kernels, const Weights& weights, const std::vector<float>& x, std::int64_t rows) {
+  Pool pool(1);
+  const Engine engine{&kernels, &pool};
+  const Linear linear{weights.matrix};
+  const std::vector<float> y = product(engine, linear, x, rows);
+  Arena arena;
+  const Rows in = prepare(engine, arena, x.data(), rows, linear.inputs(), Forms() |= linear);
+  double worst = 0;
+  for (std::int64_t f = 0; f < linear.outputs(); ++f) {
+    const std::vector<float> w = weights.row(f);
+    for (std::int64_t r = 0; r < rows; ++r) {
+      const std::vector<double> a = seen(in, r, weights.matrix.format);
+      double sum = 0, size = 1e-300;
+      for (std::size_t c = 0; c < a.size(); ++c) sum += a[c] * w[c], size += std::abs(a[c] * w[c]);
+      worst = std::max(worst, std::abs(y[r * linear.outputs() + f] - sum) / size);
+    }
+  }
+  return worst;
+}
+
+const Kernels& reference() { return kernels_of(Tier::reference); }
+
+} // namespace
+
+TEST_CASE("every tier multiplies every format as a double-precision sum does") {
+  const Shape shapes[] = {{1, 64, 32},   {1, 1, 64},    {2, 65, 96},   {3, 63, 32},
+                          {7, 130, 576}, {13, 192, 64}, {100, 70, 320}};
+  for (const Tier tier : supported_tiers())
+    for (const PackedFormat format : kFormats)
+      for (const Shape& s : shapes) {
+        CAPTURE(tier_name(tier), packed_name(format), s.rows, s.outputs, s.inputs);
+        const Weights weights(format, s.outputs, s.inputs, noise(s.outputs * s.inputs, 3, 0.1f));
+        const double found = error(kernels_of(tier), weights, noise(s.rows * s.inputs, 4), s.rows);
+        CHECK(found < (format == PackedFormat::bf16 ? kTolerance.bf16 : kTolerance.integers));
+      }
+}
+
+TEST_CASE("bfloat16 weights take any number of inputs") {
+  for (const Tier tier : supported_tiers())
+    for (const std::int64_t inputs : {1, 2, 3, 31, 575}) {
+      CAPTURE(tier_name(tier), inputs);
+      const Weights weights(PackedFormat::bf16, 67, inputs, noise(67 * inputs, 5));
+      CHECK(error(kernels_of(tier), weights, noise(9 * inputs, 6), 9) < kTolerance.bf16);
+    }
+}
+
+TEST_CASE("no inputs give zeros, no rows and no outputs give nothing") {
+  for (const Tier tier : supported_tiers())
+    for (const PackedFormat format : kFormats) {
+      Pool pool(2);
+      const Engine engine{&kernels_of(tier), &pool};
+      const Weights no_inputs(format, 5, 0, {}), no_outputs(format, 0, 32, {}), some(format, 5, 32, noise(160, 1));
+      CHECK(product(engine, {no_inputs.matrix}, {}, 2) == std::vector<float>(10, 0.0f));
+      CHECK(product(engine, {no_outputs.matrix}, noise(64, 1), 2).empty());
+      CHECK(product(engine, {some.matrix}, {}, 0).empty());
+    }
+}
+
+TEST_CASE("integer formats give the same bits in every tier, at the extremes too") {
+  constexpr std::int64_t inputs = 96, outputs = 66, rows = 5;
+  std::vector<float> extreme(outputs * inputs), x(rows * inputs);
+  for (std::size_t i = 0; i < extreme.size(); ++i) extreme[i] = i % 3 == 0 ? -1.0f : 1.0f;
+  for (std::size_t i = 0; i < x.size(); ++i) x[i] = i % 5 == 0 ? -1.0f : 1.0f;
+  Pool pool(1);
+  for (const Tier tier : supported_tiers())
+    for (const PackedFormat format : {PackedFormat::int8g32, PackedFormat::int4g32, PackedFormat::int4g32m}) {
+      CAPTURE(tier_name(tier), packed_name(format));
+      const Weights weights(format, outputs, inputs, extreme),
+          others(format, outputs, inputs, noise(outputs * inputs, 8));
+      for (const Weights* one : {&weights, &others})
+        for (const std::vector<float>& rows_of : {x, noise(rows * inputs, 9)})
+          CHECK(same_bits(product({&kernels_of(tier), &pool}, {one->matrix}, rows_of, rows),
+                          product({&reference(), &pool}, {one->matrix}, rows_of, rows)));
+    }
+}
+
+TEST_CASE("a row's results are the same bits whatever the threads and the rows beside it") {
+  constexpr std::int64_t inputs = 640, outputs = 200, rows = 203;
+  const std::vector<float> x = noise(rows * inputs, 11);
+  Pool alone(1), several(3);
+  for (const Tier tier : supported_tiers())
+    for (const PackedFormat format : kFormats) {
+      CAPTURE(tier_name(tier), packed_name(format));
+      const Weights weights(format, outputs, inputs, noise(outputs * inputs, 12));
+      const Linear linear{weights.matrix};
+      const std::vector<float> all = product({&kernels_of(tier), &several}, linear, x, rows);
+      CHECK(same_bits(all, product({&kernels_of(tier), &alone}, linear, x, rows)));
+      for (const std::int64_t count : {1, 2, 3, 4, 5, 6, 7, 12, 97}) {
+        const std::vector<float> some(x.begin() + 3 * inputs, x.begin() + (3 + count) * inputs);
+        const std::vector<float> expected(all.begin() + 3 * outputs, all.begin() + (3 + count) * outputs);
+        CHECK(same_bits(product({&kernels_of(tier), &several}, linear, some, count), expected));
+      }
+    }
+}
+
+TEST_CASE("rows that are not finite never look finite") {
+  for (const Tier tier : supported_tiers())
+    for (const PackedFormat format : kFormats)
+      for (const float bad : {std::nanf(""), INFINITY, -INFINITY}) {
+        CAPTURE(tier_name(tier), packed_name(format), bad);
+        Pool pool(1);
+        const Weights weights(format, 3, 64, noise(3 * 64, 2));
+        std::vector<float> x = noise(64, 3);
+        x[40] = bad;
+        for (const float y : product({&kernels_of(tier), &pool}, {weights.matrix}, x, 1)) CHECK_FALSE(std::isfinite(y));
+      }
+}
+
+TEST_CASE("tiny and huge rows keep their relative error") {
+  for (const Tier tier : supported_tiers())
+    for (const PackedFormat format : kFormats)
+      for (const float scale : {1e-25f, 1e-10f, 1e10f, 1e30f}) {
+        CAPTURE(tier_name(tier), packed_name(format), scale);
+        const Weights weights(format, 64, 64, noise(64 * 64, 2));
+        CHECK(error(kernels_of(tier), weights, noise(2 * 64, 3, scale), 2) < kTolerance.bf16);
+      }
+}
+
+TEST_CASE("bias, low-rank change and adding to what stands there") {
+  constexpr std::int64_t rows = 5, inputs = 64, outputs = 100, rank = 3;
+  const std::vector<float> w = noise(outputs * inputs, 1), x = noise(rows * inputs, 2), bias = noise(outputs, 3),
+                           a = noise(rank * inputs, 4), b = noise(rank * outputs, 5);
+  for (const Tier tier : supported_tiers()) {
+    CAPTURE(tier_name(tier));
+    Pool pool(2);
+    const Engine engine{&kernels_of(tier), &pool};
+    const Weights weights(PackedFormat::bf16, outputs, inputs, w);
+    const Linear plain{weights.matrix}, full{weights.matrix, bias.data(), {rank, 0.5f, a.data(), b.data()}};
+    const std::vector<float> without = product(engine, plain, x, rows);
+    Arena arena;
+    std::vector<float> y(rows * outputs, 10.0f);
+    const Product one[] = {{&full, y.data(), true}};
+    multiply(engine, arena, prepare(engine, arena, x.data(), rows, inputs, {true, false}), one);
+    for (std::int64_t r = 0; r < rows; ++r)
+      for (std::int64_t f = 0; f < outputs; ++f) {
+        double more = 0;
+        for (std::int64_t k = 0; k < rank; ++k) {
+          double t = 0;
+          for (std::int64_t c = 0; c < inputs; ++c) t += static_cast<double>(a[k * inputs + c]) * x[r * inputs + c];
+          more += 0.5 * t * b[k * outputs + f];
+        }
+        CHECK(y[r * outputs + f] == Approx(10.0 + without[r * outputs + f] + bias[f] + more).margin(1e-5));
+      }
+  }
+}
+
+TEST_CASE("the gated product is silu(gate x) up x, and without a gate gelu(up x)") {
+  constexpr std::int64_t rows = 7, inputs = 64, outputs = 96;
+  const std::vector<float> x = noise(rows * inputs, 2);
+  for (const Tier tier : supported_tiers()) {
+    CAPTURE(tier_name(tier));
+    Pool pool(2);
+    const Engine engine{&kernels_of(tier), &pool};
+    const Weights g(PackedFormat::bf16, outputs, inputs, noise(outputs * inputs, 5)),
+        u(PackedFormat::int8g32, outputs, inputs, noise(outputs * inputs, 6));
+    const Linear gate{g.matrix}, up{u.matrix};
+    const std::vector<float> a = product(engine, gate, x, rows), b = product(engine, up, x, rows);
+    Arena arena;
+    const Rows in = prepare(engine, arena, x.data(), rows, inputs, {true, true});
+    const Rows gated = multiply_gated(engine, arena, in, &gate, up, {true, true}, true),
+               curved = multiply_gated(engine, arena, in, nullptr, up, {}, true);
+    for (std::size_t i = 0; i < a.size(); ++i) {
+      const double expected = a[i] / (1 + std::exp(-static_cast<double>(a[i]))) * b[i], v = b[i];
+      CHECK(gated.x[i] == Approx(expected).epsilon(kTolerance.activation).margin(1e-6));
+      CHECK(gated.bf16[i] == nn::f32_to_bf16(gated.x[i]));
+      CHECK(curved.x[i] == Approx(0.5 * v * (1 + std::tanh(std::sqrt(2 / M_PI) * (v + 0.044715 * v * v * v))))
+                               .epsilon(1e-5)
+                               .margin(1e-6));
+    }
+  }
+}
+
+} // namespace tenon::cpu

@@ -1,0 +1,64 @@
+// Numbers, weights and tolerances for tests of kernels. Thread: values; any.
+#pragma once
+
+#include "kernels/cpu/product.hpp"
+
+#include <cmath>
+#include <cstring>
+#include <vector>
+
+namespace tenon::cpu::test {
+
+// Uniform in [-1, 1), the same for the same seed.
+inline std::vector<float> noise(std::int64_t count, std::uint64_t seed, float scale = 1.0f) {
+  std::vector<float> out(static_cast<std::size_t>(count));
+  for (float& one : out) {
+    seed = seed * 6364136223846793005u + 1442695040888963407u;
+    one = scale * (static_cast<float>(seed >> 40) / 8388608.0f - 1.0f);
+  }
+  return out;
+}
+
+constexpr PackedFormat kFormats[] = {PackedFormat::bf16, PackedFormat::int8g32, PackedFormat::int4g32,
+                                     PackedFormat::int4g32m};
+
+// Packed bytes with their matrix; misaligned by nothing: what kernels require.
+struct Weights {
+  std::unique_ptr<Arena> arena = std::make_unique<Arena>();
+  PackedMatrix matrix;
+
+  Weights(PackedFormat format, std::int64_t outputs, std::int64_t inputs, const std::vector<float>& values) {
+    const std::size_t bytes = packed_bytes(format, outputs, inputs).value();
+    auto* memory = arena->take<std::byte>(static_cast<std::int64_t>(bytes));
+    pack(format, outputs, inputs, values, {memory, bytes});
+    matrix = {format, outputs, inputs, memory};
+  }
+  std::vector<float> row(std::int64_t index) const {
+    std::vector<float> out(static_cast<std::size_t>(matrix.inputs));
+    unpack_row(matrix, index, out);
+    return out;
+  }
+};
+
+// What rounding may cost, relative to the sum of the absolute values of a product's terms. The integer formats: against
+// the same dequantised weights and quantised rows, where every sum of a group is exact.
+struct Tolerance {
+  double bf16 = 2e-6, integers = 1e-6, attention = 2e-6, activation = 1e-6;
+};
+constexpr Tolerance kTolerance;
+
+// Row r as kernels see it in that format, exactly.
+inline std::vector<double> seen(const Activations& x, std::int64_t r, PackedFormat format) {
+  std::vector<double> out(static_cast<std::size_t>(x.width));
+  for (std::int64_t c = 0; c < x.width; ++c)
+    out[c] = format == PackedFormat::bf16
+                 ? nn::bf16_to_f32(x.bf16[r * x.bf16_stride() + c])
+                 : static_cast<double>(x.q[r * x.width + c]) * x.scale[r * x.groups() + c / kGroup];
+  return out;
+}
+
+inline bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
+  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
+}
+
+} // namespace tenon::cpu::test
