@@ -3,7 +3,7 @@
 # train an expert on text that nobody else sees, and publish both. The experts meet when they are composed; they are
 # measured beside one adapter of the same size trained on everything; a fifth joins, one leaves.
 #
-#   host/demo.sh          SmolLM2-135M and five kinds of text; about half an hour on 2 cores
+#   host/demo.sh          SmolLM2-135M and five kinds of text; some 35 minutes on 2 cores
 #   host/demo.sh --smoke  the same road on a tiny random model, in a few minutes; proves the road, not the gains
 #
 # Everything lies in .demo/ (.demo-smoke/). A stopped demo goes on where it was; delete the folder to begin afresh.
