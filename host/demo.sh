@@ -142,7 +142,7 @@ tenon remove bot french
 echo "of $(wc -l <"$demo/blobs") files in the registry before, none has changed"
 
 step "What does not fit is refused, with the reason"
-once other-model tenon model new other --cut 2:4 --calibration "$corpora/calibration/json" "$corpora/calibration/prose"
+once other-model tenon model new other --cut 1:3 --calibration "$corpora/calibration/json" "$corpora/calibration/prose"
 refused 4 tenon compose misfit --model other mathematics
 head -c 20000 "$demo"/mathematics/plugin/build/*.so >"$demo/damaged.so"
 refused 5 tenon plugin check "$demo/damaged.so"

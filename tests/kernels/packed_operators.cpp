@@ -39,13 +39,13 @@ void fill(torch::nn::Module& module) {
 }
 
 // Gives every matrix of a module but low-rank terms a form, and leaves in float32 exactly what kernels then see.
-class Packed {
+class PackedInMemory {
  public:
-  Packed(torch::nn::Module& module, cpu::PackedFormat format) {
+  PackedInMemory(torch::nn::Module& module, cpu::PackedFormat format) {
     for (auto& item : module.named_parameters())
       if (item.value().dim() == 2 && item.key() != "a" && item.key() != "b") add(item.value().detach(), format);
   }
-  ~Packed() {
+  ~PackedInMemory() {
     for (const float* weights : known_) remove_packed_form(weights);
   }
 
@@ -90,13 +90,14 @@ TEST_CASE("a packed run computes what plain blocks compute, but for the rounding
       fill(stack);
       at::Tensor packed;
       {
-        const Packed forms(stack, format);
+        const PackedInMemory forms(stack, format);
         stack.train(false);
         packed = stack.forward(h, spans);
       }
       stack.train(false); // packs again, now without forms: plain, on the weights that kernels saw
       const at::Tensor plain = stack.forward(h, spans);
-      CHECK(relative_error(packed, plain) < (format == cpu::PackedFormat::bf16 ? 0.006 : 0.015));
+      // Rows rounded to 8 bits in groups of 32 err by 0.5% a product; some fourteen follow each other.
+      CHECK(relative_error(packed, plain) < (format == cpu::PackedFormat::bf16 ? 0.006 : 0.03));
       CHECK(relative_error(packed, plain) > 0);
     }
 }
@@ -108,7 +109,7 @@ TEST_CASE("a packed run gives the same bits in any split over kept state, and wh
     CAPTURE(cpu::packed_name(format));
     nn::Transformer stack(options_of({}));
     fill(stack);
-    const Packed forms(stack, format);
+    const PackedInMemory forms(stack, format);
     stack.train(false);
     const std::vector<Span> whole = {{0, 300, 0, nullptr}};
     const at::Tensor expected = stack.forward(h, whole);
@@ -134,7 +135,7 @@ TEST_CASE("a low-rank change and a bias stay in float32 on a packed weight") {
   nn::LowRank linear(64, 96, 4, 0.5);
   linear.add_bias();
   fill(linear);
-  const Packed forms(linear, cpu::PackedFormat::bf16);
+  const PackedInMemory forms(linear, cpu::PackedFormat::bf16);
   linear.train(false);
   const at::Tensor found = linear.forward(x), rounded = x.to(at::kBFloat16).to(at::kFloat);
   const at::Tensor expected =
@@ -147,7 +148,7 @@ TEST_CASE("the first rows of a packed matrix are packed too, another shape at it
   const at::Tensor x = noise("x", {2, 64});
   nn::Linear linear(64, 96);
   fill(linear);
-  const Packed forms(linear, cpu::PackedFormat::bf16);
+  const PackedInMemory forms(linear, cpu::PackedFormat::bf16);
   const auto product = [&](const at::Tensor& weight, const at::Tensor& rows) {
     return operators::linear(rows, operators::pack_linear(weight));
   };

@@ -23,7 +23,7 @@ TEST_CASE("a plan fills in every default") {
   const TrainingPlan plan = with({});
   CHECK(plan.data.sequence_length == 256);
   CHECK(plan.row.objective == RowObjective::domain);
-  CHECK(plan.row.l2 == Approx(1e-2));
+  CHECK(plan.row.l2 == Approx(1e-3));
   CHECK(plan.train.learning_rate == Approx(2e-3));
   CHECK(plan.train.general_every == 6);
   CHECK_FALSE(plan.train.bfloat16);
