@@ -192,7 +192,7 @@ void quantise(const float* x, std::int64_t count, std::int8_t* q, float* scale, 
     for (int i = 0; i < kGroup; ++i) {
       const int one = _mm_cvtss_si32(_mm_set_ss(x[i] * inverse));
       q[i] = static_cast<std::int8_t>(one);
-      sum[g] += one;
+      sum[g] += q[i];
     }
     scale[g] = finite ? largest / 127.0f : std::numeric_limits<float>::quiet_NaN();
   }

@@ -272,7 +272,7 @@ void quantise(const float* x, std::int64_t count, std::int8_t* q, float* scale, 
     _mm_storeu_si128(reinterpret_cast<__m128i*>(q), _mm512_cvtsepi32_epi8(m));
     _mm_storeu_si128(reinterpret_cast<__m128i*>(q + 16), _mm512_cvtsepi32_epi8(n));
     scale[g] = finite ? largest / 127.0f : std::numeric_limits<float>::quiet_NaN();
-    sum[g] = _mm512_reduce_add_epi32(_mm512_add_epi32(m, n));
+    sum[g] = finite ? _mm512_reduce_add_epi32(_mm512_add_epi32(m, n)) : 0;
   }
 }
 
