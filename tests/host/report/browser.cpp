@@ -27,7 +27,8 @@ const told = !document.getElementById("tip").hidden && /loss/.test(document.getE
 document.querySelector(".switch button[data-by=gain]").click();
 const by = document.querySelector(".passage").dataset.by;
 const missing = [...document.querySelectorAll("nav a")].filter(a => !document.querySelector(a.getAttribute("href")));
-const unseen = [...document.querySelectorAll("section, svg, table, .passage")].filter(e => !e.getBoundingClientRect().height);
+const unseen = [...document.querySelectorAll("section, svg, table, .passage")].filter(
+  e => !e.getBoundingClientRect().height && !e.closest("thead")); // on a narrow screen cards have no head
 const grey = [...document.querySelectorAll("[class*=swatch]")].filter(e => getComputedStyle(e).backgroundColor === "rgba(0, 0, 0, 0)");
 document.title = JSON.stringify({told, by, missing: missing.length, unseen: unseen.length, grey: grey.length,
   overflow: document.documentElement.scrollWidth - innerWidth, images: document.images.length});
