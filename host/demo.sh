@@ -3,7 +3,7 @@
 # train an expert on text that nobody else sees, and publish both. The experts meet when they are composed; they are
 # measured beside one adapter of the same size trained on everything; a fifth joins, one leaves.
 #
-#   host/demo.sh          SmolLM2-135M and five kinds of text; some 35 minutes on 2 cores
+#   host/demo.sh          SmolLM2-135M and five kinds of text; about half an hour on 2 cores
 #   host/demo.sh --smoke  the same road on a tiny random model, in a few minutes; proves the road, not the gains
 #
 # Everything lies in .demo/ (.demo-smoke/). A stopped demo goes on where it was; delete the folder to begin afresh.
@@ -49,8 +49,8 @@ if [[ -n "$smoke" ]]; then
   evaluation=(--sequence-length 64 --blocks "$blocks" --random-rows 1 --no-removals)
   make_model() { tenon model new toy --cut 2:4 --calibration "$corpora/calibration/json" "$corpora/calibration/prose"; }
 else
-  model=smollm2 steps=96 pass=120 blocks=16 tokens=48
-  short=(--set data.held_out_blocks=30 --set evaluate_blocks=30)
+  model=smollm2 steps=96 pass=96 blocks=12 tokens=48
+  short=(--set data.held_out_blocks=16 --set evaluate_blocks=16)
   evaluation=(--blocks "$blocks" --random-rows 1 --check)
   make_model() {
     tenon model import "$deps/models/SmolLM2-135M-Instruct.Q4_1.gguf" --name smollm2 --cut 10:20 \
@@ -94,7 +94,7 @@ rival() (
   local name="$1" arch="$2"; shift 2
   mkdir -p "$demo/rivals" && cd "$demo/rivals"
   once "train-$name" tenon expert train "$name" --model "$model" --arch "$arch" --data "$corpora"/{setmm,services,python,french} \
-    "${short[@]}" "${gradient[@]}" --set "train.steps=$((steps * 9 / 2))" "$@"
+    "${short[@]}" "${gradient[@]}" --set evaluate_blocks=4 --set "train.steps=$((steps * 9 / 2))" "$@"
   once "publish-$name" tenon publish "$name"
 )
 

@@ -32,6 +32,7 @@ REPLACING = {
     "tenon.recurrent_middle": [],
     "tenon.state_space_middle": [],
 }
+HELD_OUT = 30  # blocks
 LAYERS = "14:16"  # of the model itself, for imported ones: two blocks stand for ten
 
 
@@ -42,11 +43,12 @@ def train(arguments, label, settings):
     result = arguments.out / f"{name}.json"
     if not result.exists():
         command = [arguments.tenon, "expert", "train", name, "--model", arguments.model, "--arch", architecture,
-                   "--data", arguments.corpus, "--json", "--set", "data.held_out_blocks=30"]
+                   "--data", arguments.corpus, "--json", "--set", f"data.held_out_blocks={HELD_OUT}",
+                   "--set", f"evaluate_blocks={HELD_OUT}"]
         if architecture == "tenon.memory":
             settings = [*settings, f"pass.blocks={arguments.steps}"]
         else:
-            settings = [*settings, f"train.steps={arguments.steps}"]
+            settings = [*settings, f"train.steps={arguments.steps}", "train.dtype=bfloat16"]
         if "imported" in architecture:
             settings = [*settings, f"from.model={arguments.model}", f"from.layers={LAYERS}"]
         for setting in settings:
