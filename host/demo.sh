@@ -49,9 +49,9 @@ if [[ -n "$smoke" ]]; then
   evaluation=(--sequence-length 64 --blocks "$blocks" --random-rows 1 --no-removals)
   make_model() { tenon model new toy --cut 2:4 --calibration "$corpora/calibration/json" "$corpora/calibration/prose"; }
 else
-  model=smollm2 steps=96 pass=96 blocks=12 tokens=48
+  model=smollm2 steps=96 pass=96 blocks=16 tokens=48
   short=(--set data.held_out_blocks=16 --set evaluate_blocks=16)
-  evaluation=(--blocks "$blocks" --random-rows 1 --check)
+  evaluation=(--blocks "$blocks" --random-rows 1 --compute bf16 --check)
   make_model() {
     tenon model import "$deps/models/SmolLM2-135M-Instruct.Q4_1.gguf" --name smollm2 --cut 10:20 \
       --calibration "$corpora/calibration"

@@ -173,10 +173,6 @@ void integer_product(const std::byte* panel, const Activations& x, std::int64_t 
     }
 }
 
-void round(const float* x, std::int64_t count, std::uint16_t* out) {
-  for (std::int64_t i = 0; i < count; ++i) out[i] = nn::f32_to_bf16(x[i]);
-}
-
 void quantise(const float* x, std::int64_t count, std::int8_t* q, float* scale, std::int32_t* sum) {
   const __m256 sign = _mm256_set1_ps(-0.0f), infinite = _mm256_set1_ps(std::numeric_limits<float>::infinity());
   for (std::int64_t g = 0; g < count / kGroup; ++g, x += kGroup, q += kGroup) {
@@ -204,7 +200,7 @@ extern const Kernels avx2_kernels;
 const Kernels avx2_kernels = {Tier::avx2,
                               {bf16_product, integer_product<PackedFormat::int8g32>,
                                integer_product<PackedFormat::int4g32>, integer_product<PackedFormat::int4g32m>},
-                              round,
+                              round_each,
                               quantise,
                               silu_multiply<V256>,
                               gelu<V256>,

@@ -85,10 +85,6 @@ void integer_product(const std::byte* panel, const Activations& x, std::int64_t 
     }
 }
 
-void round(const float* x, std::int64_t count, std::uint16_t* out) {
-  for (std::int64_t i = 0; i < count; ++i) out[i] = nn::f32_to_bf16(x[i]);
-}
-
 void quantise(const float* x, std::int64_t count, std::int8_t* q, float* scale, std::int32_t* sum) {
   for (std::int64_t g = 0; g < count / kGroup; ++g, x += kGroup, q += kGroup) {
     float largest = 0.0f;
@@ -113,7 +109,7 @@ extern const Kernels reference_kernels;
 const Kernels reference_kernels = {Tier::reference,
                                    {bf16_product, integer_product<PackedFormat::int8g32>,
                                     integer_product<PackedFormat::int4g32>, integer_product<PackedFormat::int4g32m>},
-                                   round,
+                                   round_each,
                                    quantise,
                                    silu_multiply<Scalar>,
                                    gelu<Scalar>,

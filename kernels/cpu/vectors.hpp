@@ -20,6 +20,11 @@ static inline std::int32_t quad(const void* at) {
   return bits;
 }
 
+// To bfloat16, one number at a time, for tiers without an instruction for it.
+static inline void round_each(const float* x, std::int64_t count, std::uint16_t* out) {
+  for (std::int64_t i = 0; i < count; ++i) out[i] = nn::f32_to_bf16(x[i]);
+}
+
 // Calls tile<R>(first row) until no row is left, the largest R first.
 template <int Most, class Tile>
 void for_tiles(std::int64_t rows, const Tile& tile) {
