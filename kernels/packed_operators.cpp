@@ -41,13 +41,21 @@ class States : public cpu::KeyValueStore {
   cpu::KeyValues extend(std::int64_t block, std::int64_t span) override {
     const tenon_span& one = spans_[static_cast<std::size_t>(span)];
     SequenceState* state = from_handle(one.state);
-    if (!state) return {0, arena_.take<float>(one.length * width_), arena_.take<float>(one.length * width_)};
+    if (!state) return {0, chunks(room(one.length), one.length), chunks(room(one.length), one.length)};
     const auto k = state->extend(slot_ + 2 * block, one.length, width_),
                v = state->extend(slot_ + 2 * block + 1, one.length, width_);
-    return {k.before, k.rows, v.rows};
+    return {k.before, chunks(k.rows, k.before + one.length), chunks(v.rows, k.before + one.length)};
   }
 
  private:
+  float* room(std::int64_t rows) { return arena_.take<float>(rows * width_); }
+  float* const* chunks(float* rows, std::int64_t count) {
+    const std::int64_t chunks = (count + cpu::kChunk - 1) / cpu::kChunk;
+    auto** out = arena_.take<float*>(chunks);
+    for (std::int64_t i = 0; i < chunks; ++i) out[i] = rows + i * cpu::kChunk * width_;
+    return out;
+  }
+
   Spans spans_;
   std::int64_t slot_, width_;
   cpu::Arena& arena_;
@@ -78,7 +86,8 @@ std::vector<cpu::Block> packed_kernels(const std::vector<PackedBlock>& blocks) {
 
 at::Tensor packed_run(const at::Tensor& x_NC, const PackedHandle& run, Spans spans, std::int64_t slot) {
   const PackedBlock& first = run.blocks.front();
-  const cpu::RunShape shape{{first.heads, first.kv_heads, first.head_dim}, first.norm_eps, first.rope_theta};
+  const cpu::RunShape shape{
+      {first.heads, first.kv_heads, first.head_dim}, first.norm_eps, first.rope_theta, cpu::KeyFormat::float32};
   at::Tensor h_NC = at::empty(x_NC.sizes(), x_NC.options().dtype(at::kFloat)).copy_(x_NC);
   cpu::Arena& memory = arena();
   auto* runs = memory.take<cpu::RunSpan>(static_cast<std::int64_t>(spans.size()));

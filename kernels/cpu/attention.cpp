@@ -63,12 +63,16 @@ class Tile {
     AttentionTile tile;
     tile.rows = rows_, tile.depth = depth, tile.keys = visible[rows_ - 1];
     tile.q = memory, tile.visible = visible;
-    tile.stride = shape_.kv_width();
-    tile.k = span_.k + begin * tile.stride + group_ * depth;
-    tile.v = span_.v + begin * tile.stride + group_ * depth;
     tile.scratch = memory + kTileRows * depth;
     tile.largest = sums.largest, tile.sum = sums.sum, tile.out = sums.out;
-    kernels.attend(tile);
+    if (span_.format == KeyFormat::float32) {
+      tile.stride = shape_.kv_width();
+      tile.k = span_.k[index] + group_ * depth, tile.v = span_.v[index] + group_ * depth;
+      return kernels.attend(tile);
+    }
+    tile.k_panels = key_panels(span_.k[index], shape_, group_), tile.v_panels = value_panel(span_.v[index], 0);
+    tile.column = group_ * depth;
+    kernels.attend_panels(tile);
   }
 
   void clear(const Sums& sums) const {
@@ -96,22 +100,9 @@ class Tile {
   std::int64_t sharing_, group_, first_, rows_;
 };
 
-// A task takes a tile's chunks in turn.
 void attend_tiles(const Engine& engine, const HeadShape& shape, const float* q, const AttentionSpan& span, float* y) {
-  const std::int64_t sums = Sums::size(shape.depth), depth = shape.depth;
-  engine.pool->run(Tile::count(shape, span), [&](std::int64_t task) {
-    thread_local Arena arena;
-    arena.reset();
-    auto* memory = arena.take<float>(Tile::memory(depth));
-    const Sums all(arena.take<float>(sums)), one(arena.take<float>(sums));
-    const Tile tile(shape, span, task);
-    tile.clear(all);
-    for (std::int64_t c = 0; c < tile.chunks(); ++c) {
-      tile.chunk(*engine.kernels, q, c, one, memory);
-      join(*engine.kernels, all, one, tile.rows(), depth);
-    }
-    tile.write(all, y);
-  });
+  engine.pool->run(Tile::count(shape, span),
+                   [&](std::int64_t task) { attend_task(*engine.kernels, shape, q, span, task, y); });
 }
 
 // Few tiles over a long past: a task takes one chunk of one tile; the chunks are joined afterwards, in order.
@@ -139,6 +130,25 @@ void attend_chunks(const Engine& engine, Arena& arena, const HeadShape& shape, c
 }
 
 } // namespace
+
+std::int64_t attention_tasks(const HeadShape& shape, const AttentionSpan& span) { return Tile::count(shape, span); }
+
+// A tile's chunks in turn.
+void attend_task(const Kernels& kernels, const HeadShape& shape, const float* q, const AttentionSpan& span,
+                 std::int64_t task, float* y) {
+  const std::int64_t sums = Sums::size(shape.depth), depth = shape.depth;
+  thread_local Arena arena;
+  arena.reset();
+  auto* memory = arena.take<float>(Tile::memory(depth));
+  const Sums all(arena.take<float>(sums)), one(arena.take<float>(sums));
+  const Tile tile(shape, span, task);
+  tile.clear(all);
+  for (std::int64_t c = 0; c < tile.chunks(); ++c) {
+    tile.chunk(kernels, q, c, one, memory);
+    join(kernels, all, one, tile.rows(), depth);
+  }
+  tile.write(all, y);
+}
 
 void attend(const Engine& engine, Arena& arena, const HeadShape& shape, const float* q,
             std::span<const AttentionSpan> spans, float* y) {

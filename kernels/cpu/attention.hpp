@@ -7,26 +7,27 @@
 #pragma once
 
 #include "kernels/cpu/engine.hpp"
+#include "kernels/cpu/key_values.hpp"
 
 #include <span>
 
 namespace tenon::cpu {
 
-struct HeadShape {
-  std::int64_t heads = 0, kv_heads = 0, depth = 0;
-  std::int64_t q_width() const { return heads * depth; }
-  std::int64_t kv_width() const { return kv_heads * depth; }
-};
-
 // Rows [offset, offset + length) of the call, the last positions of a sequence whose keys and values (past + length, G,
-// D) are these.
+// D) are these, in chunks of kChunk positions: one pointer per chunk.
 struct AttentionSpan {
   std::int64_t offset = 0, length = 0, past = 0;
-  const float *k = nullptr, *v = nullptr;
+  const float *const *k = nullptr, *const *v = nullptr;
+  KeyFormat format = KeyFormat::float32;
 };
 
 // q, y (N,H,D).
 void attend(const Engine& engine, Arena& arena, const HeadShape& shape, const float* q,
             std::span<const AttentionSpan> spans, float* y);
+
+// The same as tasks, for who brings his own threads: task i of attention_tasks(shape, span).
+std::int64_t attention_tasks(const HeadShape& shape, const AttentionSpan& span);
+void attend_task(const Kernels& kernels, const HeadShape& shape, const float* q, const AttentionSpan& span,
+                 std::int64_t task, float* y);
 
 } // namespace tenon::cpu

@@ -39,14 +39,20 @@ struct AttentionTile {
   std::int64_t rows = 0, depth = 0, keys = 0; // rows <= kTileRows, keys <= kChunk
   const float* q = nullptr;                   // (rows, depth), already scaled
   const std::int64_t* visible = nullptr;      // (rows): row r sees the first visible[r] keys of the chunk
-  const float *k = nullptr, *v = nullptr;     // row j at k + j * stride
+  // In float32: row j at k + j * stride.
+  const float *k = nullptr, *v = nullptr;
   std::int64_t stride = 0;
+  // In bf16 (key_values.hpp): panels of keys; of values, of which these are [column, column + depth).
+  const std::byte *k_panels = nullptr, *v_panels = nullptr;
+  std::int64_t column = 0;
   float* scratch = nullptr; // attention_scratch(depth) numbers, aligned to 64
   // Per row: the largest score (-infinity where it sees nothing), the sum of exp(score - largest), and that sum with
   // the values (rows, depth).
   float *largest = nullptr, *sum = nullptr, *out = nullptr;
 };
-constexpr std::int64_t attention_scratch(std::int64_t depth) { return kPanel * depth + kTileRows * kChunk; }
+constexpr std::int64_t attention_scratch(std::int64_t depth) {
+  return kPanel * depth + kTileRows * (kChunk + kChunk / 2 + kPanel + depth);
+}
 
 struct Kernels {
   Tier tier;
@@ -65,6 +71,7 @@ struct Kernels {
   void (*add_scaled)(float a, const float* x, float* y, std::int64_t count);
   float (*dot)(const float* a, const float* b, std::int64_t count);
   void (*attend)(const AttentionTile& tile);
+  void (*attend_panels)(const AttentionTile& tile);
 
   Product product(PackedFormat format) const { return products[static_cast<std::size_t>(format)]; }
 };

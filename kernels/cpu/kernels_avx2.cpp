@@ -206,6 +206,7 @@ const Kernels avx2_kernels = {Tier::avx2,
                               gelu<V256>,
                               add_scaled<V256>,
                               dot<V256>,
-                              attend<V256>};
+                              attend<V256>,
+                              attend_panels<V256, bf16_product, round_each>};
 
 } // namespace tenon::cpu

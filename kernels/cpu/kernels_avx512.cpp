@@ -55,9 +55,9 @@ struct V512 {
   }
 };
 
-constexpr int kVectors = 4;                                // of a panel
-constexpr std::int64_t kPairBytes = 256;                   // of a panel, for two inputs
-constexpr std::int64_t kBlockPairs = 64, kBlockGroups = 8; // of weights that stay in the first cache: 16 KiB
+constexpr int kVectors = 4;               // of a panel
+constexpr std::int64_t kPairBytes = 256;  // of a panel, for two inputs
+constexpr std::int64_t kBlockPairs = 512; // of weights that stay in the second cache: 128 KiB
 
 template <int R>
 TENON_INLINE void begin(__m512 (&sum)[R][kVectors], const float* out, std::int64_t stride, bool fresh) {
@@ -76,15 +76,6 @@ TENON_INLINE void finish(const __m512 (&sum)[R][kVectors], float* out, std::int6
     for (int j = 0; j < kVectors; ++j) _mm512_storeu_ps(out + r * stride + 16 * j, sum[r][j]);
 }
 
-// A few rows stream the weights from memory: ask for them well ahead.
-template <int R>
-TENON_INLINE void fetch(const std::byte* at) {
-  if constexpr (R <= 2) {
-    for (int line = 0; line < 4; ++line)
-      _mm_prefetch(reinterpret_cast<const char*>(at + 3072 + 64 * line), _MM_HINT_T0);
-  }
-}
-
 template <int R>
 void bf16_tile(const std::byte* pairs, std::int64_t count, const std::uint16_t* x, std::int64_t x_stride, float* out,
                std::int64_t stride, bool fresh) {
@@ -95,7 +86,6 @@ void bf16_tile(const std::byte* pairs, std::int64_t count, const std::uint16_t* 
     __m512bh w[kVectors];
 #pragma GCC unroll 8
     for (int j = 0; j < kVectors; ++j) w[j] = (__m512bh)_mm512_loadu_si512(at + 64 * j);
-    fetch<R>(at);
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
       const auto a = (__m512bh)_mm512_set1_epi32(quad(x + r * x_stride + 2 * p));
@@ -120,139 +110,117 @@ void bf16_product(const std::byte* panel, const Activations& x, std::int64_t fir
   }
 }
 
-__m512 halves(const std::byte* at, int j) {
-  return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(at + 32 * j)));
-}
+__m512 halves(const std::byte* at) { return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(at))); }
+
+constexpr int kQuads = 8; // of a group
 
 template <PackedFormat F>
 struct Integers {
-  static constexpr bool wide = F == PackedFormat::int8g32, minimum = F == PackedFormat::int4g32m;
-  static constexpr std::int64_t head = minimum ? 256 : 128, bytes = head + (wide ? 2048 : 1024);
-  static constexpr int offset = wide ? 128 : minimum ? 0 : 8;
+  static constexpr bool minimum = F == PackedFormat::int4g32m;
+  static constexpr std::int64_t head = minimum ? 256 : 128, bytes = head + (F == PackedFormat::int8g32 ? 2048 : 1024);
+  static constexpr int offset = F == PackedFormat::int8g32 ? 128 : minimum ? 0 : 8;
 };
 
+// What rows [row, row + R) of one group need beside their integers.
 template <int R>
-TENON_INLINE void add_group(const __m512i (&whole)[R][kVectors], const std::byte* unit, bool minimum,
-                            const Activations& x, std::int64_t row, std::int64_t group, __m512 (&sum)[R][kVectors]) {
-  __m512 d[kVectors];
-#pragma GCC unroll 8
-  for (int j = 0; j < kVectors; ++j) d[j] = halves(unit, j);
-#pragma GCC unroll 8
-  for (int r = 0; r < R; ++r) {
-    const __m512 step = _mm512_set1_ps(x.scale[(row + r) * x.groups() + group]);
-#pragma GCC unroll 8
-    for (int j = 0; j < kVectors; ++j)
-      sum[r][j] = _mm512_fmadd_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(whole[r][j]), step), d[j], sum[r][j]);
-  }
-  if (!minimum) return;
-#pragma GCC unroll 8
-  for (int r = 0; r < R; ++r) {
-    const std::int64_t at = (row + r) * x.groups() + group;
-    const __m512 shift = _mm512_set1_ps(static_cast<float>(x.sum[at]) * x.scale[at]);
-#pragma GCC unroll 8
-    for (int j = 0; j < kVectors; ++j) sum[r][j] = _mm512_fmadd_ps(halves(unit + 128, j), shift, sum[r][j]);
-  }
-}
+struct RowGroup {
+  const std::int8_t* q[R];
+  float step[R], shift[R];
+  std::int32_t base[R]; // what the weights' offset makes of the group
 
-// Integer sums of one group whose weights stand as bytes, 8 quads of 256.
-template <int R, int offset>
-TENON_INLINE void multiply_bytes(const std::byte* bytes, const Activations& x, std::int64_t row, std::int64_t group,
-                                 __m512i (&whole)[R][kVectors]) {
-#pragma GCC unroll 8
-  for (int r = 0; r < R; ++r)
-#pragma GCC unroll 4
-    for (int j = 0; j < kVectors; ++j) whole[r][j] = _mm512_set1_epi32(-offset * x.sum[(row + r) * x.groups() + group]);
-#pragma GCC unroll 8
-  for (int k = 0; k < 8; ++k) {
-    __m512i w[kVectors];
-#pragma GCC unroll 8
-    for (int j = 0; j < kVectors; ++j) w[j] = _mm512_loadu_si512(bytes + 256 * k + 64 * j);
-    fetch<R>(bytes + 256 * k);
+  TENON_INLINE RowGroup(const Activations& x, std::int64_t row, std::int64_t group, int offset) {
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
-      const __m512i a = _mm512_set1_epi32(quad(x.q + (row + r) * x.width + group * kGroup + 4 * k));
-#pragma GCC unroll 8
-      for (int j = 0; j < kVectors; ++j) whole[r][j] = _mm512_dpbusd_epi32(whole[r][j], w[j], a);
+      const std::int64_t at = (row + r) * x.groups() + group;
+      q[r] = x.q + (row + r) * x.width + group * kGroup;
+      step[r] = x.scale[at], shift[r] = static_cast<float>(x.sum[at]) * x.scale[at];
+      base[r] = -offset * x.sum[at];
     }
   }
+};
+
+TENON_INLINE __m512 add_group(__m512i whole, float step, __m512 d, __m512 sum) {
+  return _mm512_fmadd_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(whole), _mm512_set1_ps(step)), d, sum);
 }
 
-// The same from quarters, two to a byte.
-template <int R, int offset>
-TENON_INLINE void multiply_quarters(const std::byte* quarters, const Activations& x, std::int64_t row,
-                                    std::int64_t group, __m512i (&whole)[R][kVectors]) {
-  const __m512i low = _mm512_set1_epi8(15);
+// Weights that stand as bytes: all 64 outputs at a time, as many rows as their integer and their float sums leave room.
+template <int R>
+void int8_tile(const std::byte* unit, const Activations& x, std::int64_t row, float* out, std::int64_t stride) {
+  using I = Integers<PackedFormat::int8g32>;
+  __m512 sum[R][kVectors];
+  begin<R>(sum, out, stride, true);
+  for (std::int64_t g = 0; g < x.groups(); ++g, unit += I::bytes) {
+    const RowGroup<R> rows(x, row, g, I::offset);
+    __m512i whole[R][kVectors];
 #pragma GCC unroll 8
-  for (int r = 0; r < R; ++r)
-#pragma GCC unroll 4
-    for (int j = 0; j < kVectors; ++j) whole[r][j] = _mm512_set1_epi32(-offset * x.sum[(row + r) * x.groups() + group]);
+    for (int r = 0; r < R; ++r)
 #pragma GCC unroll 8
-  for (int k = 0; k < 4; ++k) {
-    fetch<R>(quarters + 256 * k);
+      for (int j = 0; j < kVectors; ++j) whole[r][j] = _mm512_set1_epi32(rows.base[r]);
 #pragma GCC unroll 8
-    for (int j = 0; j < kVectors; ++j) {
-      const __m512i both = _mm512_loadu_si512(quarters + 256 * k + 64 * j), first = _mm512_and_si512(both, low),
-                    second = _mm512_and_si512(_mm512_srli_epi16(both, 4), low);
+    for (int k = 0; k < kQuads; ++k) {
+      __m512i w[kVectors];
+#pragma GCC unroll 8
+      for (int j = 0; j < kVectors; ++j) w[j] = _mm512_loadu_si512(unit + I::head + 256 * k + 64 * j);
 #pragma GCC unroll 8
       for (int r = 0; r < R; ++r) {
-        const std::int8_t* a = x.q + (row + r) * x.width + group * kGroup + 4 * k;
-        whole[r][j] = _mm512_dpbusd_epi32(whole[r][j], first, _mm512_set1_epi32(quad(a)));
-        whole[r][j] = _mm512_dpbusd_epi32(whole[r][j], second, _mm512_set1_epi32(quad(a + 16)));
+        const __m512i a = _mm512_set1_epi32(quad(rows.q[r] + 4 * k));
+#pragma GCC unroll 8
+        for (int j = 0; j < kVectors; ++j) whole[r][j] = _mm512_dpbusd_epi32(whole[r][j], w[j], a);
       }
     }
-  }
-}
-
-// Two quarters a byte to a byte each, for the groups of one block.
-void spread(const std::byte* units, std::int64_t stride, std::int64_t head, std::int64_t groups, std::byte* out) {
-  const __m512i low = _mm512_set1_epi8(15);
-  for (std::int64_t g = 0; g < groups; ++g) {
-    const std::byte* from = units + g * stride + head;
-    std::byte* to = out + g * 2048;
-    for (int i = 0; i < 1024; i += 64) {
-      const __m512i both = _mm512_loadu_si512(from + i);
-      _mm512_storeu_si512(to + i, _mm512_and_si512(both, low));
-      _mm512_storeu_si512(to + 1024 + i, _mm512_and_si512(_mm512_srli_epi16(both, 4), low));
+#pragma GCC unroll 8
+    for (int j = 0; j < kVectors; ++j) {
+      const __m512 d = halves(unit + 32 * j);
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r) sum[r][j] = add_group(whole[r][j], rows.step[r], d, sum[r][j]);
     }
-  }
-}
-
-template <PackedFormat F, int R>
-void integer_tile(const std::byte* units, const std::byte* bytes, std::int64_t from, std::int64_t to,
-                  const Activations& x, std::int64_t row, float* out, std::int64_t stride) {
-  using I = Integers<F>;
-  __m512 sum[R][kVectors];
-  begin<R>(sum, out, stride, from == 0);
-  for (std::int64_t g = from; g < to; ++g) {
-    const std::byte* unit = units + g * I::bytes;
-    __m512i whole[R][kVectors];
-    if constexpr (I::wide)
-      multiply_bytes<R, I::offset>(unit + I::head, x, row, g, whole);
-    else if (bytes)
-      multiply_bytes<R, I::offset>(bytes + (g - from) * 2048, x, row, g, whole);
-    else
-      multiply_quarters<R, I::offset>(unit + I::head, x, row, g, whole);
-    add_group<R>(whole, unit, I::minimum, x, row, g, sum);
   }
   finish<R>(sum, out, stride);
 }
 
-template <PackedFormat F>
-void integer_product(const std::byte* panel, const Activations& x, std::int64_t first, std::int64_t rows, float* out,
-                     std::int64_t stride) {
+// Two to a byte: 16 outputs at a time, so that what a group's halves are taken apart to stays in registers.
+template <PackedFormat F, int R>
+void int4_tile(const std::byte* unit, const Activations& x, std::int64_t row, float* out, std::int64_t stride) {
   using I = Integers<F>;
-  constexpr int most = 3;
-  const std::int64_t groups = x.groups(), block = rows < most ? groups : kBlockGroups;
-  if (groups == 0) return for_tiles<1>(rows, [&]<int R>(std::int64_t r) { std::memset(out + r * stride, 0, 256); });
-  alignas(64) std::byte bytes[kBlockGroups * 2048];
-  for (std::int64_t g = 0; g < groups; g += block) {
-    const std::int64_t end = groups - g < block ? groups : g + block;
-    const bool spreads = !I::wide && rows >= most;
-    if (spreads) spread(panel + g * I::bytes, I::bytes, I::head, end - g, bytes);
-    for_tiles<most>(rows, [&]<int R>(std::int64_t r) {
-      integer_tile<F, R>(panel, spreads ? bytes : nullptr, g, end, x, first + r, out + r * stride, stride);
-    });
+  const __m512i low = _mm512_set1_epi8(15);
+  __m512 sum[R][kVectors];
+  begin<R>(sum, out, stride, true);
+  for (std::int64_t g = 0; g < x.groups(); ++g, unit += I::bytes) {
+    const RowGroup<R> rows(x, row, g, I::offset);
+#pragma GCC unroll 8
+    for (int j = 0; j < kVectors; ++j) {
+      __m512i quads[kQuads];
+#pragma GCC unroll 8
+      for (int k = 0; k < kQuads / 2; ++k) {
+        const __m512i both = _mm512_loadu_si512(unit + I::head + 256 * k + 64 * j);
+        quads[k] = _mm512_and_si512(both, low);
+        quads[kQuads / 2 + k] = _mm512_and_si512(_mm512_srli_epi16(both, 4), low);
+      }
+      const __m512 d = halves(unit + 32 * j);
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r) {
+        __m512i whole = _mm512_set1_epi32(rows.base[r]);
+#pragma GCC unroll 8
+        for (int k = 0; k < kQuads; ++k)
+          whole = _mm512_dpbusd_epi32(whole, quads[k], _mm512_set1_epi32(quad(rows.q[r] + 4 * k)));
+        sum[r][j] = add_group(whole, rows.step[r], d, sum[r][j]);
+        if constexpr (I::minimum)
+          sum[r][j] = _mm512_fmadd_ps(halves(unit + 128 + 32 * j), _mm512_set1_ps(rows.shift[r]), sum[r][j]);
+      }
+    }
   }
+  finish<R>(sum, out, stride);
+}
+
+void int8_product(const std::byte* panel, const Activations& x, std::int64_t first, std::int64_t rows, float* out,
+                  std::int64_t stride) {
+  for_tiles<3>(rows, [&]<int R>(std::int64_t r) { int8_tile<R>(panel, x, first + r, out + r * stride, stride); });
+}
+
+template <PackedFormat F>
+void int4_product(const std::byte* panel, const Activations& x, std::int64_t first, std::int64_t rows, float* out,
+                  std::int64_t stride) {
+  for_tiles<4>(rows, [&]<int R>(std::int64_t r) { int4_tile<F, R>(panel, x, first + r, out + r * stride, stride); });
 }
 
 void round(const float* x, std::int64_t count, std::uint16_t* out) {
@@ -279,15 +247,16 @@ void quantise(const float* x, std::int64_t count, std::int8_t* q, float* scale, 
 } // namespace
 
 extern const Kernels avx512_kernels;
-const Kernels avx512_kernels = {Tier::avx512,
-                                {bf16_product, integer_product<PackedFormat::int8g32>,
-                                 integer_product<PackedFormat::int4g32>, integer_product<PackedFormat::int4g32m>},
-                                round,
-                                quantise,
-                                silu_multiply<V512>,
-                                gelu<V512>,
-                                add_scaled<V512>,
-                                dot<V512>,
-                                attend<V512>};
+const Kernels avx512_kernels = {
+    Tier::avx512,
+    {bf16_product, int8_product, int4_product<PackedFormat::int4g32>, int4_product<PackedFormat::int4g32m>},
+    round,
+    quantise,
+    silu_multiply<V512>,
+    gelu<V512>,
+    add_scaled<V512>,
+    dot<V512>,
+    attend<V512>,
+    attend_panels<V512, bf16_product, round>};
 
 } // namespace tenon::cpu

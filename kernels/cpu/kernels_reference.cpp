@@ -115,6 +115,7 @@ const Kernels reference_kernels = {Tier::reference,
                                    gelu<Scalar>,
                                    add_scaled<Scalar>,
                                    dot<Scalar>,
-                                   attend<Scalar>};
+                                   attend<Scalar>,
+                                   attend_panels<Scalar, bf16_product, round_each>};
 
 } // namespace tenon::cpu

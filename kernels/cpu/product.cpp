@@ -1,14 +1,9 @@
-#include "kernels/cpu/product.hpp"
+#include "kernels/cpu/product_tasks.hpp"
 
-#include <algorithm>
 #include <cstring>
 
 namespace tenon::cpu {
 namespace {
-
-constexpr std::int64_t kRowChunk = 96; // of a task: rows and results stay in the second cache
-
-std::int64_t chunks(std::int64_t rows) { return (rows + kRowChunk - 1) / kRowChunk; }
 
 // A panel's results before they go where they belong.
 struct alignas(64) Scratch {
@@ -16,56 +11,68 @@ struct alignas(64) Scratch {
 };
 thread_local Scratch scratch;
 
-// Rows being written, in the forms asked for.
-struct NewRows {
-  std::int64_t rows = 0, width = 0;
-  std::uint16_t* bf16 = nullptr;
-  std::int8_t* q = nullptr;
-  float* scale = nullptr;
-  std::int32_t* sum = nullptr;
-  float* x = nullptr;
+constexpr std::int64_t kRowBlock = 16; // rows of a task that converts
 
-  NewRows(Arena& arena, std::int64_t rows, std::int64_t width, Forms forms, bool keeps) : rows(rows), width(width) {
-    if (forms.bf16) bf16 = arena.take<std::uint16_t>(rows * (width + width % 2));
-    if (forms.int8) {
-      q = arena.take<std::int8_t>(rows * width);
-      scale = arena.take<float>(rows * (width / kGroup));
-      sum = arena.take<std::int32_t>(rows * (width / kGroup));
-    }
-    if (keeps) x = arena.take<float>(rows * width);
+PanelTask task_of(std::int64_t index, std::int64_t rows) {
+  const std::int64_t parts = chunks_of(rows), first = index % parts * kRowChunk;
+  return {index / parts, first, std::min(kRowChunk, rows - first)};
+}
+
+// One panel's results for some rows, with bias and low-rank change, into out (count, 64).
+void panel_product(const Kernels& kernels, const Linear& linear, const float* t_NR, const Rows& rows,
+                   const PanelTask& task, float* out) {
+  kernels.product(linear.weight.format)(linear.weight.panel(task.panel), rows, task.first, task.count, out, kPanel);
+  const std::int64_t column = task.panel * kPanel, lanes = std::min(kPanel, linear.outputs() - column),
+                     rank = linear.change.rank;
+  for (std::int64_t r = 0; linear.bias_F && r < task.count; ++r)
+    kernels.add_scaled(1.0f, linear.bias_F + column, out + r * kPanel, lanes);
+  for (std::int64_t r = 0; t_NR && r < task.count; ++r)
+    for (std::int64_t k = 0; k < rank; ++k)
+      kernels.add_scaled(t_NR[(task.first + r) * rank + k], linear.change.b_RF + k * linear.outputs() + column,
+                         out + r * kPanel, lanes);
+}
+
+} // namespace
+
+NewRows::NewRows(Arena& arena, std::int64_t rows, std::int64_t width, Forms forms, bool keeps)
+    : rows(rows), width(width) {
+  if (forms.bf16) bf16 = arena.take<std::uint16_t>(rows * (width + width % 2));
+  if (forms.int8) {
+    q = arena.take<std::int8_t>(rows * width);
+    scale = arena.take<float>(rows * (width / kGroup));
+    sum = arena.take<std::int32_t>(rows * (width / kGroup));
   }
+  if (keeps) x = arena.take<float>(rows * width);
+}
 
-  // Numbers [column, column + count) of a row.
-  void put(const Kernels& kernels, std::int64_t row, std::int64_t column, const float* from, std::int64_t count) const {
-    if (bf16) {
-      std::uint16_t* to = bf16 + row * (width + width % 2);
-      kernels.round(from, count, to + column);
-      if (column + count == width && width % 2) to[width] = 0;
-    }
-    if (q) {
-      const std::int64_t group = row * (width / kGroup) + column / kGroup;
-      kernels.quantise(from, count, q + row * width + column, scale + group, sum + group);
-    }
-    if (x) std::memcpy(x + row * width + column, from, static_cast<std::size_t>(count) * sizeof(float));
+void NewRows::put(const Kernels& kernels, std::int64_t row, std::int64_t column, const float* from,
+                  std::int64_t count) const {
+  if (bf16) {
+    std::uint16_t* to = bf16 + row * (width + width % 2);
+    kernels.round(from, count, to + column);
+    if (column + count == width && width % 2) to[width] = 0;
   }
-
-  Rows done() const {
-    Rows out;
-    out.rows = rows, out.width = width;
-    out.bf16 = bf16, out.q = q, out.scale = scale, out.sum = sum;
-    out.x = x;
-    return out;
+  if (q) {
+    const std::int64_t group = row * (width / kGroup) + column / kGroup;
+    kernels.quantise(from, count, q + row * width + column, scale + group, sum + group);
   }
-};
+  if (x) std::memcpy(x + row * width + column, from, static_cast<std::size_t>(count) * sizeof(float));
+}
 
-// a x of every row, (N,R); null without a low-rank change.
+Rows NewRows::done() const {
+  Rows out;
+  out.rows = rows, out.width = width;
+  out.bf16 = bf16, out.q = q, out.scale = scale, out.sum = sum;
+  out.x = x;
+  return out;
+}
+
 const float* narrow(const Engine& engine, Arena& arena, const Rows& rows, const Linear& linear) {
   const LowRankChange& change = linear.change;
   if (change.rank == 0) return nullptr;
   auto* t_NR = arena.take<float>(rows.rows * change.rank);
-  constexpr std::int64_t block = 16;
-  engine.pool->run((rows.rows + block - 1) / block, [&](std::int64_t task) {
-    for (std::int64_t n = task * block; n < std::min(rows.rows, (task + 1) * block); ++n)
+  engine.pool->run((rows.rows + kRowBlock - 1) / kRowBlock, [&](std::int64_t task) {
+    for (std::int64_t n = task * kRowBlock; n < std::min(rows.rows, (task + 1) * kRowBlock); ++n)
       for (std::int64_t r = 0; r < change.rank; ++r)
         t_NR[n * change.rank + r] =
             change.scale * engine.kernels->dot(change.a_RC + r * rows.width, rows.x + n * rows.width, rows.width);
@@ -73,28 +80,14 @@ const float* narrow(const Engine& engine, Arena& arena, const Rows& rows, const 
   return t_NR;
 }
 
-// One panel's results for some rows, with bias and low-rank change, into out (count, 64).
-void panel_product(const Kernels& kernels, const Linear& linear, std::int64_t panel, const Rows& rows,
-                   std::int64_t first, std::int64_t count, const float* t_NR, float* out) {
-  kernels.product(linear.weight.format)(linear.weight.panel(panel), rows, first, count, out, kPanel);
-  const std::int64_t column = panel * kPanel, lanes = std::min(kPanel, linear.outputs() - column);
-  for (std::int64_t r = 0; linear.bias_F && r < count; ++r)
-    kernels.add_scaled(1.0f, linear.bias_F + column, out + r * kPanel, lanes);
-  for (std::int64_t r = 0; t_NR && r < count; ++r)
-    for (std::int64_t k = 0; k < linear.change.rank; ++k)
-      kernels.add_scaled(t_NR[(first + r) * linear.change.rank + k], linear.change.b_RF + k * linear.outputs() + column,
-                         out + r * kPanel, lanes);
-}
-
-void run_task(const Kernels& kernels, const Product& product, const float* t_NR, const Rows& rows, std::int64_t task) {
+void multiply_panel(const Kernels& kernels, const Product& product, const float* t_NR, const Rows& rows,
+                    const PanelTask& task) {
   const Linear& linear = *product.linear;
-  const std::int64_t parts = chunks(rows.rows), panel = task / parts, first = task % parts * kRowChunk,
-                     count = std::min(kRowChunk, rows.rows - first), column = panel * kPanel,
-                     lanes = std::min(kPanel, linear.outputs() - column);
-  panel_product(kernels, linear, panel, rows, first, count, t_NR, scratch.first);
-  for (std::int64_t r = 0; r < count; ++r) {
+  const std::int64_t column = task.panel * kPanel, lanes = std::min(kPanel, linear.outputs() - column);
+  panel_product(kernels, linear, t_NR, rows, task, scratch.first);
+  for (std::int64_t r = 0; r < task.count; ++r) {
     const float* from = scratch.first + r * kPanel;
-    float* to = product.y + (first + r) * linear.outputs() + column;
+    float* to = product.y + (task.first + r) * linear.outputs() + column;
     if (product.adds)
       kernels.add_scaled(1.0f, from, to, lanes);
     else
@@ -102,13 +95,25 @@ void run_task(const Kernels& kernels, const Product& product, const float* t_NR,
   }
 }
 
-} // namespace
+void multiply_panel_gated(const Kernels& kernels, const Linear* gate, const float* gate_NR, const Linear& up,
+                          const float* up_NR, const Rows& rows, const PanelTask& task, const NewRows& inner) {
+  const std::int64_t column = task.panel * kPanel, lanes = std::min(kPanel, up.outputs() - column);
+  float *a = scratch.first, *b = scratch.second;
+  panel_product(kernels, up, up_NR, rows, task, b);
+  if (gate) {
+    panel_product(kernels, *gate, gate_NR, rows, task, a);
+    kernels.silu_multiply(a, b, task.count * kPanel);
+  } else {
+    kernels.gelu(b, task.count * kPanel);
+  }
+  for (std::int64_t r = 0; r < task.count; ++r)
+    inner.put(kernels, task.first + r, column, (gate ? a : b) + r * kPanel, lanes);
+}
 
 Rows prepare(const Engine& engine, Arena& arena, const float* x, std::int64_t rows, std::int64_t width, Forms forms) {
   const NewRows made(arena, rows, width, forms, false);
-  constexpr std::int64_t block = 16;
-  engine.pool->run((rows + block - 1) / block, [&](std::int64_t task) {
-    for (std::int64_t r = task * block; r < std::min(rows, (task + 1) * block); ++r)
+  engine.pool->run((rows + kRowBlock - 1) / kRowBlock, [&](std::int64_t task) {
+    for (std::int64_t r = task * kRowBlock; r < std::min(rows, (task + 1) * kRowBlock); ++r)
       made.put(*engine.kernels, r, 0, x + r * width, width);
   });
   Rows out = made.done();
@@ -124,12 +129,13 @@ void multiply(const Engine& engine, Arena& arena, const Rows& rows, std::span<co
   std::int64_t tasks = 0;
   for (std::int64_t i = 0; i < count; ++i) {
     narrow_of[i] = narrow(engine, arena, rows, *products[i].linear);
-    end[i] = tasks += products[i].linear->weight.panels() * chunks(rows.rows);
+    end[i] = tasks += products[i].linear->weight.panels() * chunks_of(rows.rows);
   }
-  engine.pool->run(tasks, [&](std::int64_t task) {
+  for_tasks(engine, tasks, rows.rows, [&](std::int64_t task) {
     std::int64_t i = 0;
     while (task >= end[i]) ++i;
-    run_task(*engine.kernels, products[i], narrow_of[i], rows, task - (i > 0 ? end[i - 1] : 0));
+    multiply_panel(*engine.kernels, products[i], narrow_of[i], rows,
+                   task_of(task - (i > 0 ? end[i - 1] : 0), rows.rows));
   });
 }
 
@@ -137,21 +143,8 @@ Rows multiply_gated(const Engine& engine, Arena& arena, const Rows& rows, const 
                     Forms forms, bool keeps) {
   const NewRows inner(arena, rows.rows, up.outputs(), forms, keeps);
   const float *gate_NR = gate ? narrow(engine, arena, rows, *gate) : nullptr, *up_NR = narrow(engine, arena, rows, up);
-  const std::int64_t parts = chunks(rows.rows);
-  const Kernels& kernels = *engine.kernels;
-  engine.pool->run(up.weight.panels() * parts, [&](std::int64_t task) {
-    const std::int64_t panel = task / parts, first = task % parts * kRowChunk,
-                       count = std::min(kRowChunk, rows.rows - first), column = panel * kPanel,
-                       lanes = std::min(kPanel, up.outputs() - column);
-    float *a = scratch.first, *b = scratch.second;
-    panel_product(kernels, up, panel, rows, first, count, up_NR, b);
-    if (gate) {
-      panel_product(kernels, *gate, panel, rows, first, count, gate_NR, a);
-      kernels.silu_multiply(a, b, count * kPanel);
-    } else {
-      kernels.gelu(b, count * kPanel);
-    }
-    for (std::int64_t r = 0; r < count; ++r) inner.put(kernels, first + r, column, (gate ? a : b) + r * kPanel, lanes);
+  for_tasks(engine, up.weight.panels() * chunks_of(rows.rows), rows.rows, [&](std::int64_t task) {
+    multiply_panel_gated(*engine.kernels, gate, gate_NR, up, up_NR, rows, task_of(task, rows.rows), inner);
   });
   return inner.done();
 }

@@ -105,16 +105,21 @@ class Run {
     });
   }
 
-  // Keys and values behind those of their sequences.
+  // Keys and values behind those of their sequences. A task's positions begin at a multiple of kRowBlock: two of a pair
+  // are never written at once.
   void keep(std::int64_t block) const {
-    const std::int64_t width = shape_.heads.kv_width();
     for (std::size_t s = 0; s < spans_.size(); ++s) {
       const RunSpan& span = spans_[s];
       const KeyValues to = store_.extend(block, static_cast<std::int64_t>(s));
-      const auto bytes = static_cast<std::size_t>(span.length * width) * sizeof(float);
-      std::memcpy(to.k + to.past * width, k_ + span.offset * width, bytes);
-      std::memcpy(to.v + to.past * width, v_ + span.offset * width, bytes);
-      past_[s] = {span.offset, span.length, to.past, to.k, to.v};
+      const std::int64_t end = to.past + span.length, begin = to.past / kRowBlock;
+      engine_.pool->run((end + kRowBlock - 1) / kRowBlock - begin, [&](std::int64_t task) {
+        const std::int64_t first = std::max(to.past, (begin + task) * kRowBlock),
+                           count = std::min(end, (begin + task + 1) * kRowBlock) - first,
+                           from = (span.offset + first - to.past) * shape_.heads.kv_width();
+        put_keys(*engine_.kernels, shape_.keys, shape_.heads, k_ + from, first, count, to.k);
+        put_values(*engine_.kernels, shape_.keys, shape_.heads, v_ + from, first, count, to.v);
+      });
+      past_[s] = {span.offset, span.length, to.past, to.k, to.v, shape_.keys};
     }
   }
 

@@ -29,16 +29,17 @@ struct Block {
 struct RunShape {
   HeadShape heads;
   double norm_eps = 0, rope_theta = 0; // rope_theta 0: nothing is rotated
+  KeyFormat keys = KeyFormat::bf16;    // keys and values are kept in
 };
 
 struct RunSpan {
   std::int64_t offset = 0, length = 0, position = 0;
 };
 
-// Where a span's keys and values stand: room for (past + length, G, D), the first `past` filled.
+// Where a span's keys and values stand (key_values.hpp): room for past + length positions, the first `past` filled.
 struct KeyValues {
   std::int64_t past = 0;
-  float *k = nullptr, *v = nullptr;
+  float *const *k = nullptr, *const *v = nullptr; // one pointer per chunk
 };
 class KeyValueStore {
  public:

@@ -9,6 +9,37 @@ namespace {
 
 using namespace test;
 
+constexpr KeyFormat kKeyFormats[] = {KeyFormat::float32, KeyFormat::bf16};
+
+// A sequence's keys and values in chunks whose memory held no numbers before.
+class Kept {
+ public:
+  Kept(const HeadShape& shape, KeyFormat format, std::int64_t length) : shape_(shape), format_(format) {
+    for (std::int64_t at = 0; at < length; at += kChunk) {
+      k_.push_back(chunk(key_width(format, shape)));
+      v_.push_back(chunk(value_width(format, shape)));
+    }
+  }
+  void put(const Kernels& kernels, const float* k, const float* v, std::int64_t first, std::int64_t count) {
+    put_keys(kernels, format_, shape_, k, first, count, k_.data());
+    put_values(kernels, format_, shape_, v, first, count, v_.data());
+  }
+  AttentionSpan span(std::int64_t past, std::int64_t length) const {
+    return {0, length, past, k_.data(), v_.data(), format_};
+  }
+
+ private:
+  float* chunk(std::int64_t width) {
+    auto* memory = arena_.take<float>(kChunk * width);
+    std::memset(memory, 0xff, static_cast<std::size_t>(kChunk * width) * sizeof(float));
+    return memory;
+  }
+  HeadShape shape_;
+  KeyFormat format_;
+  Arena arena_;
+  std::vector<float*> k_, v_;
+};
+
 struct Sequence {
   HeadShape shape;
   std::int64_t length;
@@ -20,67 +51,101 @@ struct Sequence {
         k(noise(length * shape.kv_width(), 2, 2.0f)),
         v(noise(length * shape.kv_width(), 3)) {}
 
-  // Of positions [first, last).
-  std::vector<float> run(const Engine& engine, std::int64_t first, std::int64_t last) const {
+  // The next positions up to `last`, behind the first that are kept.
+  std::vector<float> run(const Engine& engine, Kept& kept, std::int64_t first, std::int64_t last) const {
     Arena arena;
     std::vector<float> y(static_cast<std::size_t>((last - first) * shape.q_width()));
-    const AttentionSpan span{0, last - first, first, k.data(), v.data()};
+    kept.put(*engine.kernels, k.data() + first * shape.kv_width(), v.data() + first * shape.kv_width(), first,
+             last - first);
+    const AttentionSpan span = kept.span(first, last - first);
     attend(engine, arena, shape, q.data() + first * shape.q_width(), {&span, 1}, y.data());
     return y;
   }
-  double expected(std::int64_t t, std::int64_t head, std::int64_t d) const {
+  std::vector<float> whole(const Engine& engine, KeyFormat format) const {
+    Kept kept(shape, format, length);
+    return run(engine, kept, 0, length);
+  }
+
+  // What attention says and how large the terms of its sum are, on numbers as the format keeps them.
+  struct Expected {
+    double value, size;
+  };
+  Expected expected(KeyFormat format, std::int64_t t, std::int64_t head, std::int64_t d) const {
+    const auto seen = [&](float x) { return format == KeyFormat::bf16 ? nn::bf16_to_f32(nn::f32_to_bf16(x)) : x; };
     const std::int64_t group = head / (shape.heads / shape.kv_heads);
-    double total = 0, sum = 0;
+    const float scale = 1.0f / std::sqrt(static_cast<float>(shape.depth));
+    double total = 0, sum = 0, size = 0;
     for (std::int64_t j = 0; j <= t; ++j) {
       double score = 0;
       for (std::int64_t i = 0; i < shape.depth; ++i)
-        score += static_cast<double>(q[t * shape.q_width() + head * shape.depth + i]) *
-                 k[j * shape.kv_width() + group * shape.depth + i];
-      const double p = std::exp(score / std::sqrt(static_cast<double>(shape.depth)));
-      total += p, sum += p * v[j * shape.kv_width() + group * shape.depth + d];
+        score += static_cast<double>(seen(q[t * shape.q_width() + head * shape.depth + i] * scale)) *
+                 seen(k[j * shape.kv_width() + group * shape.depth + i]);
+      const double p = std::exp(score), value = seen(v[j * shape.kv_width() + group * shape.depth + d]);
+      total += p, sum += p * value, size += p * std::abs(value);
     }
-    return sum / total;
+    return {sum / total, size / total};
   }
 };
 
 } // namespace
 
-TEST_CASE("every tier attends as a double-precision softmax does") {
+TEST_CASE("every tier attends as a double-precision softmax does, over both forms of keys and values") {
   const HeadShape shapes[] = {{1, 1, 8}, {9, 3, 64}, {4, 1, 20}, {4, 2, 3}, {2, 2, 80}};
   Pool pool(2);
   for (const Tier tier : supported_tiers())
-    for (const HeadShape& shape : shapes) {
-      CAPTURE(tier_name(tier), shape.heads, shape.kv_heads, shape.depth);
-      const Sequence sequence(shape, 300);
-      const std::vector<float> y = sequence.run({&kernels_of(tier), &pool}, 0, 300);
-      for (const std::int64_t t : {0, 1, 63, 64, 255, 256, 299})
-        for (std::int64_t head = 0; head < shape.heads; ++head)
-          for (std::int64_t d = 0; d < shape.depth; ++d)
-            CHECK(y[t * shape.q_width() + head * shape.depth + d] ==
-                  Approx(sequence.expected(t, head, d)).epsilon(kTolerance.attention).margin(2e-6));
-    }
+    for (const KeyFormat format : kKeyFormats)
+      for (const HeadShape& shape : shapes) {
+        CAPTURE(tier_name(tier), static_cast<int>(format), shape.heads, shape.kv_heads, shape.depth);
+        const Sequence sequence(shape, 300);
+        const std::vector<float> y = sequence.whole({&kernels_of(tier), &pool}, format);
+        const double tolerance = format == KeyFormat::bf16 ? kTolerance.attention_bf16 : kTolerance.attention;
+        for (const std::int64_t t : {0, 1, 63, 64, 255, 256, 299})
+          for (std::int64_t head = 0; head < shape.heads; ++head)
+            for (std::int64_t d = 0; d < shape.depth; ++d) {
+              const auto [value, size] = sequence.expected(format, t, head, d);
+              CHECK(std::abs(y[t * shape.q_width() + head * shape.depth + d] - value) <= tolerance * size + 1e-7);
+            }
+      }
 }
 
 TEST_CASE("attention gives a position the same bits alone, in a prompt, and in any split, whatever the threads") {
-  const HeadShape shape{6, 2, 32};
-  const Sequence sequence(shape, 530);
+  const Sequence sequence({6, 2, 32}, 530);
+  const std::int64_t width = sequence.shape.q_width();
   Pool alone(1), several(3);
-  for (const Tier tier : supported_tiers()) {
-    CAPTURE(tier_name(tier));
-    const Engine one{&kernels_of(tier), &alone}, many{&kernels_of(tier), &several};
-    const std::vector<float> whole = sequence.run(one, 0, 530);
-    CHECK(same_bits(whole, sequence.run(many, 0, 530)));
-    const std::int64_t ends[] = {1, 2, 9, 16, 17, 255, 256, 258, 300, 513, 529, 530};
-    std::int64_t first = 0;
-    for (const std::int64_t last : ends) {
-      CAPTURE(first, last);
-      const std::vector<float> expected(whole.begin() + first * shape.q_width(),
-                                        whole.begin() + last * shape.q_width());
-      CHECK(same_bits(sequence.run(many, first, last), expected));
-      CHECK(same_bits(sequence.run(one, first, last), expected));
-      first = last;
+  for (const Tier tier : supported_tiers())
+    for (const KeyFormat format : kKeyFormats) {
+      CAPTURE(tier_name(tier), static_cast<int>(format));
+      const Engine one{&kernels_of(tier), &alone}, many{&kernels_of(tier), &several};
+      const std::vector<float> whole = sequence.whole(one, format);
+      CHECK(same_bits(whole, sequence.whole(many, format)));
+      Kept kept(sequence.shape, format, 530), others(sequence.shape, format, 530);
+      std::int64_t first = 0;
+      for (const std::int64_t last : {1, 2, 9, 16, 17, 255, 256, 258, 300, 513, 529, 530}) {
+        CAPTURE(first, last);
+        const std::vector<float> expected(whole.begin() + first * width, whole.begin() + last * width);
+        CHECK(same_bits(sequence.run(many, kept, first, last), expected));
+        CHECK(same_bits(sequence.run(one, others, first, last), expected));
+        first = last;
+      }
     }
-  }
+}
+
+TEST_CASE("a sequence that was cut back and goes on forgets what was cut off") {
+  const Sequence sequence({2, 1, 8}, 40), other({2, 1, 8}, 60);
+  Pool pool(1);
+  for (const Tier tier : supported_tiers())
+    for (const KeyFormat format : kKeyFormats) {
+      const Engine engine{&kernels_of(tier), &pool};
+      Kept kept(sequence.shape, format, 60);
+      const std::vector<float> whole = sequence.whole(engine, format);
+      for (const std::int64_t cut : {7, 8}) {
+        CAPTURE(tier_name(tier), static_cast<int>(format), cut);
+        sequence.run(engine, kept, 0, cut);
+        other.run(engine, kept, cut, 60);
+        const std::vector<float> expected(whole.begin() + cut * 16, whole.begin() + (cut + 1) * 16);
+        CHECK(same_bits(sequence.run(engine, kept, cut, cut + 1), expected));
+      }
+    }
 }
 
 } // namespace tenon::cpu

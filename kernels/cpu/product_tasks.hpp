@@ -1,0 +1,55 @@
+// What products are made of, for those who bring tasks of their own: rows being written, one panel's results for some
+// rows, and the order in which threads walk panels. Inside kernels/cpu only. Thread: pure functions; any.
+#pragma once
+
+#include "kernels/cpu/product.hpp"
+
+#include <algorithm>
+
+namespace tenon::cpu {
+
+constexpr std::int64_t kRowChunk = 96; // of a task: rows and results stay in the second cache
+constexpr std::int64_t chunks_of(std::int64_t rows) { return (rows + kRowChunk - 1) / kRowChunk; }
+
+// Rows being written, in the forms asked for.
+struct NewRows {
+  std::int64_t rows = 0, width = 0;
+  std::uint16_t* bf16 = nullptr;
+  std::int8_t* q = nullptr;
+  float* scale = nullptr;
+  std::int32_t* sum = nullptr;
+  float* x = nullptr;
+
+  NewRows(Arena& arena, std::int64_t rows, std::int64_t width, Forms forms, bool keeps);
+  // Numbers [column, column + count) of a row.
+  void put(const Kernels& kernels, std::int64_t row, std::int64_t column, const float* from, std::int64_t count) const;
+  Rows done() const;
+};
+
+// a x of every row, (N,R); null without a low-rank change.
+const float* narrow(const Engine& engine, Arena& arena, const Rows& rows, const Linear& linear);
+
+// A panel of a product, or of a gated one, for rows [first, first + count); count <= kRowChunk.
+struct PanelTask {
+  std::int64_t panel = 0, first = 0, count = 0;
+};
+void multiply_panel(const Kernels& kernels, const Product& product, const float* t_NR, const Rows& rows,
+                    const PanelTask& task);
+void multiply_panel_gated(const Kernels& kernels, const Linear* gate, const float* gate_NR, const Linear& up,
+                          const float* up_NR, const Rows& rows, const PanelTask& task, const NewRows& inner);
+
+// each(task) for every task. Where weights meet few rows each, they stream from memory: every thread then walks
+// straight runs of panels, as prefetchers like them. More rows compute, and tasks go one by one to whoever is
+// free.
+template <class Each>
+void for_tasks(const Engine& engine, std::int64_t tasks, std::int64_t rows_each, const Each& each) {
+  constexpr std::int64_t few = 16, shortest = 16, most = 16; // rows; panels of a run; runs of a thread
+  const std::int64_t threads = engine.pool->threads();
+  const std::int64_t runs =
+      rows_each > few ? tasks : std::min(tasks, std::clamp(tasks / shortest, threads, most * threads));
+  engine.pool->run(runs, [&](std::int64_t run) {
+    for (std::int64_t task = tasks * run / runs; task < tasks * (run + 1) / runs; ++task) each(task);
+  });
+}
+
+} // namespace tenon::cpu
