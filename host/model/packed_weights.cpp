@@ -9,6 +9,7 @@
 
 #include <array>
 #include <cmath>
+#include <cstring>
 
 namespace tenon {
 namespace {
@@ -100,6 +101,34 @@ void derive(const PackedWeights::Source& source, const std::vector<Plan>& plans,
   writer.commit();
 }
 
+bool huge_pages() {
+  try {
+    return cpu::pages() == cpu::Pages::huge;
+  } catch (const std::runtime_error& error) {
+    throw Error(Code::environment, "kernels", error.what());
+  }
+}
+
+std::uint64_t bytes_of(const SafetensorsFile& file) {
+  std::uint64_t sum = 0;
+  for (const TensorView& tensor : file.tensors()) sum += tensor.bytes.size();
+  return sum;
+}
+
+// Moves the entries' bytes into pages of their own.
+std::shared_ptr<const cpu::HugeMemory> copy_of(const SafetensorsFile& file, std::vector<PackedEntry>& entries) {
+  auto copy = std::make_shared<const cpu::HugeMemory>(bytes_of(file));
+  std::size_t done = 0;
+  for (PackedEntry& entry : entries) {
+    if (!entry.matrix.bytes) continue;
+    const std::size_t bytes = cpu::packed_bytes(entry.matrix.format, entry.matrix.outputs, entry.matrix.inputs).value();
+    std::memcpy(copy->bytes().data() + done, entry.matrix.bytes, bytes);
+    entry.matrix.bytes = copy->bytes().data() + done;
+    done += bytes;
+  }
+  return copy;
+}
+
 } // namespace
 
 const char* format_name(Format format) {
@@ -130,7 +159,10 @@ PackedWeights::PackedWeights(const Source& source, Format format, const std::fil
     if (!std::filesystem::exists(derived)) derive(source, plans, derived, progress);
   }
   file_ = std::make_shared<const SafetensorsFile>(derived);
-  for (const PackedEntry& entry : packed_entries(*file_)) {
+  std::vector<PackedEntry> entries = packed_entries(*file_);
+  if (huge_pages()) copy_ = copy_of(*file_, entries);
+  const std::shared_ptr<const void> owner = copy_ ? std::shared_ptr<const void>(copy_) : file_;
+  for (const PackedEntry& entry : entries) {
     const TensorView& view = float32_->at(entry.name);
     const auto& matrix = entry.matrix;
     if (view.shape !=
@@ -140,7 +172,7 @@ PackedWeights::PackedWeights(const Source& source, Format format, const std::fil
                   "remove this file: it is derived again");
     known_.push_back(floats(view).data());
     if (entry.refusal.empty()) {
-      add_packed_form(known_.back(), {matrix, file_});
+      add_packed_form(known_.back(), {matrix, owner});
     } else {
       add_packed_refusal(known_.back(), matrix.outputs, matrix.inputs, entry.refusal);
       refusals_.push_back(entry.refusal);
@@ -152,10 +184,6 @@ PackedWeights::~PackedWeights() {
   for (const float* weights : known_) remove_packed_form(weights);
 }
 
-std::uint64_t PackedWeights::bytes() const {
-  std::uint64_t sum = 0;
-  for (const TensorView& tensor : file_->tensors()) sum += tensor.bytes.size();
-  return sum;
-}
+std::uint64_t PackedWeights::bytes() const { return bytes_of(*file_); }
 
 } // namespace tenon

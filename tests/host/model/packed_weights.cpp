@@ -43,6 +43,14 @@ at::Tensor product(const Weights& weights, const std::string& name) {
   return operators::linear(test::normal("x", {3, w.size(1)}, 1.0), operators::pack_linear(w));
 }
 
+bool huge_pages_here() {
+  try {
+    return cpu::pages() == cpu::Pages::huge;
+  } catch (const std::runtime_error&) {
+    return false;
+  }
+}
+
 double error(const Weights& weights, const std::string& name) {
   const at::Tensor w = weights.at(name), exact = at::linear(test::normal("x", {3, w.size(1)}, 1.0), w);
   return ((product(weights, name) - exact).norm() / exact.norm()).item<double>();
@@ -61,6 +69,28 @@ TEST_CASE("weights compute in the format asked for, float32 in float32") {
   CHECK(error(stored.open(Format::stored), "plain") == 0);
   CHECK(within(error(stored.open(Format::stored), "q8"), 1e-6, 1e-2));
   CHECK(error(stored.open(Format::float32), "plain") == 0); // nothing is left behind
+}
+
+TEST_CASE("weights in huge pages compute the same bits as mapped ones") {
+  const Stored stored;
+  at::NoGradGuard no_grad;
+  for (const Format format : {Format::bf16, Format::int8, Format::stored}) {
+    const Weights mapped = stored.open(format);
+    CHECK_FALSE(mapped.packed()->copied());
+    const at::Tensor expected = product(mapped, "q8");
+    setenv("TENON_PAGES", "huge", 1);
+    if (!huge_pages_here()) {
+      CHECK_THROWS_WITH(stored.open(format), Contains("unset TENON_PAGES"));
+      continue;
+    }
+    const Weights copied = stored.open(format);
+    unsetenv("TENON_PAGES");
+    CHECK(copied.packed()->copied());
+    CHECK(product(copied, "q8").equal(expected));
+  }
+  setenv("TENON_PAGES", "large", 1);
+  CHECK_THROWS_WITH(stored.open(Format::bf16), Contains("need mapped or huge"));
+  unsetenv("TENON_PAGES");
 }
 
 TEST_CASE("what cannot be in the format asked for is refused, with the remedy") {
