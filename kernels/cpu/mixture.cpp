@@ -1,0 +1,124 @@
+#include "kernels/cpu/mixture.hpp"
+
+#include "kernels/cpu/product_tasks.hpp"
+
+#include <algorithm>
+#include <utility>
+
+namespace tenon::cpu {
+namespace {
+
+// Choices sorted by expert: place p holds row row_P[p], choice i stands at place_S[i] (-1: none); an expert that
+// somebody chose has places [first, first + count).
+struct Group {
+  std::int64_t expert = 0, first = 0, count = 0, end = 0; // end: of the group's chunks of rows, all groups' counted
+};
+struct Sorted {
+  std::int64_t places = 0, groups = 0, chunks = 0;
+  std::int64_t *row_P = nullptr, *place_S = nullptr;
+  Group* group_A = nullptr;
+
+  Sorted(Arena& arena, std::int64_t experts, const Choices& choices) {
+    const std::int64_t all = choices.rows * choices.each;
+    auto* next_E = arena.take<std::int64_t>(experts); // first each expert's count, then its next free place
+    group_A = arena.take<Group>(std::min(experts, all));
+    row_P = arena.take<std::int64_t>(all), place_S = arena.take<std::int64_t>(all);
+    std::fill(next_E, next_E + experts, 0);
+    for (std::int64_t i = 0; i < all; ++i)
+      if (choices.experts[i] >= 0) ++next_E[choices.experts[i]];
+    for (std::int64_t e = 0; e < experts; ++e) {
+      const std::int64_t count = std::exchange(next_E[e], places);
+      if (count == 0) continue;
+      group_A[groups++] = {e, places, count, chunks += chunks_of(count)};
+      places += count;
+    }
+    for (std::int64_t i = 0; i < all; ++i) {
+      place_S[i] = choices.experts[i] < 0 ? -1 : next_E[choices.experts[i]]++;
+      if (place_S[i] >= 0) row_P[place_S[i]] = i / choices.each;
+    }
+  }
+};
+
+Forms forms_of(const FeedForward& expert) {
+  Forms forms = Forms() |= expert.up;
+  return expert.gate ? forms |= *expert.gate : forms;
+}
+
+class Layer {
+ public:
+  Layer(const Engine& engine, Arena& arena, std::span<const FeedForward> experts, const Choices& choices)
+      : engine_(engine),
+        arena_(arena),
+        experts_(experts),
+        choices_(choices),
+        sorted_(arena, static_cast<std::int64_t>(experts.size()), choices) {}
+
+  void run(const float* x, float* y) {
+    const FeedForward& first = experts_[0];
+    const Rows in = gathered(x, first.up.inputs(), forms_of(first));
+    const NewRows inner(arena_, sorted_.places, first.up.outputs(), Forms() |= first.down, false);
+    for_panels(first.up.weight.panels(), [&](const FeedForward& expert, const PanelTask& task) {
+      multiply_panel_gated(*engine_.kernels, expert.gate ? &*expert.gate : nullptr, nullptr, expert.up, nullptr, in,
+                           task, inner);
+    });
+    const Rows rows = inner.done();
+    auto* out_PC = arena_.take<float>(sorted_.places * first.down.outputs());
+    for_panels(first.down.weight.panels(), [&](const FeedForward& expert, const PanelTask& task) {
+      multiply_panel(*engine_.kernels, {&expert.down, out_PC}, nullptr, rows, task);
+    });
+    scatter(out_PC, first.down.outputs(), y);
+  }
+
+ private:
+  static constexpr std::int64_t kRowBlock = 16;
+
+  Rows gathered(const float* x, std::int64_t width, Forms forms) const {
+    const NewRows in(arena_, sorted_.places, width, forms, false);
+    engine_.pool->run((sorted_.places + kRowBlock - 1) / kRowBlock, [&](std::int64_t task) {
+      for (std::int64_t p = task * kRowBlock; p < std::min(sorted_.places, (task + 1) * kRowBlock); ++p)
+        in.put(*engine_.kernels, p, 0, x + sorted_.row_P[p] * width, width);
+    });
+    return in.done();
+  }
+
+  // each(expert, task) for every panel of every group's chunks of rows.
+  template <class Each>
+  void for_panels(std::int64_t panels, const Each& each) const {
+    if (sorted_.places == 0) return;
+    const Group *begin = sorted_.group_A, *end = begin + sorted_.groups;
+    for_tasks(engine_, sorted_.chunks * panels, sorted_.places / sorted_.groups, [&](std::int64_t task) {
+      const Group& group = *std::partition_point(begin, end, [&](const Group& g) { return g.end * panels <= task; });
+      const std::int64_t chunks = chunks_of(group.count), within = task - (group.end - chunks) * panels,
+                         first = within % chunks * kRowChunk;
+      each(experts_[static_cast<std::size_t>(group.expert)],
+           PanelTask{within / chunks, group.first + first, std::min(kRowChunk, group.count - first)});
+    });
+  }
+
+  void scatter(const float* out_PC, std::int64_t width, float* y) const {
+    engine_.pool->run((choices_.rows + kRowBlock - 1) / kRowBlock, [&](std::int64_t task) {
+      for (std::int64_t t = task * kRowBlock; t < std::min(choices_.rows, (task + 1) * kRowBlock); ++t) {
+        std::fill(y + t * width, y + (t + 1) * width, 0.0f);
+        for (std::int64_t i = t * choices_.each; i < (t + 1) * choices_.each; ++i)
+          if (sorted_.place_S[i] >= 0)
+            engine_.kernels->add_scaled(choices_.strengths[i], out_PC + sorted_.place_S[i] * width, y + t * width,
+                                        width);
+      }
+    });
+  }
+
+  const Engine& engine_;
+  Arena& arena_;
+  std::span<const FeedForward> experts_;
+  const Choices& choices_;
+  Sorted sorted_;
+};
+
+} // namespace
+
+void mix(const Engine& engine, Arena& arena, std::span<const FeedForward> experts, const Choices& choices,
+         const float* x, float* y) {
+  if (choices.rows > 0 && !experts.empty()) Layer(engine, arena, experts, choices).run(x, y);
+}
+
+} // namespace tenon::cpu
