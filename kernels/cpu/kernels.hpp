@@ -72,6 +72,11 @@ struct Kernels {
   float (*dot)(const float* a, const float* b, std::int64_t count);
   void (*attend)(const AttentionTile& tile);
   void (*attend_panels)(const AttentionTile& tile);
+  float (*largest)(const float* x, std::int64_t count); // -infinity of nothing
+  // Places of the numbers above a threshold, ascending; returns how many.
+  std::int64_t (*above)(const float* x, std::int64_t count, float threshold, std::int32_t* places);
+  // Places of the k largest, the largest first, ties in order of their places. 0 < k <= count.
+  void (*best)(const float* x, std::int64_t count, std::int64_t k, std::int32_t* places);
 
   Product product(PackedFormat format) const { return products[static_cast<std::size_t>(format)]; }
 };

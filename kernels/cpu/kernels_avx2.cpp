@@ -42,6 +42,9 @@ struct V256 {
     const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
     return _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps(two, two, 1)));
   }
+  std::uint32_t above(V256 other) const {
+    return static_cast<std::uint32_t>(_mm256_movemask_ps(_mm256_cmp_ps(v, other.v, _CMP_GT_OQ)));
+  }
   friend V256 operator+(V256 a, V256 b) { return {_mm256_add_ps(a.v, b.v)}; }
   friend V256 operator-(V256 a, V256 b) { return {_mm256_sub_ps(a.v, b.v)}; }
   friend V256 operator*(V256 a, V256 b) { return {_mm256_mul_ps(a.v, b.v)}; }
@@ -207,6 +210,9 @@ const Kernels avx2_kernels = {Tier::avx2,
                               add_scaled<V256>,
                               dot<V256>,
                               attend<V256>,
-                              attend_panels<V256, bf16_product, round_each>};
+                              attend_panels<V256, bf16_product, round_each>,
+                              largest<V256>,
+                              above<V256>,
+                              best<V256>};
 
 } // namespace tenon::cpu

@@ -29,6 +29,7 @@ struct V512 {
   static V512 power(V512 n) { return {_mm512_scalef_ps(_mm512_set1_ps(1.0f), n.v)}; }
   float largest() const { return _mm512_reduce_max_ps(v); }
   float sum() const { return _mm512_reduce_add_ps(v); }
+  std::uint32_t above(V512 other) const { return _mm512_cmp_ps_mask(v, other.v, _CMP_GT_OQ); }
   friend V512 operator+(V512 a, V512 b) { return {_mm512_add_ps(a.v, b.v)}; }
   friend V512 operator-(V512 a, V512 b) { return {_mm512_sub_ps(a.v, b.v)}; }
   friend V512 operator*(V512 a, V512 b) { return {_mm512_mul_ps(a.v, b.v)}; }
@@ -257,6 +258,9 @@ const Kernels avx512_kernels = {
     add_scaled<V512>,
     dot<V512>,
     attend<V512>,
-    attend_panels<V512, bf16_product, round>};
+    attend_panels<V512, bf16_product, round>,
+    largest<V512>,
+    above<V512>,
+    best<V512>};
 
 } // namespace tenon::cpu

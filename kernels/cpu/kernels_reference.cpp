@@ -25,6 +25,7 @@ struct Scalar {
   static Scalar power(Scalar n) { return {std::ldexp(1.0f, std::isfinite(n.v) ? static_cast<int>(n.v) : 0)}; }
   float largest() const { return v; }
   float sum() const { return v; }
+  std::uint32_t above(Scalar other) const { return v > other.v; }
   friend Scalar operator+(Scalar a, Scalar b) { return {a.v + b.v}; }
   friend Scalar operator-(Scalar a, Scalar b) { return {a.v - b.v}; }
   friend Scalar operator*(Scalar a, Scalar b) { return {a.v * b.v}; }
@@ -116,6 +117,9 @@ const Kernels reference_kernels = {Tier::reference,
                                    add_scaled<Scalar>,
                                    dot<Scalar>,
                                    attend<Scalar>,
-                                   attend_panels<Scalar, bf16_product, round_each>};
+                                   attend_panels<Scalar, bf16_product, round_each>,
+                                   largest<Scalar>,
+                                   above<Scalar>,
+                                   best<Scalar>};
 
 } // namespace tenon::cpu

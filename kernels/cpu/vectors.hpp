@@ -2,8 +2,8 @@
 //
 // A vector type V has: width; load, load_part, store, store_part, set, zero; +, -, *, /; fma (a b + c); max and min
 // (their second number where one is a NaN); round (nearest, ties to even), power (2^n for whole n in float range), sum
-// and largest of the lanes (one fixed order); and transpose(in, stride, out, out_stride): out[c][r] = in[r][c] for
-// width x width numbers.
+// and largest of the lanes (one fixed order); above (bit i: lane i is above the other's); and transpose(in, stride,
+// out, out_stride): out[c][r] = in[r][c] for width x width numbers.
 #pragma once
 
 #include "kernels/cpu/kernels.hpp"
@@ -229,6 +229,47 @@ void attend_panels(const AttentionTile& tile) {
       std::memcpy(tile.out + r * tile.depth + d, out + r * kPanel + lane,
                   static_cast<std::size_t>(lanes) * sizeof(float));
   }
+}
+
+template <class V>
+float largest(const float* x, std::int64_t count) {
+  V most = V::set(-std::numeric_limits<float>::infinity());
+  std::int64_t i = 0;
+  for (; i + V::width <= count; i += V::width) most = V::max(most, V::load(x + i));
+  float out = most.largest();
+  for (; i < count; ++i) out = x[i] > out ? x[i] : out;
+  return out;
+}
+
+// each(place) for the numbers above threshold, ascending; each may raise the threshold.
+template <class V, class Each>
+void for_above(const float* x, std::int64_t count, const float& threshold, const Each& each) {
+  std::int64_t i = 0;
+  for (; i + V::width <= count; i += V::width)
+    for (std::uint32_t left = V::load(x + i).above(V::set(threshold)); left != 0; left &= left - 1)
+      each(i + __builtin_ctz(left));
+  for (; i < count; ++i)
+    if (x[i] > threshold) each(i);
+}
+
+template <class V>
+std::int64_t above(const float* x, std::int64_t count, float threshold, std::int32_t* places) {
+  std::int64_t found = 0;
+  for_above<V>(x, count, threshold, [&](std::int64_t i) { places[found++] = static_cast<std::int32_t>(i); });
+  return found;
+}
+
+template <class V>
+void best(const float* x, std::int64_t count, std::int64_t k, std::int32_t* places) {
+  std::int64_t held = 0;
+  float least = -std::numeric_limits<float>::infinity();
+  for_above<V>(x, count, least, [&](std::int64_t i) {
+    if (held == k && !(x[i] > least)) return; // was above the threshold of its vector
+    std::int64_t at = held < k ? held++ : k - 1;
+    for (; at > 0 && x[places[at - 1]] < x[i]; --at) places[at] = places[at - 1];
+    places[at] = static_cast<std::int32_t>(i);
+    if (held == k) least = x[places[k - 1]];
+  });
 }
 
 } // namespace tenon::cpu

@@ -44,7 +44,8 @@ struct Weights {
 // the same dequantised weights and quantised rows, where every sum of a group is exact. Attention over bf16: against
 // the same rounded queries, keys and values; its weights are rounded as well, to 8 bits.
 struct Tolerance {
-  double bf16 = 2e-6, integers = 1e-6, attention = 2e-6, attention_bf16 = 1.0 / 256, activation = 1e-6;
+  double bf16 = 2e-6, integers = 1e-6, attention = 2e-6, attention_bf16 = 1.0 / 256, activation = 1e-6,
+         strengths = 2e-6;
 };
 constexpr Tolerance kTolerance;
 
