@@ -77,9 +77,31 @@ TENON_INLINE void finish(const __m512 (&sum)[R][kVectors], float* out, std::int6
     for (int j = 0; j < kVectors; ++j) _mm512_storeu_ps(out + r * stride + 16 * j, sum[r][j]);
 }
 
+// Several tiles over the same weights: the later ones find them in a cache, and nothing comes from memory meanwhile
+// unless it is asked for. So tile by tile the weights behind these are asked for, a few lines a step; one tile streams
+// them itself, which the processor's own prefetchers do better.
+class Ahead {
+ public:
+  // Tile `tile` of `tiles`, of as many steps of `lines` lines as `steps`; fewer tiles than `least` stream.
+  Ahead(const std::byte* behind, std::int64_t steps, int lines, std::int64_t tile, std::int64_t tiles, int least) {
+    if (tiles < least) return;
+    lines_ = static_cast<int>((lines + tiles - 1) / tiles);
+    at_ = behind + tile * steps * lines_ * 64;
+    if (tile * lines_ >= lines) lines_ = 0; // all are asked for
+  }
+  TENON_INLINE void fetch() {
+    for (int i = 0; i < lines_; ++i, at_ += 64) _mm_prefetch(reinterpret_cast<const char*>(at_), kHint);
+  }
+
+ private:
+  static constexpr _mm_hint kHint = _MM_HINT_T1;
+  const std::byte* at_ = nullptr;
+  int lines_ = 0;
+};
+
 template <int R>
 void bf16_tile(const std::byte* pairs, std::int64_t count, const std::uint16_t* x, std::int64_t x_stride, float* out,
-               std::int64_t stride, bool fresh) {
+               std::int64_t stride, bool fresh, Ahead ahead) {
   __m512 sum[R][kVectors];
   begin<R>(sum, out, stride, fresh);
   for (std::int64_t p = 0; p < count; ++p) {
@@ -87,6 +109,7 @@ void bf16_tile(const std::byte* pairs, std::int64_t count, const std::uint16_t* 
     __m512bh w[kVectors];
 #pragma GCC unroll 8
     for (int j = 0; j < kVectors; ++j) w[j] = (__m512bh)_mm512_loadu_si512(at + 64 * j);
+    ahead.fetch();
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
       const auto a = (__m512bh)_mm512_set1_epi32(quad(x + r * x_stride + 2 * p));
@@ -103,10 +126,11 @@ void bf16_product(const std::byte* panel, const Activations& x, std::int64_t fir
   const std::int64_t x_stride = x.bf16_stride(), pairs = x_stride / 2, block = rows <= most ? pairs : kBlockPairs;
   if (pairs == 0) return for_tiles<1>(rows, [&]<int R>(std::int64_t r) { std::memset(out + r * stride, 0, 256); });
   for (std::int64_t p = 0; p < pairs; p += block) {
-    const std::int64_t count = pairs - p < block ? pairs - p : block;
+    const std::int64_t count = pairs - p < block ? pairs - p : block, tiles = (rows + most - 1) / most;
+    const std::byte* at = panel + p * kPairBytes;
     for_tiles<most>(rows, [&]<int R>(std::int64_t r) {
-      bf16_tile<R>(panel + p * kPairBytes, count, x.bf16 + (first + r) * x_stride + 2 * p, x_stride, out + r * stride,
-                   stride, p == 0);
+      bf16_tile<R>(at, count, x.bf16 + (first + r) * x_stride + 2 * p, x_stride, out + r * stride, stride, p == 0,
+                   Ahead(at + count * kPairBytes, count, 4, r / most, tiles, 4));
     });
   }
 }
@@ -146,7 +170,8 @@ TENON_INLINE __m512 add_group(__m512i whole, float step, __m512 d, __m512 sum) {
 
 // Weights that stand as bytes: all 64 outputs at a time, as many rows as their integer and their float sums leave room.
 template <int R>
-void int8_tile(const std::byte* unit, const Activations& x, std::int64_t row, float* out, std::int64_t stride) {
+void int8_tile(const std::byte* unit, const Activations& x, std::int64_t row, float* out, std::int64_t stride,
+               Ahead ahead) {
   using I = Integers<PackedFormat::int8g32>;
   __m512 sum[R][kVectors];
   begin<R>(sum, out, stride, true);
@@ -162,6 +187,7 @@ void int8_tile(const std::byte* unit, const Activations& x, std::int64_t row, fl
       __m512i w[kVectors];
 #pragma GCC unroll 8
       for (int j = 0; j < kVectors; ++j) w[j] = _mm512_loadu_si512(unit + I::head + 256 * k + 64 * j);
+      ahead.fetch();
 #pragma GCC unroll 8
       for (int r = 0; r < R; ++r) {
         const __m512i a = _mm512_set1_epi32(quad(rows.q[r] + 4 * k));
@@ -181,7 +207,8 @@ void int8_tile(const std::byte* unit, const Activations& x, std::int64_t row, fl
 
 // Two to a byte: 16 outputs at a time, so that what a group's halves are taken apart to stays in registers.
 template <PackedFormat F, int R>
-void int4_tile(const std::byte* unit, const Activations& x, std::int64_t row, float* out, std::int64_t stride) {
+void int4_tile(const std::byte* unit, const Activations& x, std::int64_t row, float* out, std::int64_t stride,
+               Ahead ahead) {
   using I = Integers<F>;
   const __m512i low = _mm512_set1_epi8(15);
   __m512 sum[R][kVectors];
@@ -198,6 +225,7 @@ void int4_tile(const std::byte* unit, const Activations& x, std::int64_t row, fl
         quads[kQuads / 2 + k] = _mm512_and_si512(_mm512_srli_epi16(both, 4), low);
       }
       const __m512 d = halves(unit + 32 * j);
+      ahead.fetch();
 #pragma GCC unroll 8
       for (int r = 0; r < R; ++r) {
         __m512i whole = _mm512_set1_epi32(rows.base[r]);
@@ -213,15 +241,28 @@ void int4_tile(const std::byte* unit, const Activations& x, std::int64_t row, fl
   finish<R>(sum, out, stride);
 }
 
+// tile<R>(first row, what it asks for) over a panel of integers. A group is `steps` steps of at most 5 lines.
+template <PackedFormat F, int most, class Tile>
+void integer_tiles(const std::byte* panel, const Activations& x, std::int64_t rows, int steps, const Tile& tile) {
+  const std::int64_t tiles = (rows + most - 1) / most, bytes = x.groups() * Integers<F>::bytes;
+  for_tiles<most>(rows, [&]<int R>(std::int64_t r) {
+    tile.template operator()<R>(r, Ahead(panel + bytes, x.groups() * steps, 5, r / most, tiles, 2));
+  });
+}
+
 void int8_product(const std::byte* panel, const Activations& x, std::int64_t first, std::int64_t rows, float* out,
                   std::int64_t stride) {
-  for_tiles<3>(rows, [&]<int R>(std::int64_t r) { int8_tile<R>(panel, x, first + r, out + r * stride, stride); });
+  integer_tiles<PackedFormat::int8g32, 3>(panel, x, rows, kQuads, [&]<int R>(std::int64_t r, Ahead ahead) {
+    int8_tile<R>(panel, x, first + r, out + r * stride, stride, ahead);
+  });
 }
 
 template <PackedFormat F>
 void int4_product(const std::byte* panel, const Activations& x, std::int64_t first, std::int64_t rows, float* out,
                   std::int64_t stride) {
-  for_tiles<4>(rows, [&]<int R>(std::int64_t r) { int4_tile<F, R>(panel, x, first + r, out + r * stride, stride); });
+  integer_tiles<F, 4>(panel, x, rows, kVectors, [&]<int R>(std::int64_t r, Ahead ahead) {
+    int4_tile<F, R>(panel, x, first + r, out + r * stride, stride, ahead);
+  });
 }
 
 void round(const float* x, std::int64_t count, std::uint16_t* out) {
