@@ -1,0 +1,182 @@
+// A whole model's products and attention without a model: a run of blocks of SmolLM2-135M's shapes on made-up weights,
+// and its head, decoding at several contexts, for eight sequences at once, and reading prompts; in every packed format,
+// with the machine's limits measured around every figure. Prints medians: tokens/s, and the fraction of the bandwidth
+// (decoding one sequence: weights, keys and values) or of the peak (reading: products and causal attention). Never a
+// test.
+//
+//   tenon_blocks_bench [ROUNDS]     TENON_TIER and TENON_THREADS choose tier and threads; weights lie in 2 MiB pages
+#include "kernels/cpu/transformer_run.hpp"
+#include "tests/bench/machine.hpp"
+
+#include <cstring>
+
+namespace tenon::cpu::bench {
+namespace {
+
+constexpr std::int64_t kBlocks = 30, kWidth = 576, kInner = 1536, kVocabulary = 49152, kMost = 4096 + 64;
+constexpr HeadShape kHeads{9, 3, 64};
+constexpr std::int64_t kSequences = 8;
+
+// Numbers in [-1, 1), the same everywhere.
+std::vector<float> noise(std::int64_t count, std::uint32_t seed) {
+  std::vector<float> out(static_cast<std::size_t>(count));
+  for (float& one : out) {
+    seed = seed * 1664525u + 1013904223u;
+    one = static_cast<float>(seed >> 8) / 8388608.0f - 1.0f;
+  }
+  return out;
+}
+
+// The model in one format. int4: a head in int8, as files have it.
+class Model {
+ public:
+  explicit Model(PackedFormat format) : memory_(std::size_t{320} << 20), next_(memory_.bytes().data()) {
+    const PackedFormat head = format == PackedFormat::bf16 ? format : PackedFormat::int8g32;
+    for (std::int64_t i = 0; i < kBlocks; ++i) {
+      Block block;
+      block.q = linear(format, kHeads.q_width(), kWidth), block.k = linear(format, kHeads.kv_width(), kWidth);
+      block.v = linear(format, kHeads.kv_width(), kWidth), block.o = linear(format, kWidth, kHeads.q_width());
+      block.gate = linear(format, kInner, kWidth), block.up = linear(format, kInner, kWidth);
+      block.down = linear(format, kWidth, kInner);
+      block.attention_norm = block.ffn_norm = {ones_.data(), nullptr};
+      blocks_.push_back(block);
+    }
+    head_ = linear(head, kVocabulary, kWidth);
+  }
+  std::int64_t bytes() const { return next_ - memory_.bytes().data(); }
+  const std::vector<Block>& blocks() const { return blocks_; }
+  const Linear& head() const { return head_; }
+
+ private:
+  // One panel's values, over and over.
+  Linear linear(PackedFormat format, std::int64_t outputs, std::int64_t inputs) {
+    const Linear made{{format, outputs, inputs, next_}};
+    const std::size_t panel = panel_bytes(format, inputs).value();
+    std::vector<float> w = noise(kPanel * inputs, 1);
+    for (float& one : w) one *= 0.05f;
+    pack(format, kPanel, inputs, w, {next_, panel});
+    for (std::int64_t p = 1; p < made.weight.panels(); ++p) std::memcpy(next_ + p * panel, next_, panel);
+    next_ += made.weight.panels() * panel;
+    return made;
+  }
+
+  HugeMemory memory_;
+  std::byte* next_;
+  std::vector<float> ones_ = std::vector<float>(kWidth, 1.0f);
+  std::vector<Block> blocks_;
+  Linear head_;
+};
+
+// Keys and values of sequences that have all the same past.
+class Store : public KeyValueStore {
+ public:
+  Store() : memory_(kSequences * kBlocks * kPast / kChunk * chunk_bytes()) {
+    std::byte* next = memory_.bytes().data();
+    const auto chunks = [&](std::int64_t width) {
+      std::vector<float*> out;
+      for (std::int64_t at = 0; at < kPast; at += kChunk, next += kChunk * width * 4)
+        out.push_back(reinterpret_cast<float*>(next));
+      return out;
+    };
+    const std::vector<float> rows = noise(kPast * kHeads.kv_width(), 3);
+    const Kernels& kernels = *engine().kernels;
+    for (std::int64_t i = 0; i < kSequences * kBlocks; ++i) {
+      k_.push_back(chunks(key_width(kForm, kHeads))), v_.push_back(chunks(value_width(kForm, kHeads)));
+      put_keys(kernels, kForm, kHeads, rows.data(), 0, kPast, k_.back().data());
+      put_values(kernels, kForm, kHeads, rows.data(), 0, kPast, v_.back().data());
+    }
+  }
+  KeyValues extend(std::int64_t block, std::int64_t span) override {
+    const auto at = static_cast<std::size_t>(span * kBlocks + block);
+    return {past, k_[at].data(), v_[at].data()};
+  }
+  static std::int64_t bytes(std::int64_t positions) { return kBlocks * positions * chunk_bytes() / kChunk; }
+
+  std::int64_t past = 0;
+
+ private:
+  static constexpr KeyFormat kForm = KeyFormat::bf16;
+  static constexpr std::int64_t kPast = (kMost + kChunk - 1) / kChunk * kChunk;
+  static std::int64_t chunk_bytes() { return kChunk * 4 * (key_width(kForm, kHeads) + value_width(kForm, kHeads)); }
+  HugeMemory memory_;
+  std::vector<std::vector<float*>> k_, v_;
+};
+
+struct Case {
+  std::int64_t past, rows, sequences;
+  std::vector<double> rate = {}, fraction = {};
+
+  bool reads() const { return rows > 1; }
+  double operations() const { // products of every row, scores and sums of what each sees
+    const double weights =
+        kBlocks * (2.0 * kWidth * kHeads.q_width() + 2.0 * kWidth * kHeads.kv_width() + 3.0 * kWidth * kInner);
+    const double seen = static_cast<double>(past) + static_cast<double>(rows) / 2;
+    return 2.0 * static_cast<double>(rows) * (weights + kBlocks * 2.0 * seen * kHeads.q_width());
+  }
+};
+
+class Bench {
+ public:
+  // One step, or one prompt, of every case.
+  void round(PackedFormat format, const Model& model, std::vector<Case>& cases) {
+    for (Case& c : cases) {
+      machine_.measure();
+      const int steps = c.reads() ? 1 : 8;
+      const double taken = seconds([&] {
+        for (int i = 0; i < steps; ++i) step(model, c);
+      });
+      const double rate = static_cast<double>(c.sequences * c.rows * steps) / taken;
+      const double bytes = static_cast<double>(model.bytes() + c.sequences * Store::bytes(c.past));
+      c.rate.push_back(rate);
+      c.fraction.push_back(c.reads() ? rate / static_cast<double>(c.rows) * c.operations() / 1e9 /
+                                           (format == PackedFormat::bf16 ? machine_.bf16() : machine_.int8())
+                                     : rate / static_cast<double>(c.sequences) * bytes / 1e9 / machine_.read());
+    }
+  }
+  const Machine& machine() const { return machine_; }
+
+ private:
+  void step(const Model& model, const Case& c) {
+    const RunShape shape{kHeads, 1e-5, 10000.0};
+    const std::int64_t rows = c.rows * c.sequences;
+    std::vector<RunSpan> spans;
+    for (std::int64_t s = 0; s < c.sequences; ++s) spans.push_back({s * c.rows, c.rows, c.past});
+    h_.assign(x_.begin(), x_.begin() + rows * kWidth);
+    arena_.reset();
+    store_.past = c.past;
+    run_blocks(engine(), arena_, shape, model.blocks(), spans, store_, h_.data(), rows);
+    // Logits of each sequence's last row.
+    const Product head[] = {{&model.head(), logits_.data()}};
+    multiply(engine(), arena_,
+             prepare(engine(), arena_, h_.data() + (rows - c.sequences) * kWidth, c.sequences, kWidth,
+                     Forms() |= model.head()),
+             head);
+  }
+
+  Machine machine_;
+  Store store_;
+  Arena arena_;
+  std::vector<float> x_ = noise(2048 * kWidth, 7), h_, logits_ = std::vector<float>(kSequences * kVocabulary);
+};
+
+} // namespace
+} // namespace tenon::cpu::bench
+
+int main(int argc, char** argv) {
+  using namespace tenon::cpu;
+  const int rounds = argc > 1 ? std::atoi(argv[1]) : 7;
+  if (rounds < 1) return std::fputs("usage: tenon_blocks_bench [ROUNDS]\n", stderr), 2;
+  bench::Bench all;
+  for (const PackedFormat format :
+       {PackedFormat::bf16, PackedFormat::int8g32, PackedFormat::int4g32, PackedFormat::int4g32m}) {
+    const bench::Model model(format);
+    std::vector<bench::Case> cases = {{0, 1, 1}, {512, 1, 1}, {4096, 1, 1}, {512, 1, 8}, {0, 512, 1}, {0, 2048, 1}};
+    for (int i = 0; i < rounds; ++i) all.round(format, model, cases);
+    for (const bench::Case& c : cases)
+      std::printf("%-9s %s %4d, %d sequences  %8.1f tokens/s  %.2f of the %s\n", packed_name(format),
+                  c.reads() ? "reads  " : "decodes at", static_cast<int>(c.reads() ? c.rows : c.past),
+                  static_cast<int>(c.sequences), bench::median(c.rate), bench::median(c.fraction),
+                  c.reads() ? "peak" : "bandwidth");
+  }
+  all.machine().print();
+}
