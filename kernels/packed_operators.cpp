@@ -2,6 +2,8 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
+
 namespace tenon {
 namespace {
 
@@ -32,18 +34,40 @@ cpu::Block kernel(const PackedBlock& block) {
   return out;
 }
 
+bool same(const std::optional<at::Tensor>& a, const std::optional<at::Tensor>& b) {
+  return a.has_value() == b.has_value() && (!a || a->data_ptr() == b->data_ptr());
+}
+bool same(const PackedLinear& a, const PackedLinear& b) {
+  return a.form->matrix.bytes == b.form->matrix.bytes && a.form->matrix.outputs == b.form->matrix.outputs &&
+         same(a.bias, b.bias);
+}
+bool same(const PackedNorm& a, const PackedNorm& b) {
+  return a.weight.data_ptr() == b.weight.data_ptr() && same(a.bias, b.bias);
+}
+template <class T>
+bool same(const std::optional<T>& a, const std::optional<T>& b) {
+  return a.has_value() == b.has_value() && (!a || same(*a, *b));
+}
+bool same(const PackedBlock& a, const PackedBlock& b) {
+  return same(a.q, b.q) && same(a.k, b.k) && same(a.v, b.v) && same(a.o, b.o) && same(a.gate, b.gate) &&
+         same(a.up, b.up) && same(a.down, b.down) && same(a.attention_norm, b.attention_norm) &&
+         same(a.ffn_norm, b.ffn_norm) && same(a.q_norm, b.q_norm) && same(a.k_norm, b.k_norm) && a.heads == b.heads &&
+         a.kv_heads == b.kv_heads && a.head_dim == b.head_dim && a.norm_eps == b.norm_eps &&
+         a.rope_theta == b.rope_theta;
+}
+
 // The states of a call's spans; spans without one keep their rows only for the call.
 class States : public cpu::KeyValueStore {
  public:
-  States(Spans spans, std::int64_t slot, std::int64_t width, cpu::Arena& arena)
-      : spans_(spans), slot_(slot), width_(width), arena_(arena) {}
+  States(Spans spans, std::span<const RunOfSpan> runs, std::int64_t width, cpu::Arena& arena)
+      : spans_(spans), runs_(runs), width_(width), arena_(arena) {}
 
   cpu::KeyValues extend(std::int64_t block, std::int64_t span) override {
     const tenon_span& one = spans_[static_cast<std::size_t>(span)];
     SequenceState* state = from_handle(one.state);
     if (!state) return {0, chunks(room(one.length), one.length), chunks(room(one.length), one.length)};
-    const auto k = state->extend(slot_ + 2 * block, one.length, width_),
-               v = state->extend(slot_ + 2 * block + 1, one.length, width_);
+    const std::int64_t slot = runs_[static_cast<std::size_t>(span)].slot + 2 * block;
+    const auto k = state->extend(slot, one.length, width_), v = state->extend(slot + 1, one.length, width_);
     return {k.before, chunks(k.rows, k.before + one.length), chunks(v.rows, k.before + one.length)};
   }
 
@@ -57,7 +81,8 @@ class States : public cpu::KeyValueStore {
   }
 
   Spans spans_;
-  std::int64_t slot_, width_;
+  std::span<const RunOfSpan> runs_;
+  std::int64_t width_;
   cpu::Arena& arena_;
 };
 
@@ -84,17 +109,38 @@ std::vector<cpu::Block> packed_kernels(const std::vector<PackedBlock>& blocks) {
   return out;
 }
 
+bool share_weights(const PackedHandle& a, const PackedHandle& b) {
+  return !a.kernels.empty() && !b.kernels.empty() &&
+         std::equal(a.blocks.begin(), a.blocks.end(), b.blocks.begin(), b.blocks.end(),
+                    [](const PackedBlock& one, const PackedBlock& other) { return same(one, other); });
+}
+
 at::Tensor packed_run(const at::Tensor& x_NC, const PackedHandle& run, Spans spans, std::int64_t slot) {
-  const PackedBlock& first = run.blocks.front();
+  const c10::SmallVector<RunOfSpan, 8> runs(spans.size(), RunOfSpan{&run, slot});
+  return packed_runs(x_NC, runs, spans);
+}
+
+at::Tensor packed_runs(const at::Tensor& x_NC, std::span<const RunOfSpan> runs, Spans spans) {
+  if (spans.empty()) return x_NC.to(at::kFloat);
+  const PackedBlock& first = runs.front().run->blocks.front();
   const cpu::RunShape shape{
       {first.heads, first.kv_heads, first.head_dim}, first.norm_eps, first.rope_theta, cpu::KeyFormat::float32};
   at::Tensor h_NC = at::empty(x_NC.sizes(), x_NC.options().dtype(at::kFloat)).copy_(x_NC);
   cpu::Arena& memory = arena();
-  auto* runs = memory.take<cpu::RunSpan>(static_cast<std::int64_t>(spans.size()));
-  for (std::size_t i = 0; i < spans.size(); ++i) runs[i] = {spans[i].offset, spans[i].length, spans[i].position};
-  States states(spans, slot, shape.heads.kv_width(), memory);
-  cpu::run_blocks(cpu::engine(), memory, shape, run.kernels, {runs, spans.size()}, states, h_NC.data_ptr<float>(),
-                  h_NC.size(0));
+  const auto count = static_cast<std::int64_t>(spans.size());
+  auto* rows = memory.take<cpu::RunSpan>(count);
+  auto* kernels = memory.take<std::span<const cpu::Block>>(count); // of the runs that differ
+  std::size_t different = 0;
+  for (std::size_t i = 0; i < spans.size(); ++i) {
+    const std::span<const cpu::Block> own = runs[i].run->kernels;
+    std::size_t at = 0;
+    while (at < different && kernels[at].data() != own.data()) ++at;
+    if (at == different) kernels[different++] = own;
+    rows[i] = {spans[i].offset, spans[i].length, spans[i].position, at};
+  }
+  States states(spans, runs, shape.heads.kv_width(), memory);
+  cpu::run_blocks(cpu::engine(), memory, shape, {kernels, different}, {rows, spans.size()}, states,
+                  h_NC.data_ptr<float>(), h_NC.size(0));
   return h_NC;
 }
 

@@ -13,4 +13,17 @@ at::Tensor packed_linear(const at::Tensor& x_NC, const PackedLinear& packed);
 std::vector<cpu::Block> packed_kernels(const std::vector<PackedBlock>& blocks);
 at::Tensor packed_run(const at::Tensor& x_NC, const PackedHandle& run, Spans spans, std::int64_t slot);
 
+// Have these runs packed forms, and the same weights, biases and norms, so that they differ in changes of low rank
+// alone?
+bool share_weights(const PackedHandle& a, const PackedHandle& b);
+
+// Of one span, the run that it goes through, and the slot of its first state.
+struct RunOfSpan {
+  const PackedHandle* run;
+  std::int64_t slot;
+};
+// Rows through several runs at once: every product reads its weights once, each span adds its own run's changes.
+// Requires: the runs share their weights.
+at::Tensor packed_runs(const at::Tensor& x_NC, std::span<const RunOfSpan> runs, Spans spans);
+
 } // namespace tenon

@@ -1,5 +1,7 @@
 #include "host/execution/experts.hpp"
 
+#include "kernels/packed_operators.hpp"
+
 namespace tenon {
 
 Experts::Experts(std::vector<std::shared_ptr<LoadedExpert>> slots, bool strict, Say say)
@@ -9,6 +11,11 @@ Experts::Experts(std::vector<std::shared_ptr<LoadedExpert>> slots, bool strict, 
       strict_(strict),
       say_(std::move(say)) {
   for (const auto& expert : slots_) keep_base_ = keep_base_ || expert->uses_base_output();
+}
+
+bool Experts::runs_with_base(std::size_t slot) const {
+  const auto &base = slots_[0]->run(), &other = slots_[slot]->run();
+  return base && other && share_weights(*base->blocks, *other->blocks);
 }
 
 void Experts::fault(std::size_t slot, const Error& error) {

@@ -39,6 +39,8 @@ class Experts {
   std::size_t size() const { return slots_.size(); }
   LoadedExpert& operator[](std::size_t slot) const { return *slots_[slot]; }
   bool masked(std::size_t slot) const { return masked_[slot]; }
+  // This expert is the base's run of blocks on the base's own packed weights, with changes of low rank.
+  bool runs_with_base(std::size_t slot) const;
   // Some expert stands on the base's output, so the base's outputs are kept per sequence.
   bool keep_base() const { return keep_base_; }
 

@@ -1,6 +1,11 @@
 #include "host/execution/gather.hpp"
 
+#include "kernels/packed_operators.hpp"
+
 #include <ATen/ATen.h>
+
+#include <algorithm>
+#include <utility>
 
 namespace tenon {
 
@@ -25,11 +30,17 @@ Gather::Gather(const at::Tensor& h_NC, Experts& experts, const Batch& batch, con
     : h_NC_(h_NC),
       experts_(experts),
       batch_(batch),
+      y_NC_(experts.size()),
       base_done_(batch.rows.size(), 0),
       base_last_(batch.rows.size(), 0) {
   for (std::size_t slot = 0; slot < experts.size(); ++slot) {
-    if (slot != 0 && !experts[slot].uses_base_output()) continue;
-    const auto positions = chosen_positions(choose(w_NE, slot), batch);
+    const bool joins = slot != 0 && experts.runs_with_base(slot);
+    if (slot != 0 && !joins && !experts[slot].uses_base_output()) continue;
+    auto positions = chosen_positions(choose(w_NE, slot), batch);
+    if (joins) {
+      with_base_.push_back({slot, std::move(positions)});
+      continue;
+    }
     for (std::size_t row = 0; row < positions.size(); ++row)
       if (!positions[row].empty()) base_last_[row] = std::max(base_last_[row], positions[row].back() + 1);
   }
@@ -37,28 +48,32 @@ Gather::Gather(const at::Tensor& h_NC, Experts& experts, const Batch& batch, con
 
 at::Tensor Gather::run(std::size_t slot, const Chosen& chosen) {
   LoadedExpert& expert = experts_[slot];
-  if (slot == 0 || expert.uses_base_output()) run_base(chosen);
+  const bool joins = slot != 0 && experts_.runs_with_base(slot);
+  if (slot == 0 || expert.uses_base_output())
+    run_base(chosen_positions(chosen, batch_));
+  else if (joins)
+    run_base(std::vector<std::vector<std::int64_t>>(batch_.rows.size()));
   if (slot != 0 && expert.context().kind == ExpertContext::Kind::token) return run_rows(slot, chosen);
-  at::Tensor y_NC = slot == 0 ? base_NC_ : at::empty_like(h_NC_);
-  if (slot != 0) run_stretches(slot, chosen_positions(chosen, batch_), y_NC);
+  if (slot != 0 && !joins) run_stretches({{slot, chosen_positions(chosen, batch_)}});
+  const at::Tensor& y_NC = y_NC_[slot];
   return chosen.rows_K.numel() == h_NC_.size(0) ? y_NC : y_NC.index_select(0, chosen.rows_K);
 }
 
-// Further than foreseen only where a fault gave an expert's rows to the base.
-void Gather::run_base(const Chosen& chosen) {
-  if (!base_NC_.defined()) base_NC_ = at::empty_like(h_NC_);
-  auto positions = chosen_positions(chosen, batch_);
+// As far as anybody needs it; further than foreseen only where a fault gave an expert's rows to the base.
+void Gather::run_base(std::vector<std::vector<std::int64_t>> positions) {
   for (std::size_t row = 0; row < positions.size(); ++row)
     if (base_last_[row] > 0 && (positions[row].empty() || positions[row].back() + 1 < base_last_[row]))
       positions[row].push_back(base_last_[row] - 1);
-  run_stretches(0, positions, base_NC_);
+  std::vector<Wanted> wanted = std::exchange(with_base_, {});
+  wanted.insert(wanted.begin(), {0, std::move(positions)});
+  run_stretches(wanted);
 }
 
 // A `token` expert: every chosen row by itself.
 at::Tensor Gather::run_rows(std::size_t slot, const Chosen& chosen) {
   const bool all = chosen.rows_K.numel() == h_NC_.size(0);
   const auto take = [&](const at::Tensor& x_NC) { return all ? x_NC : x_NC.index_select(0, chosen.rows_K); };
-  const at::Tensor h_KC = take(h_NC_), base_KC = experts_[slot].uses_base_output() ? take(base_NC_) : at::Tensor();
+  const at::Tensor h_KC = take(h_NC_), base_KC = experts_[slot].uses_base_output() ? take(y_NC_[0]) : at::Tensor();
   const tenon_span span{0, h_KC.size(0), 0, nullptr};
   experts_.work[slot].run_rows += h_KC.size(0);
   return experts_[slot].forward(h_KC, base_KC, {&span, 1});
@@ -72,63 +87,64 @@ Seen Gather::seen(std::size_t slot, std::size_t row) const {
 
 // Only the last stretch of a sequence leaves a state behind, and only the first may go on from one: those between need
 // none, and run together.
-void Gather::run_stretches(std::size_t slot, const std::vector<std::vector<std::int64_t>>& positions,
-                           at::Tensor& y_NC) {
-  const ExpertContext context = slot == 0 ? ExpertContext{} : experts_[slot].context(); // the base runs everything
+void Gather::run_stretches(const std::vector<Wanted>& wanted) {
   std::vector<Piece> stateless;
   std::vector<Queue> queues;
-  for (std::size_t row = 0; row < positions.size(); ++row) {
-    const bool sequence = batch_.rows[row].sequence != nullptr;
-    // Without state nothing can be continued, but what the base has been run over is there.
-    if (!sequence && slot == 0 && (positions[row].empty() || positions[row].back() < base_done_[row])) continue;
-    const std::vector<Stretch> all = stretches(context, positions[row], seen(slot, row));
-    Queue queue{row, {}};
-    for (std::size_t i = 0; i < all.size(); ++i) {
-      if (sequence && (i + 1 == all.size() || !all[i].fresh))
-        queue.stretches.push_back(all[i]);
-      else
-        stateless.push_back({row, all[i].first, all[i].last, nullptr});
+  for (const auto& [slot, positions] : wanted) {
+    if (!y_NC_[slot].defined()) y_NC_[slot] = at::empty_like(h_NC_);
+    const ExpertContext context = slot == 0 ? ExpertContext{} : experts_[slot].context(); // the base runs everything
+    for (std::size_t row = 0; row < positions.size(); ++row) {
+      const bool sequence = batch_.rows[row].sequence != nullptr;
+      // Without state nothing can be continued, but what the base has been run over is there.
+      if (!sequence && slot == 0 && (positions[row].empty() || positions[row].back() < base_done_[row])) continue;
+      const std::vector<Stretch> all = stretches(context, positions[row], seen(slot, row));
+      Queue queue{slot, row, {}};
+      for (std::size_t i = 0; i < all.size(); ++i) {
+        if (sequence && (i + 1 == all.size() || !all[i].fresh))
+          queue.stretches.push_back(all[i]);
+        else
+          stateless.push_back({slot, row, all[i].first, all[i].last, nullptr});
+      }
+      if (!queue.stretches.empty()) queues.push_back(std::move(queue));
     }
-    if (!queue.stretches.empty()) queues.push_back(std::move(queue));
   }
-  run_stateless(slot, stateless, y_NC);
-  run_queues(slot, queues, y_NC);
+  run_stateless(stateless);
+  run_queues(queues);
 }
 
 // A stretch without state cannot be cut; several share a call as far as they fit.
-void Gather::run_stateless(std::size_t slot, const std::vector<Piece>& pieces, at::Tensor& y_NC) {
+void Gather::run_stateless(const std::vector<Piece>& pieces) {
   std::vector<Piece> group;
   std::int64_t rows = 0;
   for (const Piece& piece : pieces) {
     const std::int64_t count = piece.last - piece.first;
     if (!group.empty() && rows + count > experts_.rows_at_once) {
-      call(slot, group, y_NC);
+      call(group);
       group.clear();
       rows = 0;
     }
     group.push_back(piece);
     rows += count;
   }
-  if (!group.empty()) call(slot, group, y_NC);
+  if (!group.empty()) call(group);
 }
 
-void Gather::run_queues(std::size_t slot, std::vector<Queue>& queues, at::Tensor& y_NC) {
-  for (auto pieces = next_pieces(slot, queues); !pieces.empty(); pieces = next_pieces(slot, queues))
-    call(slot, pieces, y_NC);
+void Gather::run_queues(std::vector<Queue>& queues) {
+  for (auto pieces = next_pieces(queues); !pieces.empty(); pieces = next_pieces(queues)) call(pieces);
 }
 
 // The next call with state: of each sequence what it can go on with, until the call is full.
-std::vector<Gather::Piece> Gather::next_pieces(std::size_t slot, std::vector<Queue>& queues) const {
+std::vector<Gather::Piece> Gather::next_pieces(std::vector<Queue>& queues) const {
   std::vector<Piece> pieces;
   std::int64_t room = experts_.rows_at_once;
   for (Queue& queue : queues) {
     if (room == 0) break;
     if (queue.at == queue.stretches.size()) continue;
     const Stretch& stretch = queue.stretches[queue.at];
-    ModuleState& state = batch_.rows[queue.row].sequence->experts[slot];
+    ModuleState& state = batch_.rows[queue.row].sequence->experts[queue.slot];
     if (queue.done == 0 && stretch.fresh) state.restart(stretch.first);
     const std::int64_t first = stretch.first + queue.done, last = std::min(stretch.last, first + room);
-    pieces.push_back({queue.row, first, last, &state});
+    pieces.push_back({queue.slot, queue.row, first, last, &state});
     room -= last - first;
     queue.done = last == stretch.last ? 0 : last - stretch.first;
     queue.at += last == stretch.last;
@@ -136,25 +152,37 @@ std::vector<Gather::Piece> Gather::next_pieces(std::size_t slot, std::vector<Que
   return pieces;
 }
 
-void Gather::call(std::size_t slot, const std::vector<Piece>& pieces, at::Tensor& y_NC) {
+void Gather::call(const std::vector<Piece>& pieces) {
   std::vector<tenon_span> spans;
   std::int64_t rows = 0;
   for (const Piece& piece : pieces) {
     spans.push_back({rows, piece.last - piece.first, piece.first, piece.state ? to_handle(piece.state) : nullptr});
     rows += piece.last - piece.first;
+    experts_.work[piece.slot].run_rows += piece.last - piece.first;
   }
-  experts_.work[slot].run_rows += rows;
   at::Tensor y;
   try {
-    const at::Tensor base = experts_[slot].uses_base_output() ? inputs(pieces, true) : at::Tensor();
-    y = experts_[slot].forward(inputs(pieces, false), base, spans);
+    y = compute(pieces, spans);
   } catch (...) {
     for (const Piece& piece : pieces)
       if (piece.state) piece.state->undo_failed();
     throw;
   }
-  for (std::size_t i = 0; i < pieces.size(); ++i)
-    keep(slot, pieces[i], y.narrow(0, spans[i].offset, spans[i].length), y_NC);
+  for (std::size_t i = 0; i < pieces.size(); ++i) keep(pieces[i], y.narrow(0, spans[i].offset, spans[i].length));
+}
+
+// One expert's rows, or those of several that run with the base.
+at::Tensor Gather::compute(const std::vector<Piece>& pieces, std::span<const tenon_span> spans) const {
+  const std::size_t slot = pieces.front().slot;
+  const at::Tensor h = inputs(pieces, false);
+  if (std::all_of(pieces.begin(), pieces.end(), [&](const Piece& piece) { return piece.slot == slot; }))
+    return experts_[slot].forward(h, experts_[slot].uses_base_output() ? inputs(pieces, true) : at::Tensor(), spans);
+  std::vector<RunOfSpan> runs;
+  for (const Piece& piece : pieces) {
+    const LoadedExpert::Run& run = experts_[piece.slot].run().value();
+    runs.push_back({run.blocks.get(), run.slot});
+  }
+  return packed_runs(h, runs, spans);
 }
 
 // The rows experts receive for these positions: the trunk's outputs, or the base's.
@@ -165,19 +193,21 @@ at::Tensor Gather::inputs(const std::vector<Piece>& pieces, bool base) const {
     if (rows.sequence)
       parts.push_back((base ? rows.sequence->base : rows.sequence->h).rows(piece.first, piece.last));
     else
-      parts.push_back((base ? base_NC_ : h_NC_).narrow(0, rows.offset + piece.first, piece.last - piece.first));
+      parts.push_back((base ? y_NC_[0] : h_NC_).narrow(0, rows.offset + piece.first, piece.last - piece.first));
   }
   return parts.size() == 1 ? parts[0] : at::cat(parts);
 }
 
 // Outputs go where the batch's rows are; those of earlier positions only served to catch up.
-void Gather::keep(std::size_t slot, const Piece& piece, const at::Tensor& y, at::Tensor& y_NC) {
+void Gather::keep(const Piece& piece, const at::Tensor& y) {
   const BatchRows& rows = batch_.rows[piece.row];
   const std::int64_t first = std::max(piece.first, rows.position), count = piece.last - first;
   if (count > 0)
-    y_NC.narrow(0, rows.offset + first - rows.position, count).copy_(y.narrow(0, first - piece.first, count));
+    y_NC_[piece.slot]
+        .narrow(0, rows.offset + first - rows.position, count)
+        .copy_(y.narrow(0, first - piece.first, count));
   if (piece.state) piece.state->advance(piece.last - piece.first);
-  if (slot != 0) return;
+  if (piece.slot != 0) return;
   if (!rows.sequence) {
     base_done_[piece.row] = piece.last;
   } else if (RowBuffer& kept = rows.sequence->base; experts_.keep_base() && piece.last > kept.length()) {

@@ -20,7 +20,8 @@ Chosen choose(const at::Tensor& w_NE, std::size_t slot);
 std::vector<std::vector<std::int64_t>> chosen_positions(const Chosen& chosen, const Batch& batch);
 
 // Runs experts over a batch, each position at most once a merge; the base's outputs are shared by all that stand on it.
-// A call of an expert gets either rows with state, each sequence at most once, or rows without any.
+// A call of an expert gets either rows with state, each sequence at most once, or rows without any. Experts that are
+// the base's run with changes of low rank go through it together with the base, so that its weights are read once.
 class Gather {
  public:
   // w_NE: the strengths of this merge, so that the base runs once for all that need it.
@@ -30,35 +31,42 @@ class Gather {
   at::Tensor run(std::size_t slot, const Chosen& chosen);
 
  private:
+  // The positions of each row of the batch that an expert is wanted at.
+  struct Wanted {
+    std::size_t slot;
+    std::vector<std::vector<std::int64_t>> positions;
+  };
   // Positions [first, last) of the batch's row `row`, and the state they go on from: null where there is none.
   struct Piece {
-    std::size_t row;
+    std::size_t slot, row;
     std::int64_t first, last;
     ModuleState* state;
   };
-  // What is left to do with state in one row of the batch.
+  // What is left for one expert to do with state in one row of the batch.
   struct Queue {
-    std::size_t row;
+    std::size_t slot, row;
     std::vector<Stretch> stretches;
     std::size_t at = 0;
     std::int64_t done = 0; // of the stretch at hand
   };
 
   at::Tensor run_rows(std::size_t slot, const Chosen& chosen);
-  void run_base(const Chosen& chosen);
-  void run_stretches(std::size_t slot, const std::vector<std::vector<std::int64_t>>& positions, at::Tensor& y_NC);
-  void run_stateless(std::size_t slot, const std::vector<Piece>& pieces, at::Tensor& y_NC);
-  void run_queues(std::size_t slot, std::vector<Queue>& queues, at::Tensor& y_NC);
-  std::vector<Piece> next_pieces(std::size_t slot, std::vector<Queue>& queues) const;
-  void call(std::size_t slot, const std::vector<Piece>& pieces, at::Tensor& y_NC);
+  void run_base(std::vector<std::vector<std::int64_t>> positions);
+  void run_stretches(const std::vector<Wanted>& wanted);
+  void run_stateless(const std::vector<Piece>& pieces);
+  void run_queues(std::vector<Queue>& queues);
+  std::vector<Piece> next_pieces(std::vector<Queue>& queues) const;
+  void call(const std::vector<Piece>& pieces);
+  at::Tensor compute(const std::vector<Piece>& pieces, std::span<const tenon_span> spans) const;
   at::Tensor inputs(const std::vector<Piece>& pieces, bool base) const;
-  void keep(std::size_t slot, const Piece& piece, const at::Tensor& y, at::Tensor& y_NC);
+  void keep(const Piece& piece, const at::Tensor& y);
   Seen seen(std::size_t slot, std::size_t row) const;
 
   const at::Tensor& h_NC_;
   Experts& experts_;
   const Batch& batch_;
-  at::Tensor base_NC_;                  // the base's outputs, as far as they have been run
+  std::vector<at::Tensor> y_NC_;        // each expert's outputs, as far as they have been run
+  std::vector<Wanted> with_base_;       // what goes with the base's first call
   std::vector<std::int64_t> base_done_; // without state: positions of each row the base has been run over
   std::vector<std::int64_t> base_last_; // how far the base is needed in each row, by it and all that stand on it
 };

@@ -33,6 +33,17 @@ std::string shape_text(const at::Tensor& tensor) {
 
 } // namespace
 
+// Are the keys and values of a run's blocks in these slots of the state?
+bool keeps(const ModuleLayout& layout, const PackedHandle& run, std::size_t slot) {
+  if (run.blocks.empty() || layout.size() < slot + 2 * run.blocks.size()) return false;
+  for (std::size_t i = 0; i < 2 * run.blocks.size(); ++i) {
+    const StateTensor& kept = layout[slot + i];
+    const PackedBlock& block = run.blocks[i / 2];
+    if (!kept.per_position || c10::multiply_integers(kept.shape) != block.kv_heads * block.head_dim) return false;
+  }
+  return true;
+}
+
 // Every call has its own message buffer on the stack, so that failures on several threads do not mix.
 template <class Call>
 void LoadedExpert::checked(const char* what, Call&& call) const {
@@ -50,6 +61,7 @@ LoadedExpert::LoadedExpert(const tenon_plugin* plugin, ExpertSpec spec) : spec_(
   if (!table_ || table_->struct_size < sizeof(tenon_expert_table))
     throw Error(Code::plugin, spec_.title, "the plugin offers no tenon.native/1", "rebuild it with this SDK");
   pass_ = static_cast<const tenon_pass_table*>(plugin->extension("tenon.pass/1"));
+  runs_ = static_cast<const tenon_run_table*>(plugin->extension("tenon.run/1"));
   tenon_setup setup{};
   setup.struct_size = sizeof setup;
   setup.architecture = spec_.architecture.c_str();
@@ -66,7 +78,10 @@ LoadedExpert::LoadedExpert(const tenon_plugin* plugin, ExpertSpec spec) : spec_(
   }
 }
 
-LoadedExpert::~LoadedExpert() { table_->destroy(expert_); }
+LoadedExpert::~LoadedExpert() {
+  run_.reset(); // borrows the expert's tensors
+  table_->destroy(expert_);
+}
 
 ModuleLayout LoadedExpert::read_layout() const {
   ModuleLayout layout;
@@ -107,7 +122,22 @@ void LoadedExpert::bind(const std::string& name, const at::Tensor& tensor) {
 }
 
 void LoadedExpert::prepare(tenon_mode mode) {
+  run_.reset();
   checked("prepare", [&](tenon_message* message) { return table_->prepare(expert_, mode, message); });
+  if (mode == TENON_INFERENCE) run_ = read_run();
+}
+
+std::optional<LoadedExpert::Run> LoadedExpert::read_run() const {
+  if (!runs_ || runs_->struct_size < sizeof(tenon_run_table)) return std::nullopt;
+  c10::IValue blocks;
+  std::uint32_t slot = 0;
+  checked("run", [&](tenon_message* message) { return runs_->run(expert_, &blocks, &slot, message); });
+  if (blocks.isNone()) return std::nullopt;
+  const auto handle = blocks.isObject() ? blocks.toCustomClass<PackedHandle>() : PackedPointer();
+  if (!handle || !keeps(layout_, *handle, slot))
+    throw Error(Code::plugin, spec_.title, "its run is no run of blocks whose keys and values stand in its state",
+                "let run() return what forward() runs, and state_layout() what its add_state says");
+  return Run{handle, slot};
 }
 
 const tenon_pass_table& LoadedExpert::pass() const {

@@ -7,6 +7,7 @@
 
 #include "host/loading/facts.hpp"
 #include "host/model/state.hpp"
+#include "kernels/packed.hpp"
 #include "registry/base/json.hpp"
 
 #include <ATen/core/Tensor.h>
@@ -60,6 +61,12 @@ class LoadedExpert {
   // The parameter then lives in this tensor's memory, which the expert keeps alive.
   void bind(const std::string& name, const at::Tensor& tensor);
   void prepare(tenon_mode mode);
+  // The run of blocks that the expert is, prepared for inference; "tenon.run/1". nullopt: it is something else.
+  struct Run {
+    PackedPointer blocks;
+    std::int64_t slot;
+  };
+  const std::optional<Run>& run() const { return run_; }
   const ModuleLayout& layout() const { return layout_; }
 
   // y (N,C) float32, checked for shape and type; not for finite values.
@@ -76,12 +83,15 @@ class LoadedExpert {
   template <class Call>
   void checked(const char* what, Call&& call) const;
   ModuleLayout read_layout() const;
+  std::optional<Run> read_run() const;
 
   ExpertSpec spec_;
   const tenon_expert_table* table_ = nullptr;
   const tenon_pass_table* pass_ = nullptr; // none where the plugin lacks it
+  const tenon_run_table* runs_ = nullptr;  // likewise
   tenon_expert* expert_ = nullptr;
   ModuleLayout layout_;
+  std::optional<Run> run_;
 };
 
 } // namespace tenon

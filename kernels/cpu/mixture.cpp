@@ -58,13 +58,12 @@ class Layer {
     const Rows in = gathered(x, first.up.inputs(), forms_of(first));
     const NewRows inner(arena_, sorted_.places, first.up.outputs(), Forms() |= first.down, false);
     for_panels(first.up.weight.panels(), [&](const FeedForward& expert, const PanelTask& task) {
-      multiply_panel_gated(*engine_.kernels, expert.gate ? &*expert.gate : nullptr, nullptr, expert.up, nullptr, in,
-                           task, inner);
+      multiply_panel_gated(*engine_.kernels, expert.gate ? &*expert.gate : nullptr, {}, expert.up, {}, in, task, inner);
     });
     const Rows rows = inner.done();
     auto* out_PC = arena_.take<float>(sorted_.places * first.down.outputs());
     for_panels(first.down.weight.panels(), [&](const FeedForward& expert, const PanelTask& task) {
-      multiply_panel(*engine_.kernels, {&expert.down, out_PC}, nullptr, rows, task);
+      multiply_panel(*engine_.kernels, {&expert.down, out_PC}, {}, rows, task);
     });
     scatter(out_PC, first.down.outputs(), y);
   }

@@ -19,17 +19,20 @@ PanelTask task_of(std::int64_t index, std::int64_t rows) {
 }
 
 // One panel's results for some rows, with bias and low-rank change, into out (count, 64).
-void panel_product(const Kernels& kernels, const Linear& linear, const float* t_NR, const Rows& rows,
+void panel_product(const Kernels& kernels, const Linear& linear, std::span<const NarrowRows> narrow, const Rows& rows,
                    const PanelTask& task, float* out) {
   kernels.product(linear.weight.format)(linear.weight.panel(task.panel), rows, task.first, task.count, out, kPanel);
-  const std::int64_t column = task.panel * kPanel, lanes = std::min(kPanel, linear.outputs() - column),
-                     rank = linear.change.rank;
+  const std::int64_t column = task.panel * kPanel, lanes = std::min(kPanel, linear.outputs() - column);
   for (std::int64_t r = 0; linear.bias_F && r < task.count; ++r)
     kernels.add_scaled(1.0f, linear.bias_F + column, out + r * kPanel, lanes);
-  for (std::int64_t r = 0; t_NR && r < task.count; ++r)
-    for (std::int64_t k = 0; k < rank; ++k)
-      kernels.add_scaled(t_NR[(task.first + r) * rank + k], linear.change.b_RF + k * linear.outputs() + column,
-                         out + r * kPanel, lanes);
+  for (const NarrowRows& part : narrow) {
+    const std::int64_t begin = std::max(part.first, task.first), rank = part.change->rank,
+                       end = std::min(part.first + part.count, task.first + task.count);
+    for (std::int64_t row = begin; row < end; ++row)
+      for (std::int64_t k = 0; k < rank; ++k)
+        kernels.add_scaled(part.t_nR[(row - part.first) * rank + k], part.change->b_RF + k * linear.outputs() + column,
+                           out + (row - task.first) * kPanel, lanes);
+  }
 }
 
 } // namespace
@@ -67,24 +70,32 @@ Rows NewRows::done() const {
   return out;
 }
 
-const float* narrow(const Engine& engine, Arena& arena, const Rows& rows, const Linear& linear) {
-  const LowRankChange& change = linear.change;
-  if (change.rank == 0) return nullptr;
-  auto* t_NR = arena.take<float>(rows.rows * change.rank);
-  engine.pool->run((rows.rows + kRowBlock - 1) / kRowBlock, [&](std::int64_t task) {
-    for (std::int64_t n = task * kRowBlock; n < std::min(rows.rows, (task + 1) * kRowBlock); ++n)
-      for (std::int64_t r = 0; r < change.rank; ++r)
-        t_NR[n * change.rank + r] =
-            change.scale * engine.kernels->dot(change.a_RC + r * rows.width, rows.x + n * rows.width, rows.width);
-  });
-  return t_NR;
+std::span<const NarrowRows> narrow(const Engine& engine, Arena& arena, const Rows& rows, const Linear& linear) {
+  if (!linear.changes()) return {};
+  const ChangeOfRows all[] = {{0, rows.rows, &linear.change}};
+  const std::span<const ChangeOfRows> changes = linear.by_rows.empty() ? all : linear.by_rows;
+  auto* out = arena.take<NarrowRows>(static_cast<std::int64_t>(changes.size()));
+  for (std::size_t i = 0; i < changes.size(); ++i) {
+    const auto& [first, count, change] = changes[i];
+    auto* t_nR = arena.take<float>(count * change->rank);
+    engine.pool->run(
+        (count + kRowBlock - 1) / kRowBlock, [&, first = first, count = count, change = change](std::int64_t task) {
+          for (std::int64_t n = task * kRowBlock; n < std::min(count, (task + 1) * kRowBlock); ++n)
+            for (std::int64_t r = 0; r < change->rank; ++r)
+              t_nR[n * change->rank + r] =
+                  change->scale *
+                  engine.kernels->dot(change->a_RC + r * rows.width, rows.x + (first + n) * rows.width, rows.width);
+        });
+    out[i] = {changes[i], t_nR};
+  }
+  return {out, changes.size()};
 }
 
-void multiply_panel(const Kernels& kernels, const Product& product, const float* t_NR, const Rows& rows,
-                    const PanelTask& task) {
+void multiply_panel(const Kernels& kernels, const Product& product, std::span<const NarrowRows> narrow,
+                    const Rows& rows, const PanelTask& task) {
   const Linear& linear = *product.linear;
   const std::int64_t column = task.panel * kPanel, lanes = std::min(kPanel, linear.outputs() - column);
-  panel_product(kernels, linear, t_NR, rows, task, scratch.first);
+  panel_product(kernels, linear, narrow, rows, task, scratch.first);
   for (std::int64_t r = 0; r < task.count; ++r) {
     const float* from = scratch.first + r * kPanel;
     float* to = product.y + (task.first + r) * linear.outputs() + column;
@@ -95,13 +106,14 @@ void multiply_panel(const Kernels& kernels, const Product& product, const float*
   }
 }
 
-void multiply_panel_gated(const Kernels& kernels, const Linear* gate, const float* gate_NR, const Linear& up,
-                          const float* up_NR, const Rows& rows, const PanelTask& task, const NewRows& inner) {
+void multiply_panel_gated(const Kernels& kernels, const Linear* gate, std::span<const NarrowRows> gate_narrow,
+                          const Linear& up, std::span<const NarrowRows> up_narrow, const Rows& rows,
+                          const PanelTask& task, const NewRows& inner) {
   const std::int64_t column = task.panel * kPanel, lanes = std::min(kPanel, up.outputs() - column);
   float *a = scratch.first, *b = scratch.second;
-  panel_product(kernels, up, up_NR, rows, task, b);
+  panel_product(kernels, up, up_narrow, rows, task, b);
   if (gate) {
-    panel_product(kernels, *gate, gate_NR, rows, task, a);
+    panel_product(kernels, *gate, gate_narrow, rows, task, a);
     kernels.silu_multiply(a, b, task.count * kPanel);
   } else {
     kernels.gelu(b, task.count * kPanel);
@@ -124,7 +136,7 @@ Rows prepare(const Engine& engine, Arena& arena, const float* x, std::int64_t ro
 void multiply(const Engine& engine, Arena& arena, const Rows& rows, std::span<const Product> products) {
   if (rows.rows == 0) return;
   const auto count = static_cast<std::int64_t>(products.size());
-  auto* narrow_of = arena.take<const float*>(count);
+  auto* narrow_of = arena.take<std::span<const NarrowRows>>(count);
   auto* end = arena.take<std::int64_t>(count); // of each product's tasks
   std::int64_t tasks = 0;
   for (std::int64_t i = 0; i < count; ++i) {
@@ -142,9 +154,10 @@ void multiply(const Engine& engine, Arena& arena, const Rows& rows, std::span<co
 Rows multiply_gated(const Engine& engine, Arena& arena, const Rows& rows, const Linear* gate, const Linear& up,
                     Forms forms, bool keeps) {
   const NewRows inner(arena, rows.rows, up.outputs(), forms, keeps);
-  const float *gate_NR = gate ? narrow(engine, arena, rows, *gate) : nullptr, *up_NR = narrow(engine, arena, rows, up);
+  const auto gate_narrow = gate ? narrow(engine, arena, rows, *gate) : std::span<const NarrowRows>(),
+             up_narrow = narrow(engine, arena, rows, up);
   for_tasks(engine, up.weight.panels() * chunks_of(rows.rows), rows.rows, [&](std::int64_t task) {
-    multiply_panel_gated(*engine.kernels, gate, gate_NR, up, up_NR, rows, task_of(task, rows.rows), inner);
+    multiply_panel_gated(*engine.kernels, gate, gate_narrow, up, up_narrow, rows, task_of(task, rows.rows), inner);
   });
   return inner.done();
 }

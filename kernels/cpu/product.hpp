@@ -19,11 +19,19 @@ struct LowRankChange {
   const float *a_RC = nullptr, *b_RF = nullptr;
 };
 
+// One for rows [first, first + count) of a call.
+struct ChangeOfRows {
+  std::int64_t first = 0, count = 0;
+  const LowRankChange* change = nullptr;
+};
+
 struct Linear {
   PackedMatrix weight;
   const float* bias_F = nullptr;
-  LowRankChange change = {};
+  LowRankChange change = {};                  // of every row;
+  std::span<const ChangeOfRows> by_rows = {}; // or, where there are any, these instead
 
+  bool changes() const { return change.rank > 0 || !by_rows.empty(); }
   std::int64_t outputs() const { return weight.outputs; }
   std::int64_t inputs() const { return weight.inputs; }
 };

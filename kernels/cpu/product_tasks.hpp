@@ -26,17 +26,21 @@ struct NewRows {
   Rows done() const;
 };
 
-// a x of every row, (N,R); null without a low-rank change.
-const float* narrow(const Engine& engine, Arena& arena, const Rows& rows, const Linear& linear);
+// scale a x of rows [first, first + count), (count, R), for a low-rank change.
+struct NarrowRows : ChangeOfRows {
+  const float* t_nR = nullptr;
+};
+std::span<const NarrowRows> narrow(const Engine& engine, Arena& arena, const Rows& rows, const Linear& linear);
 
 // A panel of a product, or of a gated one, for rows [first, first + count); count <= kRowChunk.
 struct PanelTask {
   std::int64_t panel = 0, first = 0, count = 0;
 };
-void multiply_panel(const Kernels& kernels, const Product& product, const float* t_NR, const Rows& rows,
-                    const PanelTask& task);
-void multiply_panel_gated(const Kernels& kernels, const Linear* gate, const float* gate_NR, const Linear& up,
-                          const float* up_NR, const Rows& rows, const PanelTask& task, const NewRows& inner);
+void multiply_panel(const Kernels& kernels, const Product& product, std::span<const NarrowRows> narrow,
+                    const Rows& rows, const PanelTask& task);
+void multiply_panel_gated(const Kernels& kernels, const Linear* gate, std::span<const NarrowRows> gate_narrow,
+                          const Linear& up, std::span<const NarrowRows> up_narrow, const Rows& rows,
+                          const PanelTask& task, const NewRows& inner);
 
 // each(task) for every task. Where weights meet few rows each, they stream from memory: every thread then walks
 // straight runs of panels, as prefetchers like them. More rows compute, and tasks go one by one to whoever is

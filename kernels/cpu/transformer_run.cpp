@@ -31,6 +31,25 @@ struct Rotation {
   }
 };
 
+// The runs' blocks of this index as one: every span's rows have the changes of their own run.
+Block joined(Arena& arena, std::span<const std::span<const Block>> runs, std::span<const RunSpan> spans,
+             std::size_t index) {
+  Block out = runs[0][index];
+  const auto join = [&](Linear& linear, const auto& of) {
+    auto* changes = arena.take<ChangeOfRows>(static_cast<std::int64_t>(spans.size()));
+    std::size_t count = 0;
+    for (const RunSpan& span : spans)
+      if (const LowRankChange& change = of(runs[span.run][index]).change; change.rank > 0)
+        changes[count++] = {span.offset, span.length, &change};
+    linear.change = {};
+    linear.by_rows = {changes, count};
+  };
+  for (Linear Block::*product : {&Block::q, &Block::k, &Block::v, &Block::o, &Block::up, &Block::down})
+    join(out.*product, [&](const Block& block) -> const Linear& { return block.*product; });
+  if (out.gate) join(*out.gate, [](const Block& block) -> const Linear& { return *block.gate; });
+  return out;
+}
+
 class Run {
  public:
   Run(const Engine& engine, Arena& arena, const RunShape& shape, std::span<const RunSpan> spans, KeyValueStore& store,
@@ -64,7 +83,7 @@ class Run {
     if (block.gate) forms |= *block.gate;
     const Rows n = prepare(engine_, arena_, n_, rows_, width_, forms);
     const Rows inner = multiply_gated(engine_, arena_, n, block.gate ? &*block.gate : nullptr, block.up,
-                                      Forms() |= block.down, block.down.change.rank > 0);
+                                      Forms() |= block.down, block.down.changes());
     const Product down[] = {{&block.down, h_, true}};
     multiply(engine_, arena_, inner, down);
   }
@@ -137,14 +156,15 @@ class Run {
 
 } // namespace
 
-void run_blocks(const Engine& engine, Arena& arena, const RunShape& shape, std::span<const Block> blocks,
+void run_blocks(const Engine& engine, Arena& arena, const RunShape& shape, std::span<const std::span<const Block>> runs,
                 std::span<const RunSpan> spans, KeyValueStore& store, float* h, std::int64_t rows) {
-  if (rows == 0 || blocks.empty()) return;
-  Run run(engine, arena, shape, spans, store, h, rows, blocks[0].q.inputs());
-  for (std::size_t i = 0; i < blocks.size(); ++i) {
+  if (rows == 0 || runs.empty() || runs[0].empty()) return;
+  Run run(engine, arena, shape, spans, store, h, rows, runs[0][0].q.inputs());
+  for (std::size_t i = 0; i < runs[0].size(); ++i) {
     const Arena::Mark mark = arena.mark();
-    run.attention(blocks[i], static_cast<std::int64_t>(i));
-    run.feed_forward(blocks[i]);
+    const Block block = runs.size() == 1 ? runs[0][i] : joined(arena, runs, spans, i);
+    run.attention(block, static_cast<std::int64_t>(i));
+    run.feed_forward(block);
     arena.rewind(mark);
   }
 }

@@ -1,4 +1,5 @@
-// A run of transformer blocks on packed weights: a few parallel regions a block, all memory from one arena.
+// A run of transformer blocks on packed weights: a few parallel regions a block, all memory from one arena. Or several
+// runs at once that differ in their low-rank changes alone: the weights are read once for all.
 //
 //   h += o(attention(rope(norm(q(n))), rope(norm(k(n))), v(n))),  n = norm(h);   h += down(inner(norm(h)))
 //
@@ -34,6 +35,7 @@ struct RunShape {
 
 struct RunSpan {
   std::int64_t offset = 0, length = 0, position = 0;
+  std::size_t run = 0; // that these rows go through
 };
 
 // Where a span's keys and values stand (key_values.hpp): room for past + length positions, the first `past` filled.
@@ -48,8 +50,8 @@ class KeyValueStore {
   virtual KeyValues extend(std::int64_t block, std::int64_t span) = 0;
 };
 
-// h (N,C), in place. Requires: blocks of one width.
-void run_blocks(const Engine& engine, Arena& arena, const RunShape& shape, std::span<const Block> blocks,
+// h (N,C), in place. Requires: blocks of one width; runs with the same weights, biases and norms.
+void run_blocks(const Engine& engine, Arena& arena, const RunShape& shape, std::span<const std::span<const Block>> runs,
                 std::span<const RunSpan> spans, KeyValueStore& store, float* h, std::int64_t rows);
 
 } // namespace tenon::cpu

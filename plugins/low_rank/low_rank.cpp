@@ -42,9 +42,9 @@ class Exceptions {
   std::set<std::string> used_;
 };
 
-class LowRankExpert : public tenon::Expert {
+class LowRankExpert : public tenon::RunExpert {
  public:
-  explicit LowRankExpert(const tenon::Setup& setup) : Expert(setup) {
+  explicit LowRankExpert(const tenon::Setup& setup) : RunExpert(setup) {
     if (const std::string base = setup.base.at("architecture").text(); base != "tenon.transformer")
       throw tenon::Failure(TENON_BAD_CONFIG, "found a base of architecture " + base + ", need tenon.transformer");
     Exceptions ranks(setup.config.at("ranks"), "ranks"), alphas(setup.config.at("alphas"), "alphas");
@@ -75,6 +75,7 @@ class LowRankExpert : public tenon::Expert {
   }
 
   tenon::Tensor forward(const tenon::Input& in) override { return stack_->forward(in.h_NC, in.spans); }
+  std::optional<tenon::Run> run() override { return tenon::Run{stack_->packed()}; }
 
   tenon::StateLayout state_layout() const override {
     tenon::StateLayout layout;

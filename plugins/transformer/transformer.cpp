@@ -8,7 +8,7 @@
 
 namespace {
 
-class TransformerExpert : public tenon::Expert {
+class TransformerExpert : public tenon::RunExpert {
  public:
   explicit TransformerExpert(const tenon::Setup& setup) : TransformerExpert(setup, setup.config.has("width")) {}
 
@@ -16,6 +16,9 @@ class TransformerExpert : public tenon::Expert {
     if (!stitches_) return stack_->forward(in.h_NC, in.spans);
     const tenon::Tensor x_NF = stitches_->down->forward(normalize(in.h_NC));
     return stitches_->up->forward(stack_->forward(x_NF, in.spans));
+  }
+  std::optional<tenon::Run> run() override {
+    return stitches_ ? std::nullopt : std::optional(tenon::Run{stack_->packed()});
   }
 
   tenon::StateLayout state_layout() const override {
@@ -39,7 +42,7 @@ class TransformerExpert : public tenon::Expert {
 
  protected:
   // Stitched where no width is given: to a stream of the model's own width.
-  TransformerExpert(const tenon::Setup& setup, bool stitched) : Expert(setup) {
+  TransformerExpert(const tenon::Setup& setup, bool stitched) : RunExpert(setup) {
     const std::int64_t width = setup.model.at("width").integer(),
                        inner = setup.config.has("width") ? setup.config.at("width").integer() : width;
     stack_ = std::make_shared<tenon::nn::Transformer>(tenon::nn::TransformerOptions::from(setup.config, inner));

@@ -1,8 +1,9 @@
-#include "kernels/packed_forms.hpp"
+#include "kernels/packed_operators.hpp"
 
 #include "host/loading/native.hpp"
 #include "host/model/random.hpp"
 #include "host/model/state.hpp"
+#include "tests/support/packed_in_memory.hpp"
 
 #include <tenon/nn/low_rank.hpp>
 #include <tenon/nn/transformer.hpp>
@@ -10,6 +11,7 @@
 #include <catch2/catch.hpp>
 
 using namespace tenon;
+using tenon::test::PackedInMemory;
 
 namespace {
 
@@ -37,32 +39,6 @@ void fill(torch::nn::Module& module) {
     item.value().copy_(noise(item.key(), item.value().sizes()) * (item.value().dim() > 1 ? 0.2 : 0.5) +
                        (item.value().dim() > 1 ? 0.0 : 0.5));
 }
-
-// Gives every matrix of a module but low-rank terms a form, and leaves in float32 exactly what kernels then see.
-class PackedInMemory {
- public:
-  PackedInMemory(torch::nn::Module& module, cpu::PackedFormat format) {
-    for (auto& item : module.named_parameters())
-      if (item.value().dim() == 2 && item.key() != "a" && item.key() != "b") add(item.value().detach(), format);
-  }
-  ~PackedInMemory() {
-    for (const float* weights : known_) remove_packed_form(weights);
-  }
-
- private:
-  void add(at::Tensor weight, cpu::PackedFormat format) {
-    const std::int64_t outputs = weight.size(0), inputs = weight.size(1);
-    auto* numbers = weight.data_ptr<float>();
-    const auto bytes = std::make_shared<std::vector<std::byte>>(cpu::packed_bytes(format, outputs, inputs).value());
-    cpu::pack(format, outputs, inputs, {numbers, static_cast<std::size_t>(weight.numel())}, *bytes);
-    const cpu::PackedMatrix matrix{format, outputs, inputs, bytes->data()};
-    for (std::int64_t row = 0; row < outputs; ++row)
-      cpu::unpack_row(matrix, row, {numbers + row * inputs, static_cast<std::size_t>(inputs)});
-    add_packed_form(numbers, {matrix, bytes});
-    known_.push_back(numbers);
-  }
-  std::vector<const float*> known_;
-};
 
 // What a format leaves of rows: bfloat16, or per group of 32 the nearest of 127 steps either way.
 at::Tensor rounded(const at::Tensor& x_NC, cpu::PackedFormat format) {
@@ -101,6 +77,23 @@ ModuleLayout layout_of(const nn::Transformer& stack) {
     layout.push_back({entry.name, entry.kind == TENON_STATE_PER_POSITION, entry.shape});
   return layout;
 }
+
+nn::MakeLinear low_rank(std::int64_t rank) {
+  return [rank](const std::string& name, std::int64_t in, std::int64_t out) -> std::shared_ptr<nn::Linear> {
+    if (name.back() == 'k') return nn::plain_linear(name, in, out); // not every product changes
+    return std::make_shared<nn::LowRank>(in, out, rank, 0.7);
+  };
+}
+
+// Everything of `base`'s; what the other has beside it is its own.
+void share(const nn::Transformer& base, nn::Transformer& other, const std::string& name) {
+  for (auto& item : other.named_parameters()) {
+    const at::Tensor* shared = base.named_parameters().find(item.key());
+    item.value().set_data(shared ? shared->detach() : noise(name + item.key(), item.value().sizes()) * 0.2);
+  }
+}
+
+const PackedHandle* handle(nn::Transformer& stack) { return stack.packed().toCustomClass<PackedHandle>().get(); }
 
 double relative_error(const at::Tensor& found, const at::Tensor& expected) {
   return ((found - expected).norm() / expected.norm()).item<double>();
@@ -187,4 +180,46 @@ TEST_CASE("a weight that cannot have the form asked for is refused where it is m
   CHECK_THROWS_WITH(operators::pack_linear(weight), Catch::Contains("w has 24 inputs"));
   remove_packed_form(weight.data_ptr<float>());
   CHECK_NOTHROW(operators::pack_linear(weight));
+}
+
+TEST_CASE("runs that share their weights go together, each with its own low-rank change, to the same bits as alone") {
+  at::NoGradGuard no_grad;
+  const at::Tensor h = noise("rows", {40, 64});
+  for (const nn::BlockKind& kind : kKinds)
+    for (const cpu::PackedFormat format : kFormats) {
+      CAPTURE(cpu::packed_name(format), nn::norm_name(kind.norm));
+      nn::Transformer base(options_of(kind)), one(options_of(kind), low_rank(3)), two(options_of(kind), low_rank(5));
+      fill(base), share(base, one, "one"), share(base, two, "two");
+      const PackedInMemory forms(base, format);
+      for (nn::Transformer* stack : {&base, &one, &two}) stack->train(false);
+      ModuleState kept(layout_of(two)), kept_alone(layout_of(two));
+      for (const std::int64_t past : {0, 4}) {
+        const std::vector<Span> spans = {{0, 7, 0, nullptr},
+                                         {7, 1, 0, nullptr},
+                                         {8, 20, past * 5, to_handle(&kept)},
+                                         {28, 5, 0, nullptr},
+                                         {33, 7, 0, nullptr}};
+        nn::Transformer* of[] = {&one, &base, &two, &base, &one};
+        std::vector<RunOfSpan> runs;
+        for (nn::Transformer* stack : of) runs.push_back({handle(*stack), 0});
+        CHECK(share_weights(*handle(base), *handle(one)));
+        const at::Tensor together = packed_runs(h, runs, spans);
+        for (std::size_t i = 0; i < spans.size(); ++i) {
+          const Span alone{0, spans[i].length, spans[i].position, spans[i].state ? to_handle(&kept_alone) : nullptr};
+          CHECK(together.narrow(0, spans[i].offset, spans[i].length)
+                    .equal(of[i]->forward(h.narrow(0, spans[i].offset, spans[i].length), alone)));
+        }
+      }
+    }
+}
+
+TEST_CASE("runs on other weights are not taken for runs that share them") {
+  at::NoGradGuard no_grad;
+  nn::Transformer base(options_of({})), other(options_of({})), plain(options_of({}));
+  fill(base), fill(other), fill(plain);
+  const PackedInMemory forms(base, cpu::PackedFormat::bf16), others(other, cpu::PackedFormat::bf16);
+  for (nn::Transformer* stack : {&base, &other, &plain}) stack->train(false);
+  CHECK(share_weights(*handle(base), *handle(base)));
+  CHECK_FALSE(share_weights(*handle(base), *handle(other)));
+  CHECK_FALSE(share_weights(*handle(plain), *handle(plain))); // no packed form
 }

@@ -2,6 +2,7 @@
 // that misbehaves on demand.
 //
 //   test.causal     {"blocks", "heads", ...}: transformer blocks, each token sees those before it
+//   test.low_rank   the same with changes of rank 2, to be bound to the weights of a test.causal
 //   test.token      {"inner"}: a small MLP on the base's output; h_t alone counts
 //   test.recurrent  {}: a decaying sum with a fixed state, on the base's output
 //   test.window     {"first", "second"}: two causal convolutions with fixed states, on the base's output; its window is
@@ -14,6 +15,7 @@
 #include "host/loading/native.hpp"
 
 #include <tenon/native.hpp>
+#include <tenon/nn/low_rank.hpp>
 #include <tenon/nn/transformer.hpp>
 
 #include <array>
@@ -21,15 +23,11 @@
 
 namespace tenon::test {
 
-class CausalExpert : public Expert {
+class CausalExpert : public RunExpert {
  public:
-  explicit CausalExpert(const Setup& setup)
-      : Expert(setup),
-        stack_(std::make_shared<nn::Transformer>(
-            nn::TransformerOptions::from(setup.config, setup.model.at("width").integer()))) {
-    for (const auto& child : stack_->named_children()) register_module(child.key(), child.value());
-  }
+  explicit CausalExpert(const Setup& setup) : CausalExpert(setup, nn::plain_linear) {}
   Tensor forward(const Input& in) override { return stack_->forward(in.h_NC, in.spans); }
+  std::optional<Run> run() override { return Run{stack_->packed()}; }
   StateLayout state_layout() const override {
     StateLayout layout;
     stack_->add_state(layout);
@@ -40,8 +38,31 @@ class CausalExpert : public Expert {
     Expert::train(on);
   }
 
+ protected:
+  CausalExpert(const Setup& setup, const nn::MakeLinear& make)
+      : RunExpert(setup),
+        stack_(std::make_shared<nn::Transformer>(
+            nn::TransformerOptions::from(setup.config, setup.model.at("width").integer()), make)) {
+    for (const auto& child : stack_->named_children()) register_module(child.key(), child.value());
+  }
+
  private:
   std::shared_ptr<nn::Transformer> stack_;
+};
+
+// How often test.low_rank was run by itself.
+inline std::atomic<int> low_rank_calls{0};
+
+class LowRankExpert : public CausalExpert {
+ public:
+  explicit LowRankExpert(const Setup& setup)
+      : CausalExpert(setup, [](const std::string&, std::int64_t in, std::int64_t out) {
+          return std::make_shared<nn::LowRank>(in, out, 2, 0.5);
+        }) {}
+  Tensor forward(const Input& in) override {
+    ++low_rank_calls;
+    return CausalExpert::forward(in);
+  }
 };
 
 class TokenExpert : public Expert {
@@ -184,9 +205,10 @@ class FaultyExpert : public Expert {
 
 inline const Architecture* architectures(std::size_t* count) {
   static const Architecture all[] = {
-      architecture<CausalExpert>("test.causal"),          architecture<TokenExpert>("test.token"),
-      architecture<RecurrentExpert>("test.recurrent"),    architecture<WindowExpert>("test.window"),
-      architecture<WindowRowsExpert>("test.window_rows"), architecture<FaultyExpert>("test.faulty")};
+      architecture<CausalExpert>("test.causal"), architecture<LowRankExpert>("test.low_rank"),
+      architecture<TokenExpert>("test.token"),   architecture<RecurrentExpert>("test.recurrent"),
+      architecture<WindowExpert>("test.window"), architecture<WindowRowsExpert>("test.window_rows"),
+      architecture<FaultyExpert>("test.faulty")};
   *count = std::size(all);
   return all;
 }
@@ -205,6 +227,7 @@ inline const void* extension(const char* id) {
                                            nullptr,
                                            nullptr};
   if (std::strcmp(id, "tenon.pass/1") == 0) return native::pass_table();
+  if (std::strcmp(id, "tenon.run/1") == 0) return native::run_table();
   return std::strcmp(id, "tenon.native/1") == 0 ? &table : nullptr;
 }
 

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <tenon/pass.hpp>
+#include <tenon/run.hpp>
 
 #include <cstring>
 #include <memory>
@@ -180,6 +181,21 @@ inline const tenon_pass_table* pass_table() {
   return &table;
 }
 
+inline tenon_status run(tenon_expert* handle, void* blocks, std::uint32_t* slot, tenon_message* message) {
+  return guarded(message, [&] {
+    auto* expert = dynamic_cast<RunExpert*>(&native::expert(handle));
+    const std::optional<Run> found = expert ? expert->run() : std::nullopt;
+    if (!found) return;
+    *static_cast<Packed*>(blocks) = found->blocks;
+    *slot = found->slot;
+  });
+}
+
+inline const tenon_run_table* run_table() {
+  static const tenon_run_table table = {sizeof table, 0, run};
+  return &table;
+}
+
 inline tenon_status init(const tenon_host* table, tenon_message* message) {
   return guarded(message, [&] {
     if (!table || table->struct_size < sizeof(tenon_host))
@@ -212,6 +228,7 @@ inline tenon_status init(const tenon_host* table, tenon_message* message) {
                                              nullptr,                                                              \
                                              nullptr};                                                             \
     if (std::strcmp(id, "tenon.pass/1") == 0) return tenon::native::pass_table();                                  \
+    if (std::strcmp(id, "tenon.run/1") == 0) return tenon::native::run_table();                                    \
     return std::strcmp(id, "tenon.native/1") == 0 ? &table : nullptr;                                              \
   }                                                                                                                \
   }                                                                                                                \

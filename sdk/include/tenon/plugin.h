@@ -225,6 +225,18 @@ typedef struct tenon_pass_table {
   tenon_status (*scale)(tenon_expert* expert, double factor, tenon_message* message);
 } tenon_pass_table;
 
+/* "tenon.run/1", optional: experts whose forward in inference is one run of blocks over h, `tenon::run_v1` of this
+ * handle with states from `slot` on. The host may run several of them in one call instead, so that weights which they
+ * share with the base are read once. */
+typedef struct tenon_run_table {
+  uint32_t struct_size;
+  uint32_t reserved;
+
+  /* blocks: a c10::IValue*, assigned a handle of pack_run_v1, which borrows the expert's tensors; left as it is where
+   * this expert is no such run. [ready for inference] */
+  tenon_status (*run)(tenon_expert* expert, void* blocks, uint32_t* slot, tenon_message* message);
+} tenon_run_table;
+
 /* What tenon_plugin_entry returns: static, immutable. */
 typedef struct tenon_plugin {
   uint32_t struct_size;

@@ -86,9 +86,7 @@ class Transformer : public torch::nn::Module {
     Module::train(on);
   }
 
-  std::vector<std::shared_ptr<TransformerBlock>> blocks;
-
- private:
+  // The whole run as one handle. Requires: train(false); weights are final until the next train(true).
   const Packed& packed() {
     if (!packed_.isNone()) return packed_;
     std::vector<Packed> all;
@@ -96,6 +94,9 @@ class Transformer : public torch::nn::Module {
     return packed_ = operators::pack_run(all);
   }
 
+  std::vector<std::shared_ptr<TransformerBlock>> blocks;
+
+ private:
   std::uint32_t slot_;
   Packed packed_;
 };

@@ -1,0 +1,118 @@
+// Experts that are the base's run with changes of low rank go through it together with the base, and nobody can tell.
+#include "host/execution/merge.hpp"
+#include "tests/support/packed_in_memory.hpp"
+#include "tests/support/tiny_model.hpp"
+
+#include <catch2/catch.hpp>
+
+namespace tenon::test {
+namespace {
+
+// The base, two low-rank experts on its weights, and one of another kind that stands on its output.
+class Shared {
+ public:
+  explicit Shared(const Tiny& tiny) {
+    std::vector<ExpertPackage> packages = tiny_experts(*tiny.model, {low_rank("one"), token("two"), low_rank("three")});
+    std::map<std::string, at::Tensor> base;
+    for (const ExpertParameter& parameter : packages[0].expert->parameters()) base[parameter.name] = parameter.tensor;
+    std::vector<at::Tensor> matrices;
+    for (const auto& [name, tensor] : base)
+      if (tensor.dim() == 2) matrices.push_back(tensor);
+    for (const std::size_t slot : {1, 3})
+      for (const ExpertParameter& parameter : packages[slot].expert->parameters())
+        if (base.count(parameter.name)) packages[slot].expert->bind(parameter.name, base[parameter.name]);
+    forms_.emplace(matrices, cpu::PackedFormat::bf16);
+    for (const ExpertPackage& package : packages) package.expert->prepare(TENON_INFERENCE);
+    low_rank_calls = 0;
+    composition =
+        std::make_unique<Composition>(tiny.model, std::move(packages), Routing{}, 0.0, Composition::Options{});
+  }
+
+  std::unique_ptr<Composition> composition;
+
+ private:
+  static ExpertKind low_rank(const std::string& name) {
+    ExpertKind kind = causal(name);
+    kind.architecture = "test.low_rank";
+    return kind;
+  }
+  std::optional<PackedInMemory> forms_;
+};
+
+at::Tensor strengths(std::int64_t rows, std::uint64_t seed) {
+  const at::Tensor w_NE = normal("strengths", {rows, 4}, 1.0, seed).relu();
+  w_NE.select(1, 0).add_(0.01);
+  return w_NE / w_NE.sum(1, true);
+}
+
+// Each expert by itself at every row, then the sum.
+at::Tensor one_by_one(Composition& composition, const Batch& batch, const at::Tensor& w_NE) {
+  const at::Tensor h_NC = composition.model().trunk().forward(batch);
+  std::vector<tenon_span> spans;
+  for (const BatchRows& row : batch.rows) spans.push_back({row.offset, row.length, 0, nullptr});
+  Experts& experts = composition.experts();
+  const at::Tensor base_NC = experts[0].forward(h_NC, {}, spans);
+  at::Tensor m_NC = at::zeros_like(h_NC);
+  for (std::size_t slot = 0; slot < experts.size(); ++slot) {
+    const at::Tensor y_NC = slot == 0 ? base_NC : experts[slot].forward(h_NC, base_NC, spans);
+    m_NC += y_NC * w_NE.select(1, static_cast<std::int64_t>(slot)).unsqueeze(1);
+  }
+  return m_NC;
+}
+
+TEST_CASE("low-rank experts run with the base, to the same bits as each by itself") {
+  const Tiny tiny;
+  const Shared shared(tiny);
+  Composition& composition = *shared.composition;
+  const Batch batch = Batch::whole(at::stack({tensor_of(tokens("a", 20)), tensor_of(tokens("b", 20))}));
+  const at::Tensor w_NE = strengths(40, 1);
+  const at::Tensor together = composition.middle(batch, &w_NE);
+  CHECK(low_rank_calls == 0);
+  CHECK(together.equal(one_by_one(composition, batch, w_NE)));
+  CHECK(low_rank_calls == 2);
+}
+
+TEST_CASE("sequences that go on with low-rank experts give the same bits as whole texts, in any company") {
+  const Tiny tiny;
+  const Shared shared(tiny);
+  Composition& composition = *shared.composition;
+  for (const std::int64_t at_once : {512, 3}) {
+    composition.experts().rows_at_once = at_once;
+    const std::vector<std::int32_t> a = tokens("a", 21), b = tokens("b", 21);
+    const at::Tensor w_2TE = strengths(42, 2).view({2, 21, 4});
+    const at::Tensor w_NE = w_2TE.view({42, 4});
+    const at::Tensor expected =
+        one_by_one(composition, Batch::whole(at::stack({tensor_of(a), tensor_of(b)})), w_NE).view({2, 21, -1});
+    Sequence first = composition.new_sequence(), second = composition.new_sequence();
+    for (const auto& [from, to] : std::vector<std::pair<std::int64_t, std::int64_t>>{{0, 5}, {5, 6}, {6, 21}}) {
+      Batch batch;
+      batch.rows = {{0, to - from, from, &first}, {to - from, to - from, from, &second}};
+      batch.tokens_N = at::cat({tensor_of(a).narrow(0, from, to - from), tensor_of(b).narrow(0, from, to - from)});
+      const at::Tensor w = w_2TE.narrow(1, from, to - from).reshape({-1, 4});
+      const at::Tensor found = composition.middle(batch, &w).view({2, to - from, -1});
+      CHECK(found.equal(expected.narrow(1, from, to - from)));
+    }
+  }
+}
+
+TEST_CASE("a low-rank expert that fails among others is masked, and the others go on") {
+  const Tiny tiny;
+  const Shared shared(tiny);
+  Composition& composition = *shared.composition;
+  for (const ExpertParameter& parameter : composition.experts()[1].parameters())
+    if (parameter.name == "blocks.0.ffn.down.b") at::Tensor(parameter.tensor).detach().fill_(NAN);
+  composition.experts()[1].prepare(TENON_INFERENCE);
+  const Batch batch = Batch::whole(tensor_of(tokens("a", 9)).unsqueeze(0));
+  const at::Tensor w_NE = strengths(9, 3);
+  const at::Tensor found = composition.middle(batch, &w_NE);
+  CHECK(composition.experts().masked(1));
+  CHECK_FALSE(composition.experts().masked(3));
+  at::Tensor moved_NE = w_NE.clone();
+  moved_NE.select(1, 0) += moved_NE.select(1, 1);
+  moved_NE.select(1, 1).zero_();
+  const at::Tensor again = composition.middle(batch, &moved_NE);
+  CHECK(found.equal(again));
+}
+
+} // namespace
+} // namespace tenon::test
