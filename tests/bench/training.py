@@ -1,13 +1,16 @@
 """How fast is a training step, beside an eager PyTorch step of the same expert, without cached outputs?
 
-usage: training.py TENON MODEL DATA... [--steps 10] [--rounds 3] [--threads N]
+usage: training.py TENON MODEL DATA... [--expert low_rank | transformer] [--dtype float32 | bfloat16]
+                   [--eager-dtype float32 | bfloat16] [--steps 10] [--rounds 3] [--threads N]
 needs a Python with torch (the pinned wheel will do), a registry that holds MODEL, TENON_HOME as for tenon.
 
-Both sides start from one checkpoint of a rank-16 `tenon.low_rank` expert, take the same blocks in the same order, and
-must have the same loss at each step (to 1e-3); they take turns, so that a busy machine slows both. PyTorch's side is
-what one would write by hand: trunk, base and head as modules, autograd over expert and head, cross-entropy over all
-logits, AdamW fused. It runs trunk and base in each step that needs them. Prints tokens/s of both and their ratio; on a
-machine that does other work too, processor seconds with one thread (--threads 1, OMP_NUM_THREADS=1) tell more.
+Both sides start from one checkpoint of the expert (rank-16 adapters of every product, or as many blocks as the base
+has, all of their own), take the same blocks in the same order, and must have the same loss at each step (to 1e-3 in
+float32, to 3e-2 where a side has bfloat16 products); they take turns, so that a busy machine slows both. PyTorch's side
+is what one would write by hand: trunk, base and head as modules, autograd over expert and head, cross-entropy over all
+logits, AdamW fused; in bfloat16 under autocast, the frozen matrices converted once. It runs trunk and base in each step
+that needs them. Prints tokens/s of both and their ratio; on a machine that does other work too, processor seconds with
+one thread (--threads 1, OMP_NUM_THREADS=1) tell more.
 """
 import argparse, json, math, os, pathlib, shutil, signal, struct, subprocess, sys, tempfile, time
 
@@ -84,11 +87,15 @@ class Block:
 
 class Eager:
     """The same step, by hand."""
-    def __init__(self, registry, model_name, checkpoint, plan, train_tokens):
+    def __init__(self, registry, model_name, checkpoint, plan, train_tokens, dtype):
         model = registry.entry(model_name)
-        manifest, ends = model["manifest"], registry.weights(model)
-        base = registry.weights(registry.entry(manifest["base"]["name"]))
-        self.shape = dict(manifest["config"], scale=plan["config"].get("alpha", 32.0) / plan["config"]["rank"])
+        self.dtype = dtype
+        frozen = lambda entry: {n: t.to(dtype) if t.dim() == 2 else t for n, t in registry.weights(entry).items()}
+        manifest, ends = model["manifest"], frozen(model)
+        base = frozen(registry.entry(manifest["base"]["name"]))
+        self.shape = dict(manifest["config"])
+        if "rank" in plan["config"]:
+            self.shape["scale"] = plan["config"].get("alpha", 32.0) / plan["config"]["rank"]
         first, last = manifest["cut"]["first"], manifest["cut"]["last"]
         norm = read_safetensors(registry.file(model, "normalization.safetensors"))
         self.mean, self.deviation = norm["mean"], norm["deviation"]
@@ -102,7 +109,8 @@ class Eager:
                               if f"blocks.{i}.{name}.a" in self.parameters}
         self.trunk = [Block(ends, f"blocks.{i}.", self.shape) for i in range(first)]
         self.base = [Block(base, f"blocks.{i}.", self.shape) for i in range(last - first)]
-        self.expert = [Block(base, f"blocks.{i}.", self.shape, adapters(i)) for i in range(last - first)]
+        own = {name: tensor for name, tensor in self.parameters.items() if name.endswith(".weight")}
+        self.expert = [Block(own or base, f"blocks.{i}.", self.shape, adapters(i)) for i in range(last - first)]
         self.head = [Block(ends, f"blocks.{i}.", self.shape) for i in range(last, self.shape["layers"])]
         T, D = plan["data"]["sequence_length"], self.shape["head_dim"]
         angle = torch.arange(T)[:, None] * self.shape["rope_theta"] ** (-torch.arange(0, D, 2) / D)
@@ -132,30 +140,33 @@ class Eager:
         return F.linear(h, self.ends["embed.weight" if self.shape["tied_embedding"] else "unembed.weight"])
 
     def step(self, line):
-        T = self.plan["data"]["sequence_length"]
-        general, alone = line["kind"] == "general", "loss_alone" in line
-        text = self.general if general else self.train
-        x = torch.stack([text[i * T:(i + 1) * T] for i in line["blocks"]])
-        with torch.no_grad():
-            h = self.run(self.trunk, self.ends["embed.weight"][x])
-            # An expert alone needs of the base position 0 only.
-            base = self.run(self.base, h[:, :1] if alone else h) if not alone else F.pad(self.first(h), (0, 0, 0, T - 1))
-            w = torch.ones(x.shape) if alone else torch.sigmoid(((h - self.mean) / self.deviation) @ self.r + self.b)
-            w[:, 0] = 0
-            w = w[..., None]
-        m = w * self.run(self.expert, h) + (1 - w) * base
-        if general:
-            with torch.no_grad():
-                p = self.logits(base).log_softmax(-1)
-            loss = self.plan["train"]["kl_weight"] * F.kl_div(self.logits(m).log_softmax(-1), p, log_target=True, reduction="none").sum(-1).mean()
-        else:
-            loss = F.cross_entropy(self.logits(m)[:, :-1].flatten(0, 1), x[:, 1:].flatten())
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.dtype == torch.bfloat16):
+            loss = self.loss(line)
         self.optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.plan["train"]["clip"])
         self.optimizer.param_groups[0]["lr"] = line["learning_rate"]
         self.optimizer.step()
         return loss.item()
+
+    def loss(self, line):
+        T = self.plan["data"]["sequence_length"]
+        general, alone = line["kind"] == "general", "loss_alone" in line
+        text = self.general if general else self.train
+        x = torch.stack([text[i * T:(i + 1) * T] for i in line["blocks"]])
+        with torch.no_grad():
+            h = self.run(self.trunk, self.ends["embed.weight"][x].float())
+            # An expert alone needs of the base position 0 only.
+            base = self.run(self.base, h[:, :1] if alone else h) if not alone else F.pad(self.first(h), (0, 0, 0, T - 1))
+            w = torch.ones(x.shape) if alone else torch.sigmoid((((h - self.mean) / self.deviation) * self.r).sum(-1) + self.b)
+            w[:, 0] = 0
+            w = w[..., None]
+        m = w * self.run(self.expert, h) + (1 - w) * base
+        if general:
+            with torch.no_grad():
+                p = self.logits(base).log_softmax(-1)
+            return self.plan["train"]["kl_weight"] * F.kl_div(self.logits(m).log_softmax(-1), p, log_target=True, reduction="none").sum(-1).mean()
+        return F.cross_entropy(self.logits(m)[:, :-1].flatten(0, 1), x[:, 1:].flatten())
 
     def first(self, h):
         cos, sin = self.cos, self.sin
@@ -198,9 +209,21 @@ class Tenon:
         return self.lines()[before:]
 
 
+def settings(expert, model):
+    """Those of the expert's configuration."""
+    if expert == "low_rank":
+        return ["--set", "rank=16"]
+    config, cut = model["config"], model["cut"]
+    values = {name: config[name] for name in ("heads", "kv_heads", "head_dim", "ffn_width", "norm_eps", "rope_theta")}
+    return [word for name, value in {"blocks": cut["last"] - cut["first"], **values}.items() for word in ("--set", f"{name}={value}")]
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("tenon"), parser.add_argument("model"), parser.add_argument("data", nargs="+")
+    parser.add_argument("--expert", choices=["low_rank", "transformer"], default="low_rank")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
+    parser.add_argument("--eager-dtype", choices=["float32", "bfloat16"], help="of PyTorch's side; as --dtype unless given")
     parser.add_argument("--steps", type=int, default=10), parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     options = parser.parse_args()
@@ -208,7 +231,9 @@ def main():
     home = pathlib.Path(os.environ.get("TENON_HOME") or pathlib.Path.home() / ".local/share/tenon")
     with tempfile.TemporaryDirectory() as scratch:
         folder = pathlib.Path(scratch) / "bench"
-        words = [options.tenon, "expert", "train", "bench", "--model", options.model, "--arch", "tenon.low_rank", "--set", "rank=16",
+        registry = Registry(home)
+        words = [options.tenon, "expert", "train", "bench", "--model", options.model, "--arch", f"tenon.{options.expert}",
+                 *settings(options.expert, registry.entry(options.model)["manifest"]), "--set", f"train.dtype={options.dtype}",
                  "--set", f"train.steps={options.rounds * (options.steps + 6) + 10}", "--out", str(folder), "-q", "--data", *options.data]
         tenon = Tenon(words, folder, options.steps)
         tenon.advance(2)  # also computes the cached outputs, which are not part of a step
@@ -218,7 +243,8 @@ def main():
         shutil.copy(run / "checkpoint.safetensors", checkpoint)
         digest = json.loads((run / "env.json").read_text())["identity"]["text"].split(":")[1]
         shards = home / "cache" / "corpora" / digest
-        eager = Eager(Registry(home), options.model, checkpoint, plan, read_tokens(next(shards.glob("train*"))))
+        eager = Eager(registry, options.model, checkpoint, plan, read_tokens(next(shards.glob("train*"))),
+                      getattr(torch, options.eager_dtype or options.dtype))
         seconds, tokens, worst, eager_processor = {"tenon": 0.0, "eager": 0.0}, 0, 0.0, []
         tenon.processor.clear()
         for round_number in range(options.rounds):
@@ -236,8 +262,9 @@ def main():
                   f"ratio {eager_processor[-1] / tenon.processor[-1]:.3f}; largest difference of a loss {worst:.1e}", flush=True)
         ratio = seconds["eager"] / seconds["tenon"]
         print(json.dumps({"tenon_tokens_per_second": tokens / seconds["tenon"], "eager_tokens_per_second": tokens / seconds["eager"],
-                          "ratio": ratio, "processor_ratio": sum(eager_processor) / sum(tenon.processor), "largest_loss_difference": worst, "threads": options.threads, "torch": torch.__version__}))
-        if worst > 1e-3:
+                          "ratio": ratio, "processor_ratio": sum(eager_processor) / sum(tenon.processor), "largest_loss_difference": worst, "threads": options.threads, "torch": torch.__version__,
+                          "expert": options.expert, "dtype": options.dtype, "eager_dtype": options.eager_dtype or options.dtype}))
+        if worst > (1e-3 if "bfloat16" not in (options.dtype, options.eager_dtype) else 3e-2):
             sys.exit("the two sides do not compute the same loss")
 
 

@@ -13,9 +13,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+NARROW = ["blocks=2", "width=256", "heads=4", "kv_heads=4", "head_dim=64", "ffn_width=768"]  # between stitches
 ON_BASE = {
     "tenon.low_rank": ["rank=16"],
-    "tenon.transformer_on_base": ["depth=1"],
+    "tenon.transformer_on_base": NARROW,
     "tenon.imported_on_base": [],
     "tenon.mlp": [],
     "tenon.convolution": [],
@@ -25,7 +26,7 @@ ON_BASE = {
     "tenon.memory": [],
 }
 REPLACING = {
-    "tenon.transformer": ["depth=2"],
+    "tenon.transformer": NARROW,
     "tenon.imported": [],
     "tenon.mlp_middle": [],
     "tenon.convolution_middle": [],
