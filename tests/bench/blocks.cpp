@@ -144,7 +144,8 @@ class Bench {
     h_.assign(x_.begin(), x_.begin() + rows * kWidth);
     arena_.reset();
     store_.past = c.past;
-    run_blocks(engine(), arena_, shape, model.blocks(), spans, store_, h_.data(), rows);
+    const std::span<const Block> run[] = {model.blocks()};
+    run_blocks(engine(), arena_, shape, run, spans, store_, h_.data(), rows);
     // Logits of each sequence's last row.
     const Product head[] = {{&model.head(), logits_.data()}};
     multiply(engine(), arena_,

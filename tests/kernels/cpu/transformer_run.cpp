@@ -99,7 +99,8 @@ struct Model {
                          std::vector<float> h) const {
     arena.reset();
     store.next(spans);
-    run_blocks(engine, arena, shape, blocks, spans, store, h.data(), static_cast<std::int64_t>(h.size()) / kWidth);
+    const std::span<const Block> alone[] = {blocks};
+    run_blocks(engine, arena, shape, alone, spans, store, h.data(), static_cast<std::int64_t>(h.size()) / kWidth);
     return h;
   }
 };
@@ -124,7 +125,8 @@ TEST_CASE("a run of blocks asks for no memory once it has run at its largest") {
       const RunSpan span{0, static_cast<std::int64_t>(h.size()) / kWidth, position};
       arena.reset();
       store.next({&span, 1});
-      run_blocks(engine, arena, model.shape, model.blocks, {&span, 1}, store, h.data(), span.length);
+      const std::span<const Block> alone[] = {model.blocks};
+      run_blocks(engine, arena, model.shape, alone, {&span, 1}, store, h.data(), span.length);
     };
     std::int64_t position = 0;
     for (int i = 0; i < 3; ++i, position += 101) step(prompt, position), step(row, position + 100);
