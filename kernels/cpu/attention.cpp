@@ -1,5 +1,7 @@
 #include "kernels/cpu/attention.hpp"
 
+#include "kernels/cpu/panel_attention.hpp"
+
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -70,9 +72,10 @@ class Tile {
       tile.k = span_.k[index] + group_ * depth, tile.v = span_.v[index] + group_ * depth;
       return kernels.attend(tile);
     }
-    tile.k_panels = key_panels(span_.k[index], shape_, group_), tile.v_panels = value_panel(span_.v[index], 0);
+    const ChunkOfPanels panels(span_.format, shape_, span_.k[index], span_.v[index]);
+    tile.k_panels = panels.keys(group_), tile.v_panels = panels.values(), tile.v_steps = panels.steps(group_);
     tile.column = group_ * depth;
-    kernels.attend_panels(tile);
+    attend_panels(kernels, span_.format, tile);
   }
 
   void clear(const Sums& sums) const {

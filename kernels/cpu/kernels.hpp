@@ -42,15 +42,17 @@ struct AttentionTile {
   // In float32: row j at k + j * stride.
   const float *k = nullptr, *v = nullptr;
   std::int64_t stride = 0;
-  // In bf16 (key_values.hpp): panels of keys; of values, of which these are [column, column + depth).
+  // As panels (key_values.hpp): of keys; of values, of which these are [column, column + depth); in int8 the values'
+  // steps, one a key.
   const std::byte *k_panels = nullptr, *v_panels = nullptr;
+  const float* v_steps = nullptr;
   std::int64_t column = 0;
   float* scratch = nullptr; // attention_scratch(depth) numbers, aligned to 64
   // Per row: the largest score (-infinity where it sees nothing), the sum of exp(score - largest), and that sum with
   // the values (rows, depth).
   float *largest = nullptr, *sum = nullptr, *out = nullptr;
 };
-constexpr std::int64_t attention_scratch(std::int64_t depth) {
+constexpr std::int64_t attention_scratch(std::int64_t depth) { // of either kernel
   return kPanel * depth + kTileRows * (kChunk + kChunk / 2 + kPanel + depth);
 }
 
@@ -71,7 +73,9 @@ struct Kernels {
   void (*add_scaled)(float a, const float* x, float* y, std::int64_t count);
   float (*dot)(const float* a, const float* b, std::int64_t count);
   void (*attend)(const AttentionTile& tile);
-  void (*attend_panels)(const AttentionTile& tile);
+  // Scores of one row, of which it sees the first `visible`, to exp(score - largest), and their sum; zeros behind them,
+  // up to `padded` (a multiple of 64).
+  void (*soften)(float* scores, std::int64_t visible, std::int64_t padded, float& largest, float& sum);
   float (*largest)(const float* x, std::int64_t count); // -infinity of nothing
   // Places of the numbers above a threshold, ascending; returns how many.
   std::int64_t (*above)(const float* x, std::int64_t count, float threshold, std::int32_t* places);

@@ -210,7 +210,7 @@ const Kernels avx2_kernels = {Tier::avx2,
                               add_scaled<V256>,
                               dot<V256>,
                               attend<V256>,
-                              attend_panels<V256, bf16_product, round_each>,
+                              soften<V256>,
                               largest<V256>,
                               above<V256>,
                               best<V256>};

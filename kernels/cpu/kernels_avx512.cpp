@@ -299,7 +299,7 @@ const Kernels avx512_kernels = {
     add_scaled<V512>,
     dot<V512>,
     attend<V512>,
-    attend_panels<V512, bf16_product, round>,
+    soften<V512>,
     largest<V512>,
     above<V512>,
     best<V512>};

@@ -117,7 +117,7 @@ const Kernels reference_kernels = {Tier::reference,
                                    add_scaled<Scalar>,
                                    dot<Scalar>,
                                    attend<Scalar>,
-                                   attend_panels<Scalar, bf16_product, round_each>,
+                                   soften<Scalar>,
                                    largest<Scalar>,
                                    above<Scalar>,
                                    best<Scalar>};

@@ -1,15 +1,39 @@
 #include "kernels/cpu/key_values.hpp"
 
 #include <algorithm>
+#include <array>
+#include <bit>
+#include <cmath>
 #include <cstring>
+#include <limits>
 
 namespace tenon::cpu {
 namespace {
 
-constexpr std::int64_t kPairBytes = 4 * kPanel;                    // two inputs of a panel
-constexpr std::int64_t kValuePanelBytes = kChunk / 2 * kPairBytes; // a chunk's positions
+constexpr std::array kFormats = {KeyFormat::float32, KeyFormat::bf16, KeyFormat::int8};
+constexpr std::int64_t kQuadBytes = 4 * kPanel; // of a panel: two inputs in bf16, four in int8
 
-std::int64_t pairs(std::int64_t depth) { return (depth + 1) / 2; }
+std::int64_t panels(std::int64_t outputs) { return (outputs + kPanel - 1) / kPanel; }
+
+// Bytes of a panel over so many inputs.
+std::int64_t bytes_over(KeyFormat format, std::int64_t inputs) {
+  const PackedFormat packed = format == KeyFormat::bf16 ? PackedFormat::bf16 : PackedFormat::int8g32;
+  return static_cast<std::int64_t>(*panel_bytes(packed, inputs));
+}
+constexpr std::int64_t kHeadBytes = 2 * kPanel;                           // of a group in int8: its scales
+constexpr std::int64_t kUnitBytes = kHeadBytes + kGroup / 4 * kQuadBytes; // of a group in int8
+
+std::int64_t key_bytes(KeyFormat format, const HeadShape& shape) { // of a chunk, one group
+  return kChunk / kPanel * bytes_over(format, shape.depth);
+}
+std::int64_t value_bytes(KeyFormat format, const HeadShape& shape) { // of a chunk, all groups, without steps
+  return panels(shape.kv_width()) * bytes_over(format, kChunk);
+}
+
+std::int64_t numbers(std::int64_t chunk_bytes) {
+  constexpr std::int64_t unit = kChunk * static_cast<std::int64_t>(sizeof(float));
+  return (chunk_bytes + unit - 1) / unit;
+}
 
 // Up to 64 numbers as bfloat16; an odd one is paired with zero.
 struct Rounded {
@@ -21,22 +45,46 @@ struct Rounded {
   }
 };
 
-void put_key(const Kernels& kernels, const HeadShape& shape, const float* row, std::int64_t place, std::byte* chunk) {
+// A key of one group into its lane of a panel.
+void put_key_bf16(const Kernels& kernels, const float* key, std::int64_t depth, std::byte* lane) {
+  for (std::int64_t d = 0; d < depth; d += kPanel) {
+    const Rounded part(kernels, key + d, depth - d);
+    for (std::int64_t i = 0; i < part.count; i += 2, lane += kQuadBytes) std::memcpy(lane, part.bits + i, 4);
+  }
+}
+
+void put_key_int8(const Kernels& kernels, const float* key, std::int64_t depth, std::byte* panel, std::int64_t lane) {
+  for (std::int64_t d = 0; d < depth; d += kGroup, panel += kUnitBytes) {
+    std::int8_t q[kGroup];
+    float scale = 0;
+    std::int32_t sum = 0;
+    kernels.quantise(key + d, kGroup, q, &scale, &sum);
+    const std::uint16_t half = nn::f32_to_f16(scale);
+    std::memcpy(panel + 2 * lane, &half, 2);
+    for (std::int8_t& one : q) one = static_cast<std::int8_t>(one ^ -128); // q + 128, as packed
+    for (std::int64_t i = 0; i < kGroup; i += 4)
+      std::memcpy(panel + kHeadBytes + i / 4 * kQuadBytes + 4 * lane, q + i, 4);
+  }
+}
+
+void put_key(const Kernels& kernels, KeyFormat format, const HeadShape& shape, const float* row, std::int64_t place,
+             std::byte* chunk) {
   for (std::int64_t g = 0; g < shape.kv_heads; ++g) {
-    std::byte* at = chunk + (g * (kChunk / kPanel) + place / kPanel) * pairs(shape.depth) * kPairBytes;
-    at += place % kPanel * 4;
-    for (std::int64_t d = 0; d < shape.depth; d += kPanel) {
-      const Rounded key(kernels, row + g * shape.depth + d, shape.depth - d);
-      for (std::int64_t i = 0; i < key.count; i += 2, at += kPairBytes) std::memcpy(at, key.bits + i, 4);
-    }
+    std::byte* panel = chunk + g * key_bytes(format, shape) + place / kPanel * bytes_over(format, shape.depth);
+    const float* key = row + g * shape.depth;
+    if (format == KeyFormat::bf16)
+      put_key_bf16(kernels, key, shape.depth, panel + place % kPanel * 4);
+    else
+      put_key_int8(kernels, key, shape.depth, panel, place % kPanel);
   }
 }
 
 // The first of a pair clears the second's place: what stood there may be no number at all, and would be multiplied by
 // the zero weight of a position that nobody sees.
-void put_value(const Kernels& kernels, const HeadShape& shape, const float* row, std::int64_t place, std::byte* chunk) {
+void put_value_bf16(const Kernels& kernels, const HeadShape& shape, const float* row, std::int64_t place,
+                    std::byte* chunk) {
   for (std::int64_t d = 0; d < shape.kv_width(); d += kPanel) {
-    std::byte* at = chunk + d / kPanel * kValuePanelBytes + place / 2 * kPairBytes;
+    std::byte* at = chunk + d / kPanel * bytes_over(KeyFormat::bf16, kChunk) + place / 2 * kQuadBytes;
     const Rounded value(kernels, row + d, shape.kv_width() - d);
     for (std::int64_t lane = 0; lane < value.count; ++lane) {
       if (place % 2 == 0) {
@@ -49,52 +97,108 @@ void put_value(const Kernels& kernels, const HeadShape& shape, const float* row,
   }
 }
 
+// The step with which 127 is the largest of these; NaN where one is not finite.
+float step_of(const float* x, std::int64_t count) {
+  float largest = 0, finite = 0;
+  for (std::int64_t i = 0; i < count; ++i) largest = std::max(largest, std::abs(x[i])), finite += x[i] * 0.0f;
+  return largest / 127.0f + finite;
+}
+
+// The nearest whole number of those that a byte holds, as packed: + 128. Ties go to the even one.
+std::uint8_t whole(float x) {
+  constexpr float magic = 12582912.0f; // 1.5 * 2^23: the last bit of x + magic is worth 1
+  return static_cast<std::uint8_t>(std::bit_cast<std::uint32_t>(x + magic) + 128);
+}
+
+// A group's first position writes the panels' scales. What stands at positions that nobody sees is some byte, times
+// zero.
+void put_value_int8(const HeadShape& shape, const float* row, std::int64_t place, std::byte* chunk) {
+  auto* steps = reinterpret_cast<float*>(chunk + value_bytes(KeyFormat::int8, shape));
+  for (std::int64_t g = 0; g < shape.kv_heads; ++g) {
+    const float *value = row + g * shape.depth, step = step_of(value, shape.depth);
+    const float inverse = step > kSmallest ? 1.0f / step : 0.0f;
+    steps[g * kChunk + place] = step;
+    for (std::int64_t d = 0; d < shape.depth; ++d) {
+      const std::int64_t output = g * shape.depth + d, lane = output % kPanel;
+      std::byte* unit = chunk + output / kPanel * bytes_over(KeyFormat::int8, kChunk) + place / kGroup * kUnitBytes;
+      if (place % kGroup == 0) {
+        constexpr std::uint16_t one = 0x3c00;
+        std::memcpy(unit + 2 * lane, &one, 2);
+      }
+      unit[kHeadBytes + place % kGroup / 4 * kQuadBytes + 4 * lane + place % 4] = std::byte(whole(value[d] * inverse));
+    }
+  }
+}
+
 // put(row, place in its chunk, chunk) for every position.
 template <class Put>
 void for_positions(const float* rows, std::int64_t width, std::int64_t first, std::int64_t count, float* const* chunks,
                    const Put& put) {
-  for (std::int64_t i = 0; i < count; ++i) put(rows + i * width, (first + i) % kChunk, chunks[(first + i) / kChunk]);
+  for (std::int64_t i = 0; i < count; ++i)
+    put(rows + i * width, (first + i) % kChunk, reinterpret_cast<std::byte*>(chunks[(first + i) / kChunk]));
 }
 
-void put_rows(const HeadShape& shape, const float* rows, std::int64_t first, std::int64_t count, float* const* chunks) {
-  const std::int64_t width = shape.kv_width();
-  for_positions(rows, width, first, count, chunks, [&](const float* row, std::int64_t place, float* chunk) {
-    std::memcpy(chunk + place * width, row, static_cast<std::size_t>(width) * sizeof(float));
-  });
+void put_row(const HeadShape& shape, const float* row, std::int64_t place, std::byte* chunk) {
+  const auto bytes = static_cast<std::size_t>(shape.kv_width()) * sizeof(float);
+  std::memcpy(chunk + static_cast<std::size_t>(place) * bytes, row, bytes);
 }
 
 } // namespace
 
+const char* key_format_name(KeyFormat format) {
+  switch (format) {
+    case KeyFormat::float32: return "float32";
+    case KeyFormat::bf16: return "bf16";
+    case KeyFormat::int8: return "int8";
+  }
+  return "?";
+}
+
+std::optional<KeyFormat> key_format(std::string_view name) {
+  for (const KeyFormat format : kFormats)
+    if (name == key_format_name(format)) return format;
+  return std::nullopt;
+}
+
+bool holds(KeyFormat format, const HeadShape& shape) { return format != KeyFormat::int8 || shape.depth % kGroup == 0; }
+
 std::int64_t key_width(KeyFormat format, const HeadShape& shape) {
-  return format == KeyFormat::float32 ? shape.kv_width() : shape.kv_heads * pairs(shape.depth);
+  return format == KeyFormat::float32 ? shape.kv_width() : numbers(shape.kv_heads * key_bytes(format, shape));
 }
 
 std::int64_t value_width(KeyFormat format, const HeadShape& shape) {
-  return format == KeyFormat::float32 ? shape.kv_width() : (shape.kv_width() + kPanel - 1) / kPanel * (kPanel / 2);
+  if (format == KeyFormat::float32) return shape.kv_width();
+  return numbers(value_bytes(format, shape)) + (format == KeyFormat::int8 ? shape.kv_heads : 0);
 }
 
 void put_keys(const Kernels& kernels, KeyFormat format, const HeadShape& shape, const float* rows, std::int64_t first,
               std::int64_t count, float* const* chunks) {
-  if (format == KeyFormat::float32) return put_rows(shape, rows, first, count, chunks);
-  for_positions(rows, shape.kv_width(), first, count, chunks, [&](const float* row, std::int64_t place, float* chunk) {
-    put_key(kernels, shape, row, place, reinterpret_cast<std::byte*>(chunk));
-  });
+  for_positions(rows, shape.kv_width(), first, count, chunks,
+                [&](const float* row, std::int64_t place, std::byte* chunk) {
+                  if (format == KeyFormat::float32) return put_row(shape, row, place, chunk);
+                  put_key(kernels, format, shape, row, place, chunk);
+                });
 }
 
 void put_values(const Kernels& kernels, KeyFormat format, const HeadShape& shape, const float* rows, std::int64_t first,
                 std::int64_t count, float* const* chunks) {
-  if (format == KeyFormat::float32) return put_rows(shape, rows, first, count, chunks);
-  for_positions(rows, shape.kv_width(), first, count, chunks, [&](const float* row, std::int64_t place, float* chunk) {
-    put_value(kernels, shape, row, place, reinterpret_cast<std::byte*>(chunk));
-  });
+  for_positions(rows, shape.kv_width(), first, count, chunks,
+                [&](const float* row, std::int64_t place, std::byte* chunk) {
+                  switch (format) {
+                    case KeyFormat::float32: return put_row(shape, row, place, chunk);
+                    case KeyFormat::bf16: return put_value_bf16(kernels, shape, row, place, chunk);
+                    case KeyFormat::int8: return put_value_int8(shape, row, place, chunk);
+                  }
+                });
 }
 
-const std::byte* key_panels(const float* chunk, const HeadShape& shape, std::int64_t group) {
-  return reinterpret_cast<const std::byte*>(chunk) + group * (kChunk / kPanel) * pairs(shape.depth) * kPairBytes;
+const std::byte* ChunkOfPanels::keys(std::int64_t group) const {
+  return reinterpret_cast<const std::byte*>(k_) + group * key_bytes(format_, shape_);
 }
 
-const std::byte* value_panel(const float* chunk, std::int64_t index) {
-  return reinterpret_cast<const std::byte*>(chunk) + index * kValuePanelBytes;
+const float* ChunkOfPanels::steps(std::int64_t group) const {
+  if (format_ != KeyFormat::int8) return nullptr;
+  return reinterpret_cast<const float*>(values() + value_bytes(format_, shape_)) + group * kChunk;
 }
 
 } // namespace tenon::cpu

@@ -1,16 +1,21 @@
 // Keys and values of a sequence in the form in which attention reads them, in chunks of kChunk positions.
 //
 //   float32  a row (G,D) a position
-//   bf16     panels as of a packed matrix in bf16 (packed_matrix.hpp), so that attention is two of its products: for
-//   every
-//            group four panels whose outputs are keys and whose inputs are D; for the values of all groups together
-//            panels whose outputs are values and whose inputs are positions
+//   bf16     panels as of a packed matrix (packed_matrix.hpp), so that attention is two of its products: for every
+//   group
+//            four panels whose outputs are keys and whose inputs are D; for the values of all groups together panels
+//            whose outputs are values and whose inputs are positions
+//   int8     the same in int8g32; D is a multiple of 32. Keys have a scale per 32 inputs. Values have one step for each
+//            position and group, kept behind the panels and multiplied into attention's weights; the panels' own are 1
 //
-// What is put is all that is ever read of a chunk. Whoever copies a chunk copies it whole: a position of bf16 lies all
-// over it. Shapes: G groups; D head width. Thread: any; one at a time for a chunk.
+// What is put is all that is ever read of a chunk. Whoever copies a chunk copies it whole: a position of panels lies
+// all over it. Shapes: G groups; D head width. Thread: any; one at a time for a chunk.
 #pragma once
 
 #include "kernels/cpu/kernels.hpp"
+
+#include <optional>
+#include <string_view>
 
 namespace tenon::cpu {
 
@@ -20,9 +25,13 @@ struct HeadShape {
   std::int64_t kv_width() const { return kv_heads * depth; }
 };
 
-enum class KeyFormat { float32, bf16 };
+enum class KeyFormat { float32, bf16, int8 };
+const char* key_format_name(KeyFormat format);
+std::optional<KeyFormat> key_format(std::string_view name);
+bool holds(KeyFormat format, const HeadShape& shape);
 
 // How many float32 numbers' memory a position takes of a chunk: kChunk times this is a chunk.
+// Requires (here and below): the format holds this shape.
 std::int64_t key_width(KeyFormat format, const HeadShape& shape);
 std::int64_t value_width(KeyFormat format, const HeadShape& shape);
 
@@ -32,8 +41,19 @@ void put_keys(const Kernels& kernels, KeyFormat format, const HeadShape& shape, 
 void put_values(const Kernels& kernels, KeyFormat format, const HeadShape& shape, const float* rows, std::int64_t first,
                 std::int64_t count, float* const* chunks);
 
-// Of a chunk in bf16: the first of a group's panels; the panel of values [64 index, 64 index + 64) of all groups.
-const std::byte* key_panels(const float* chunk, const HeadShape& shape, std::int64_t group);
-const std::byte* value_panel(const float* chunk, std::int64_t index);
+// Where things stand in a chunk of panels.
+class ChunkOfPanels {
+ public:
+  ChunkOfPanels(KeyFormat format, const HeadShape& shape, const float* k, const float* v)
+      : format_(format), shape_(shape), k_(k), v_(v) {}
+  const std::byte* keys(std::int64_t group) const; // the first of four panels
+  const std::byte* values() const { return reinterpret_cast<const std::byte*>(v_); }
+  const float* steps(std::int64_t group) const; // (kChunk), in int8
+
+ private:
+  KeyFormat format_;
+  const HeadShape& shape_;
+  const float *k_, *v_;
+};
 
 } // namespace tenon::cpu

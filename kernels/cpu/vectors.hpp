@@ -200,37 +200,6 @@ void attend(const AttentionTile& tile) {
   multiply<V>(tile.rows, scores, kChunk, tile.v, tile.stride, tile.keys, tile.out, tile.depth, tile.depth);
 }
 
-// The same over panels in bf16: both products are those of a packed matrix. Scores become weights in bf16.
-template <class V, Kernels::Product product, auto round>
-void attend_panels(const AttentionTile& tile) {
-  const std::int64_t padded = (tile.keys + kPanel - 1) / kPanel * kPanel;
-  Activations q, p;
-  q.rows = p.rows = tile.rows;
-  q.width = tile.depth, p.width = tile.keys + tile.keys % 2;
-  float *scores = tile.scratch, *out = scores + kTileRows * kChunk;
-  auto *q_bits = reinterpret_cast<std::uint16_t*>(out + kTileRows * kPanel),
-       *p_bits = q_bits + kTileRows * q.bf16_stride();
-  q.bf16 = q_bits, p.bf16 = p_bits;
-  for (std::int64_t r = 0; r < tile.rows; ++r) {
-    round(tile.q + r * tile.depth, tile.depth, q_bits + r * q.bf16_stride());
-    if (tile.depth % 2) q_bits[r * q.bf16_stride() + tile.depth] = 0;
-  }
-  for (std::int64_t first = 0; first < tile.keys; first += kPanel)
-    product(tile.k_panels + first * q.bf16_stride() * 2, q, 0, tile.rows, scores + first, kChunk);
-  for (std::int64_t r = 0; r < tile.rows; ++r) {
-    soften<V>(scores + r * kChunk, tile.visible[r], padded, tile.largest[r], tile.sum[r]);
-    round(scores + r * kChunk, p.width, p_bits + r * p.width);
-  }
-  for (std::int64_t d = 0, lanes = 0; d < tile.depth; d += lanes) {
-    const std::int64_t panel = (tile.column + d) / kPanel, lane = (tile.column + d) % kPanel;
-    lanes = tile.depth - d < kPanel - lane ? tile.depth - d : kPanel - lane;
-    product(tile.v_panels + panel * (kChunk * kPanel * 2), p, 0, tile.rows, out, kPanel);
-    for (std::int64_t r = 0; r < tile.rows; ++r)
-      std::memcpy(tile.out + r * tile.depth + d, out + r * kPanel + lane,
-                  static_cast<std::size_t>(lanes) * sizeof(float));
-  }
-}
-
 template <class V>
 float largest(const float* x, std::int64_t count) {
   V most = V::set(-std::numeric_limits<float>::infinity());

@@ -9,7 +9,13 @@ namespace {
 
 using namespace test;
 
-constexpr KeyFormat kKeyFormats[] = {KeyFormat::float32, KeyFormat::bf16};
+constexpr KeyFormat kKeyFormats[] = {KeyFormat::float32, KeyFormat::bf16, KeyFormat::int8};
+
+double tolerance(KeyFormat format) {
+  return format == KeyFormat::float32 ? kTolerance.attention
+         : format == KeyFormat::bf16  ? kTolerance.attention_bf16
+                                      : kTolerance.attention_int8;
+}
 
 // A sequence's keys and values in chunks whose memory held no numbers before.
 class Kept {
@@ -66,44 +72,67 @@ struct Sequence {
     return run(engine, kept, 0, length);
   }
 
-  // What attention says and how large the terms of its sum are, on numbers as the format keeps them.
+  // The same with numbers as the format keeps them.
+  Sequence seen(KeyFormat format) const {
+    Sequence out = *this;
+    const float scale = 1.0f / std::sqrt(static_cast<float>(shape.depth));
+    for (float& one : out.q) one *= scale;
+    for (std::vector<float>* x : {&out.q, &out.k, &out.v}) {
+      if (format == KeyFormat::bf16)
+        for (float& one : *x) one = nn::bf16_to_f32(nn::f32_to_bf16(one));
+      const std::size_t group = x == &out.v ? static_cast<std::size_t>(shape.depth) : kGroup;
+      for (std::size_t at = 0; format == KeyFormat::int8 && at < x->size(); at += group)
+        step(*x, at, group, x == &out.k);
+    }
+    return out;
+  }
+
+  // What attention says and how large the terms of its sum are.
   struct Expected {
     double value, size;
   };
-  Expected expected(KeyFormat format, std::int64_t t, std::int64_t head, std::int64_t d) const {
-    const auto seen = [&](float x) { return format == KeyFormat::bf16 ? nn::bf16_to_f32(nn::f32_to_bf16(x)) : x; };
+  Expected expected(std::int64_t t, std::int64_t head, std::int64_t d) const {
     const std::int64_t group = head / (shape.heads / shape.kv_heads);
-    const float scale = 1.0f / std::sqrt(static_cast<float>(shape.depth));
     double total = 0, sum = 0, size = 0;
     for (std::int64_t j = 0; j <= t; ++j) {
       double score = 0;
       for (std::int64_t i = 0; i < shape.depth; ++i)
-        score += static_cast<double>(seen(q[t * shape.q_width() + head * shape.depth + i] * scale)) *
-                 seen(k[j * shape.kv_width() + group * shape.depth + i]);
-      const double p = std::exp(score), value = seen(v[j * shape.kv_width() + group * shape.depth + d]);
+        score += static_cast<double>(q[t * shape.q_width() + head * shape.depth + i]) *
+                 k[j * shape.kv_width() + group * shape.depth + i];
+      const double p = std::exp(score), value = v[j * shape.kv_width() + group * shape.depth + d];
       total += p, sum += p * value, size += p * std::abs(value);
     }
     return {sum / total, size / total};
+  }
+
+ private:
+  static void step(std::vector<float>& x, std::size_t first, std::size_t count, bool half) {
+    float largest = 0;
+    for (std::size_t i = first; i < first + count; ++i) largest = std::max(largest, std::abs(x[i]));
+    const float exact = largest / 127.0f, kept = half ? nn::f16_to_f32(nn::f32_to_f16(exact)) : exact;
+    for (std::size_t i = first; i < first + count; ++i) x[i] = std::nearbyint(x[i] / exact) * kept;
   }
 };
 
 } // namespace
 
-TEST_CASE("every tier attends as a double-precision softmax does, over both forms of keys and values") {
-  const HeadShape shapes[] = {{1, 1, 8}, {9, 3, 64}, {4, 1, 20}, {4, 2, 3}, {2, 2, 80}};
+TEST_CASE("every tier attends as a double-precision softmax does, over every form of keys and values") {
+  const HeadShape shapes[] = {{1, 1, 8}, {9, 3, 64}, {4, 1, 20}, {4, 2, 3}, {2, 2, 80}, {6, 3, 32}, {2, 1, 128}};
   Pool pool(2);
   for (const Tier tier : supported_tiers())
     for (const KeyFormat format : kKeyFormats)
       for (const HeadShape& shape : shapes) {
-        CAPTURE(tier_name(tier), static_cast<int>(format), shape.heads, shape.kv_heads, shape.depth);
+        CAPTURE(tier_name(tier), key_format_name(format), shape.heads, shape.kv_heads, shape.depth);
+        if (!holds(format, shape)) continue;
         const Sequence sequence(shape, 300);
         const std::vector<float> y = sequence.whole({&kernels_of(tier), &pool}, format);
-        const double tolerance = format == KeyFormat::bf16 ? kTolerance.attention_bf16 : kTolerance.attention;
+        const Sequence seen = sequence.seen(format);
         for (const std::int64_t t : {0, 1, 63, 64, 255, 256, 299})
           for (std::int64_t head = 0; head < shape.heads; ++head)
             for (std::int64_t d = 0; d < shape.depth; ++d) {
-              const auto [value, size] = sequence.expected(format, t, head, d);
-              CHECK(std::abs(y[t * shape.q_width() + head * shape.depth + d] - value) <= tolerance * size + 1e-7);
+              const auto [value, size] = seen.expected(t, head, d);
+              CHECK(std::abs(y[t * shape.q_width() + head * shape.depth + d] - value) <=
+                    tolerance(format) * size + 1e-7);
             }
       }
 }
@@ -114,7 +143,7 @@ TEST_CASE("attention gives a position the same bits alone, in a prompt, and in a
   Pool alone(1), several(3);
   for (const Tier tier : supported_tiers())
     for (const KeyFormat format : kKeyFormats) {
-      CAPTURE(tier_name(tier), static_cast<int>(format));
+      CAPTURE(tier_name(tier), key_format_name(format));
       const Engine one{&kernels_of(tier), &alone}, many{&kernels_of(tier), &several};
       const std::vector<float> whole = sequence.whole(one, format);
       CHECK(same_bits(whole, sequence.whole(many, format)));
@@ -131,7 +160,7 @@ TEST_CASE("attention gives a position the same bits alone, in a prompt, and in a
 }
 
 TEST_CASE("a sequence that was cut back and goes on forgets what was cut off") {
-  const Sequence sequence({2, 1, 8}, 40), other({2, 1, 8}, 60);
+  const Sequence sequence({2, 1, 32}, 40), other({2, 1, 32}, 60);
   Pool pool(1);
   for (const Tier tier : supported_tiers())
     for (const KeyFormat format : kKeyFormats) {
@@ -139,10 +168,10 @@ TEST_CASE("a sequence that was cut back and goes on forgets what was cut off") {
       Kept kept(sequence.shape, format, 60);
       const std::vector<float> whole = sequence.whole(engine, format);
       for (const std::int64_t cut : {7, 8}) {
-        CAPTURE(tier_name(tier), static_cast<int>(format), cut);
+        CAPTURE(tier_name(tier), key_format_name(format), cut);
         sequence.run(engine, kept, 0, cut);
         other.run(engine, kept, cut, 60);
-        const std::vector<float> expected(whole.begin() + cut * 16, whole.begin() + (cut + 1) * 16);
+        const std::vector<float> expected(whole.begin() + cut * 64, whole.begin() + (cut + 1) * 64);
         CHECK(same_bits(sequence.run(engine, kept, cut, cut + 1), expected));
       }
     }

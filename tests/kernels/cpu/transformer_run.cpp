@@ -43,7 +43,7 @@ namespace {
 using namespace test;
 
 constexpr std::int64_t kWidth = 64, kInner = 96, kBlocks = 2;
-constexpr HeadShape kHeads{4, 2, 16};
+constexpr HeadShape kHeads{4, 2, 32};
 
 // Room for the keys and values of some sequences.
 class Store : public KeyValueStore {
@@ -88,8 +88,9 @@ struct Model {
     };
     for (std::int64_t i = 0; i < kBlocks; ++i) {
       Block block;
-      block.q = linear(64, kWidth), block.k = linear(32, kWidth), block.v = linear(32, kWidth);
-      block.o = linear(kWidth, 64);
+      block.q = linear(kHeads.q_width(), kWidth), block.k = linear(kHeads.kv_width(), kWidth),
+      block.v = linear(kHeads.kv_width(), kWidth);
+      block.o = linear(kWidth, kHeads.q_width());
       block.gate = linear(kInner, kWidth), block.up = linear(kInner, kWidth), block.down = linear(kWidth, kInner);
       block.attention_norm = block.ffn_norm = {ones.data(), nullptr};
       blocks.push_back(block);
@@ -145,8 +146,8 @@ TEST_CASE("a run of blocks gives a row the same bits in any split, beside any ot
   const std::vector<float> h = noise(300 * kWidth, 5), other = noise(9 * kWidth, 6);
   for (const Tier tier : supported_tiers())
     for (const PackedFormat format : kFormats)
-      for (const KeyFormat keys : {KeyFormat::float32, KeyFormat::bf16}) {
-        CAPTURE(tier_name(tier), packed_name(format), static_cast<int>(keys));
+      for (const KeyFormat keys : {KeyFormat::float32, KeyFormat::bf16, KeyFormat::int8}) {
+        CAPTURE(tier_name(tier), packed_name(format), key_format_name(keys));
         const Engine one{&kernels_of(tier), &alone}, many{&kernels_of(tier), &several};
         Model model(format);
         model.shape.keys = keys;
