@@ -1,0 +1,106 @@
+#include "kernels/cpu/probe.hpp"
+
+#include "kernels/cpu/tier.hpp"
+
+#include <immintrin.h>
+#include <sys/mman.h>
+
+#include <chrono>
+#include <cstring>
+#include <new>
+
+namespace tenon::cpu {
+namespace {
+
+constexpr std::int64_t kParts = 64;      // of the memory: tasks of the pool
+constexpr std::int64_t kLinks = 2000000; // of a chain: some 10 ms, so that waking a thread counts for nothing
+
+template <class Work>
+double seconds(const Work& work) {
+  const auto start = std::chrono::steady_clock::now();
+  work();
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+// Twelve independent chains of one instruction: no memory, and no dependence to wait for.
+#define TENON_CHAIN(name, features, reg, zero, instruction)                                                            \
+  __attribute__((target(features), noinline)) void name(std::int64_t times) {                                          \
+    asm volatile(zero " %%" reg "12, %%" reg "12, %%" reg "12\n " zero " %%" reg "13, %%" reg "13, %%" reg             \
+                      "13\n 1:\n"                                                                                      \
+                      ".irp n, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11\n" instruction " %%" reg "12, %%" reg "13, %%" reg \
+                      "\\n\n .endr\n"                                                                                  \
+                      "sub $1, %0\n jnz 1b\n"                                                                          \
+                 : "+r"(times)::reg "0", reg "1", reg "2", reg "3", reg "4", reg "5", reg "6", reg "7", reg "8",       \
+                   reg "9", reg "10", reg "11", reg "12", reg "13", "cc");                                             \
+  }
+TENON_CHAIN(float32_chain_512, "avx512f", "zmm", "vpxorq", "vfmadd231ps")
+TENON_CHAIN(bf16_chain, "avx512f", "zmm", "vpxorq", "vdpbf16ps")
+TENON_CHAIN(int8_chain, "avx512f", "zmm", "vpxorq", "vpdpbusd")
+TENON_CHAIN(float32_chain_256, "avx2", "ymm", "vpxor", "vfmadd231ps")
+
+// 10^9 operations a second; operations: of one instruction.
+double peak(Pool& pool, void (*chain)(std::int64_t), double operations) {
+  const int threads = pool.threads();
+  const double taken = seconds([&] { pool.run(threads, [&](std::int64_t) { chain(kLinks); }); });
+  return operations * 12 * static_cast<double>(kLinks) * threads / taken / 1e9;
+}
+
+// Reads everything; the empty asm is somebody who wants the sum.
+void read_plain(const std::byte* from, std::int64_t bytes) {
+  std::uint64_t sum = 0, word = 0;
+  for (std::int64_t i = 0; i + 8 <= bytes; i += 8) std::memcpy(&word, from + i, 8), sum += word;
+  asm volatile("" ::"r"(sum));
+}
+
+__attribute__((target("avx2"))) void read_256(const std::byte* from, std::int64_t bytes) {
+  __m256i sum[4] = {};
+  for (std::int64_t i = 0; i + 128 <= bytes; i += 128)
+    for (std::int64_t lane = 0; lane < 4; ++lane)
+      sum[lane] =
+          _mm256_add_epi64(sum[lane], _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from + i + 32 * lane)));
+  for (const __m256i& one : sum) asm volatile("" ::"x"(one));
+}
+
+__attribute__((target("avx512f"))) void read_512(const std::byte* from, std::int64_t bytes) {
+  __m512i sum[4] = {};
+  for (std::int64_t i = 0; i + 256 <= bytes; i += 256)
+    for (std::int64_t lane = 0; lane < 4; ++lane)
+      sum[lane] = _mm512_add_epi64(sum[lane], _mm512_loadu_si512(from + i + 64 * lane));
+  for (const __m512i& one : sum) asm volatile("" ::"v"(one));
+}
+
+} // namespace
+
+void Probe::Unmap::operator()(std::byte* memory) const { munmap(memory, static_cast<std::size_t>(bytes)); }
+
+Probe::Probe(std::int64_t bytes) : memory_(nullptr, Unmap{bytes}) {
+  const auto size = static_cast<std::size_t>(bytes);
+  void* memory = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (memory == MAP_FAILED) throw std::bad_alloc();
+  memory_.reset(static_cast<std::byte*>(memory));
+  madvise(memory, size, MADV_NOHUGEPAGE); // as mapped weights are
+  std::memset(memory, 1, size);
+}
+
+double Probe::read(Pool& pool) const {
+  const std::int64_t part = memory_.get_deleter().bytes / kParts;
+  const auto walk = supported(Tier::avx512) ? read_512 : supported(Tier::avx2) ? read_256 : read_plain;
+  const double taken =
+      seconds([&] { pool.run(kParts, [&](std::int64_t p) { walk(memory_.get() + p * part, part); }); });
+  return static_cast<double>(part * kParts) / taken / 1e9;
+}
+
+Limits Probe::measure(Pool& pool) const {
+  Limits out;
+  out.read = read(pool);
+  if (supported(Tier::avx512)) {
+    out.float32 = peak(pool, float32_chain_512, 32);
+    out.bf16 = peak(pool, bf16_chain, 64);
+    out.int8 = peak(pool, int8_chain, 128);
+  } else if (supported(Tier::avx2)) {
+    out.float32 = peak(pool, float32_chain_256, 16);
+  }
+  return out;
+}
+
+} // namespace tenon::cpu

@@ -1,0 +1,43 @@
+// What this machine can do right now: the limits that speeds are told against.
+//
+//   read      bytes of memory a second, of pages of 4 KiB and many times the last cache
+//   float32, bf16, int8   operations a second (a multiplication and an addition are two) of independent chains of one
+//             instruction: FMA, VDPBF16PS, VPDPBUSD. 0 where the processor has no such instruction
+//
+// Virtual machines change by a factor of two within a minute, so a figure is measured beside its own limits, not beside
+// some earlier ones: measure() takes about a fifth of a second. Thread: one call at a time.
+#pragma once
+
+#include "kernels/cpu/packed_matrix.hpp"
+#include "kernels/cpu/pool.hpp"
+
+#include <memory>
+
+namespace tenon::cpu {
+
+struct Limits {
+  double read = 0;                        // 10^9 bytes a second
+  double float32 = 0, bf16 = 0, int8 = 0; // 10^9 operations a second
+
+  // Of products with weights of this format; 0 where it is not known.
+  double peak(PackedFormat format) const { return format == PackedFormat::bf16 ? bf16 : int8; }
+};
+
+class Probe {
+ public:
+  // Throws std::bad_alloc.
+  explicit Probe(std::int64_t bytes = std::int64_t{160} << 20);
+
+  // By all threads of the pool.
+  Limits measure(Pool& pool) const;
+  double read(Pool& pool) const;
+
+ private:
+  struct Unmap {
+    std::int64_t bytes = 0;
+    void operator()(std::byte* memory) const;
+  };
+  std::unique_ptr<std::byte[], Unmap> memory_;
+};
+
+} // namespace tenon::cpu
