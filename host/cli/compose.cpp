@@ -1,8 +1,7 @@
 // tenon compose | add | remove: which experts a composition has. What was asked for is composition.json; what it
 // became, with every digest, is composition.lock.json.
-#include "host/cli/command.hpp"
+#include "host/cli/opening.hpp"
 #include "host/cli/progress.hpp"
-#include "host/composition/loader.hpp"
 #include "host/composition/prior.hpp"
 #include "host/loading/platform.hpp"
 
@@ -42,7 +41,7 @@ Request read_existing(const Context& context, const std::string& name) {
 Lock make_lock(const Request& request, Context& context) {
   const Registry registry(context.registry());
   Lock lock = resolve(registry, request, host_platform().text()).value();
-  const Loader loader(registry, {context.home.store(), context.home.cache(), {}});
+  const Loader loader = make_loader(Format::float32, {}, context);
   const auto model = loader.model(registry.locked(lock.model.name, lock.model.version, lock.model.entry).entry);
   std::optional<ExpertPackage> base;
   std::vector<Row> rows;

@@ -3,6 +3,7 @@
 #include "host/cli/command.hpp"
 #include "host/loading/platform.hpp"
 #include "host/loading/rules.hpp"
+#include "kernels/cpu/engine.hpp"
 #include "registry/base/files.hpp"
 
 #include <dlfcn.h>
@@ -55,6 +56,19 @@ std::vector<InstalledPlugin> installed_plugins(const std::filesystem::path& fold
     plugins.push_back(std::move(plugin));
   }
   return plugins;
+}
+
+KernelChoice kernel_choice() {
+  KernelChoice choice;
+  for (const cpu::Tier tier : cpu::supported_tiers()) choice.tiers.emplace_back(cpu::tier_name(tier));
+  try {
+    const cpu::Engine& engine = cpu::engine();
+    choice.tier = cpu::tier_name(engine.kernels->tier);
+    choice.threads = engine.pool->threads();
+  } catch (const std::runtime_error& error) {
+    choice.refusal = error.what();
+  }
+  return choice;
 }
 
 const char* health_name(Health health) {
@@ -113,12 +127,14 @@ Surroundings look_around(const std::filesystem::path& home, const std::filesyste
           mapped_libraries(),
           host_cpu_features(),
           shipped_plugins(),
-          installed_plugins(shipped_plugins())};
+          installed_plugins(shipped_plugins()),
+          kernel_choice()};
 }
 
 void add_doctor(CLI::App& app, Context& context) {
-  CLI::App* command = app.add_subcommand("doctor", "Check this machine: LibTorch, CPU, folders, registry, plugins");
-  examples(*command, {"tenon doctor", "tenon doctor --json"});
+  CLI::App* command =
+      app.add_subcommand("doctor", "Check this machine: LibTorch, CPU, folders, registry, plugins, kernels");
+  examples(*command, {"tenon doctor", "tenon doctor --json", "TENON_TIER=avx2 tenon doctor"});
   command->callback([&context] { run_doctor(context); });
 }
 

@@ -23,6 +23,14 @@ struct InstalledPlugin {
   std::vector<std::string> refusals; // of the loading rules; empty where it would load
 };
 
+// Of packed products.
+struct KernelChoice {
+  std::string tier;               // in use
+  std::vector<std::string> tiers; // that this processor has, ascending
+  int threads = 0;
+  std::string refusal = {}; // what TENON_TIER or TENON_THREADS ask for and cannot have; empty: nothing
+};
+
 // What the rules look at; a test gives its own.
 struct Surroundings {
   std::filesystem::path home, registry;
@@ -33,6 +41,7 @@ struct Surroundings {
   std::vector<std::string> cpu_features;     // "avx2", ...
   std::filesystem::path plugin_folder;       // of the plugins that come with Tenon
   std::vector<InstalledPlugin> plugins = {}; // those in it
+  KernelChoice kernels = {};
 };
 
 struct DoctorRule {

@@ -91,12 +91,26 @@ Finding openmp(const Surroundings& here) {
   return {Health::bad, found, "only LibTorch's own may be loaded: unset LD_PRELOAD, look at LD_LIBRARY_PATH"};
 }
 
+// Which kernels packed products run on, and how many threads.
+Finding kernels(const Surroundings& here) {
+  const KernelChoice& choice = here.kernels;
+  const std::string has = joined(choice.tiers, ", ");
+  if (!choice.refusal.empty())
+    return {Health::bad, choice.refusal,
+            "unset TENON_TIER and TENON_THREADS, or give a tier of this processor (" + has + ") and a number"};
+  const std::string found = fmt::format("{} on {} thread{}; this processor has {}", choice.tier, choice.threads,
+                                        choice.threads == 1 ? "" : "s", has);
+  if (choice.tier == choice.tiers.back()) return {Health::ok, found};
+  return {Health::note, found, "unset TENON_TIER: " + choice.tiers.back() + " is faster"};
+}
+
 } // namespace
 
 const std::vector<DoctorRule>& doctor_rules() {
   static const std::vector<DoctorRule> rules = {
       {"TN-D1", "LibTorch", libtorch}, {"TN-D2", "CPU", cpu},       {"TN-D3", "home", home},
       {"TN-D4", "registry", registry}, {"TN-D5", "OpenMP", openmp}, {"TN-D6", "plugins", plugins},
+      {"TN-D7", "kernels", kernels},
   };
   return rules;
 }

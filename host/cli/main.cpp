@@ -7,6 +7,7 @@ void add_doctor(CLI::App& app, Context& context);
 void add_completion(CLI::App& app, Context& context);
 void add_plugin(CLI::App& app, Context& context);
 void add_model(CLI::App& app, Context& context);
+void add_model_pack(CLI::App& app, Context& context);
 void add_publish(CLI::App& app, Context& context);
 void add_compose(CLI::App& app, Context& context);
 void add_add(CLI::App& app, Context& context);
@@ -18,6 +19,7 @@ void add_verify(CLI::App& app, Context& context);
 void add_yank(CLI::App& app, Context& context);
 void add_expert_train(CLI::App& app, Context& context);
 void add_expert_import(CLI::App& app, Context& context);
+void add_bench(CLI::App& app, Context& context);
 void add_run(CLI::App& app, Context& context);
 void add_chat(CLI::App& app, Context& context);
 void add_eval(CLI::App& app, Context& context);
@@ -32,9 +34,9 @@ int main(int argc, char** argv) {
   Context context;
   set_up_root(app, context);
   for (const auto add : {
-           add_doctor,        add_completion, add_plugin, add_model,  add_publish, add_compose, add_add,
-           add_remove,        add_list,       add_show,   add_search, add_verify,  add_yank,    add_expert_train,
-           add_expert_import, add_run,        add_chat,   add_eval,   add_trace,
+           add_doctor,       add_completion,    add_plugin, add_model, add_model_pack, add_publish, add_compose,
+           add_add,          add_remove,        add_list,   add_show,  add_search,     add_verify,  add_yank,
+           add_expert_train, add_expert_import, add_run,    add_chat,  add_eval,       add_trace,   add_bench,
        }) {
     add(app, context);
   }

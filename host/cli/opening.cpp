@@ -1,10 +1,12 @@
 #include "host/cli/opening.hpp"
 
+#include "host/cli/progress.hpp"
 #include "registry/base/error.hpp"
 
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <optional>
 
 namespace tenon {
 namespace {
@@ -98,6 +100,31 @@ Format compute_format(const OpeningSettings& settings, const Context& context) {
                                                                : Format::float32;
 }
 
+// Weights become float32, then packed: a bar for each, and for each package.
+class PreparationBar {
+ public:
+  explicit PreparationBar(Context& context) : context_(context) {}
+
+  void update(const std::string& title, std::int64_t done, std::int64_t total) {
+    if (interrupted())
+      throw Error(Code::interrupted, title, "stopped while its weights were prepared",
+                  "the same command goes on with the next file that is not whole");
+    if (title != title_ || done < done_) bar_.reset();
+    if (!bar_) bar_.emplace(context_.out, "preparing " + title, total, "bytes");
+    title_ = title, done_ = done;
+    if (done < total)
+      bar_->update(done);
+    else
+      bar_.reset();
+  }
+
+ private:
+  Context& context_;
+  std::optional<Progress> bar_;
+  std::string title_;
+  std::int64_t done_ = 0;
+};
+
 } // namespace
 
 void add_opening_options(CLI::App& command, OpeningSettings& settings) {
@@ -114,11 +141,17 @@ void add_opening_options(CLI::App& command, OpeningSettings& settings) {
       ->type_name("FORMAT");
 }
 
-Loader make_loader(const OpeningSettings& settings, const Context& context) {
-  return Loader(Registry(context.registry()), {context.home.store(),
-                                               context.home.cache(),
-                                               {settings.dev.begin(), settings.dev.end()},
-                                               compute_format(settings, context)});
+Loader make_loader(Format format, const std::vector<std::string>& dev, Context& context) {
+  Loader::Options options{context.home.store(), context.home.cache(), {dev.begin(), dev.end()}, format};
+  options.progress = [bar = std::make_shared<PreparationBar>(context)](const std::string& title, std::uint64_t done,
+                                                                       std::uint64_t total) {
+    bar->update(title, static_cast<std::int64_t>(done), static_cast<std::int64_t>(total));
+  };
+  return Loader(Registry(context.registry()), options);
+}
+
+Loader make_loader(const OpeningSettings& settings, Context& context) {
+  return make_loader(compute_format(settings, context), settings.dev, context);
 }
 
 std::unique_ptr<Composition> open_composition(const OpeningSettings& settings, Context& context) {

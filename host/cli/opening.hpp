@@ -20,7 +20,10 @@ struct OpeningSettings {
 void add_opening_options(CLI::App& command, OpeningSettings& settings);
 
 // What loads for this command: the registry in use, and the plugins given with --dev.
-Loader make_loader(const OpeningSettings& settings, const Context& context);
+Loader make_loader(const OpeningSettings& settings, Context& context);
+// What loads in this format: where a file has to be derived first, and that takes long, it says how far it is; Ctrl-C
+// ends it, and what was whole stays. Borrows the context.
+Loader make_loader(Format format, const std::vector<std::string>& dev, Context& context);
 
 // A composition runs as its lock says; where composition.json has moved on, that is said. With --locked it is refused,
 // as is a yanked package, and every blob is hashed again first. Errors: not_found, naming what there is; those of

@@ -61,6 +61,13 @@ std::filesystem::path Loader::path_of(const Entry& entry, std::string_view role)
   return path_of(entry, entry.file_with_role(role));
 }
 
+std::function<void(std::uint64_t, std::uint64_t)> Loader::progress_of(const Entry& entry) const {
+  if (!options_.progress) return {};
+  return [say = options_.progress, title = entry.title()](std::uint64_t done, std::uint64_t total) {
+    say(title, done, total);
+  };
+}
+
 std::shared_ptr<const Model> Loader::model(const Entry& entry) const {
   const ModelManifest manifest = ModelManifest::parse(entry.manifest, entry.title());
   ModelFiles files;
@@ -70,6 +77,7 @@ std::shared_ptr<const Model> Loader::model(const Entry& entry) const {
   files.tokenizer = path_of(entry, "tokenizer");
   files.normalization = path_of(entry, entry.file("normalization.safetensors"));
   if (!entry.files_with_role("calibration").empty()) files.calibration = path_of(entry, "calibration");
+  files.progress = progress_of(entry);
   return std::make_shared<const Model>(manifest, files, options_.cache);
 }
 
@@ -137,8 +145,9 @@ ExpertPackage Loader::expert(const Entry& entry, const Model& model, const Exper
   package.expert =
       create(from, manifest.architecture, manifest.config, model, base ? &base->manifest : nullptr, entry.title());
   if (const auto files = entry.files_with_role("weights"); !files.empty())
-    package.weights = std::make_shared<const Weights>(Weights::open(
-        path_of(entry, files[0]), files[0].digest, options_.cache, Weights::Compute{options_.format, {}}));
+    package.weights =
+        std::make_shared<const Weights>(Weights::open(path_of(entry, files[0]), files[0].digest, options_.cache,
+                                                      Weights::Compute{options_.format, {}}, progress_of(entry)));
   bind_weights(*package.expert, manifest, package.weights.get(), base ? base->weights.get() : nullptr);
   package.expert->prepare(TENON_INFERENCE);
   if (!entry.files_with_role("row").empty()) package.row = read_row(path_of(entry, "row"));

@@ -11,6 +11,7 @@
 #include "registry/registry.hpp"
 
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <memory>
 
@@ -33,6 +34,8 @@ class Loader {
     // Of products. Any but float32: our kernels' threads compute, and LibTorch runs single-threaded from here on, for
     // its own would spin beside them.
     Format format = Format::float32;
+    // Called with a package's title, and bytes done and in all, while a file is derived from its weights; may throw.
+    std::function<void(const std::string& title, std::uint64_t done, std::uint64_t total)> progress = {};
   };
   Loader(const Registry& registry, Options options);
 
@@ -57,6 +60,7 @@ class Loader {
  private:
   std::filesystem::path path_of(const Entry& entry, const FileRecord& file) const;
   std::filesystem::path path_of(const Entry& entry, std::string_view role) const;
+  std::function<void(std::uint64_t, std::uint64_t)> progress_of(const Entry& entry) const;
 
   Registry registry_;
   Options options_;

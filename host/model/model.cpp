@@ -28,8 +28,8 @@ std::set<std::string> looked_up(const ModelShape& shape) {
 
 // Every other matrix of a trunk or head is multiplied: one that cannot be in this format ends it here.
 Weights open_weights(const ModelFiles& files, const ModelShape& shape, const std::filesystem::path& cache) {
-  Weights weights =
-      Weights::open(files.weights, files.weights_digest, cache, Weights::Compute{files.format, looked_up(shape)});
+  Weights weights = Weights::open(files.weights, files.weights_digest, cache,
+                                  Weights::Compute{files.format, looked_up(shape)}, files.progress);
   if (weights.packed() && !weights.packed()->refusals().empty())
     throw Error(Code::incompatible, "model", weights.packed()->refusals().front());
   return weights;

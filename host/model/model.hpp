@@ -17,6 +17,7 @@ struct ModelFiles {
   std::filesystem::path weights, tokenizer, normalization, calibration; // calibration may be empty
   std::string weights_digest;                                           // of the file
   Format format = Format::float32;                                      // of products
+  std::function<void(std::uint64_t, std::uint64_t)> progress = {};      // bytes, while a file is derived
 };
 
 // The JSON of a model's "config", and back. Errors: integrity.

@@ -156,7 +156,8 @@ PackedWeights::PackedWeights(const Source& source, Format format, const std::fil
   if (!std::filesystem::exists(derived)) {
     const std::vector<Plan> plans = plans_for(source, format);
     const FileLock lock(derived.string() + ".lock");
-    if (!std::filesystem::exists(derived)) derive(source, plans, derived, progress);
+    derived_now_ = !std::filesystem::exists(derived); // another process may have been faster
+    if (derived_now_) derive(source, plans, derived, progress);
   }
   file_ = std::make_shared<const SafetensorsFile>(derived);
   std::vector<PackedEntry> entries = packed_entries(*file_);

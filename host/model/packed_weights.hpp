@@ -45,8 +45,10 @@ class PackedWeights {
   PackedWeights(const PackedWeights&) = delete;
   PackedWeights& operator=(const PackedWeights&) = delete;
 
-  std::uint64_t bytes() const;                     // of all packed matrices
-  bool copied() const { return copy_ != nullptr; } // into huge pages; else mapped
+  std::uint64_t bytes() const; // of all packed matrices
+  const std::string& path() const { return file_->name(); }
+  bool derived_now() const { return derived_now_; } // it was not in the cache when this was made
+  bool copied() const { return copy_ != nullptr; }  // into huge pages; else mapped
   // Matrices that cannot have this format: what was found, needed, and the remedy. Their products throw it.
   const std::vector<std::string>& refusals() const { return refusals_; }
 
@@ -55,6 +57,7 @@ class PackedWeights {
   std::shared_ptr<const cpu::HugeMemory> copy_; // of the file's tensors; null where they stay mapped
   std::vector<const float*> known_;             // to the kernels
   std::vector<std::string> refusals_;
+  bool derived_now_ = false;
 };
 
 } // namespace tenon

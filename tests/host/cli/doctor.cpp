@@ -10,22 +10,30 @@ using namespace tenon;
 namespace {
 
 Surroundings sound(const std::filesystem::path& folder) {
-  return {folder,   folder / "registry",  "2.11.0",
-          "2.11.0", "/t/libtorch_cpu.so", {"/t/libgomp.so.1", "/t/libc10.so"},
-          {"avx2"}, "/t/plugins",         {{"low_rank.so", {}}}};
+  return {folder,
+          folder / "registry",
+          "2.11.0",
+          "2.11.0",
+          "/t/libtorch_cpu.so",
+          {"/t/libgomp.so.1", "/t/libc10.so"},
+          {"avx2"},
+          "/t/plugins",
+          {{"low_rank.so", {}}},
+          {"avx2", {"reference", "avx2"}, 2}};
 }
 
-Health health_of(const std::string& id, const Surroundings& here) {
+Finding finding_of(const std::string& id, const Surroundings& here) {
   for (const DoctorRule& rule : doctor_rules()) {
     if (rule.id == id) {
       const Finding finding = rule.check(here);
       CHECK((finding.health == Health::ok || !finding.remedy.empty()));
-      return finding.health;
+      return finding;
     }
   }
   FAIL("no rule " << id);
-  return Health::bad;
+  return {Health::bad, ""};
 }
+Health health_of(const std::string& id, const Surroundings& here) { return finding_of(id, here).health; }
 
 } // namespace
 
@@ -74,7 +82,24 @@ TEST_CASE("doctor objects to an installed plugin that the loading rules refuse, 
   const Scratch scratch;
   Surroundings here = sound(scratch.path());
   here.plugins.push_back({"other.so", {"TN-P2 platform: built for LibTorch 2.10.0"}});
-  const Finding finding = doctor_rules().back().check(here);
+  const Finding finding = finding_of("TN-D6", here);
   CHECK(finding.health == Health::bad);
   CHECK(finding.found.find("TN-P2 platform") != std::string::npos);
+}
+
+TEST_CASE("doctor says which kernels are in use, which others there are, and on how many threads") {
+  const Scratch scratch;
+  Surroundings here = sound(scratch.path());
+  CHECK(finding_of("TN-D7", here).found == "avx2 on 2 threads; this processor has reference, avx2");
+  here.kernels.tier = "reference";
+  CHECK(health_of("TN-D7", here) == Health::note);
+}
+
+TEST_CASE("doctor objects to a tier that this processor lacks, and names those it has") {
+  const Scratch scratch;
+  Surroundings here = sound(scratch.path());
+  here.kernels.refusal = "TENON_TIER: found avx512, this processor has reference, avx2";
+  const Finding finding = finding_of("TN-D7", here);
+  CHECK(finding.health == Health::bad);
+  CHECK(finding.remedy.find("reference, avx2") != std::string::npos);
 }

@@ -1,0 +1,160 @@
+// tenon bench: how fast a composition reads and writes here, beside what this machine can do.
+#include "host/cli/opening.hpp"
+#include "host/cli/progress.hpp"
+#include "host/inference/benchmark.hpp"
+#include "kernels/cpu/engine.hpp"
+#include "registry/base/files.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <optional>
+
+namespace tenon {
+namespace {
+
+struct Settings {
+  OpeningSettings opening;
+  BenchmarkOptions options;
+  std::string text;
+};
+
+std::vector<std::int32_t> text_of(const Settings& settings, const Model& model) {
+  if (!settings.text.empty()) return model.tokenizer().encode(read_file(settings.text));
+  const Shard general = model.calibration();
+  const auto tokens = general.tokens();
+  return {tokens.begin(), tokens.end()};
+}
+
+double middle(const BenchmarkPhase& phase, double (*of)(const BenchmarkRun&)) {
+  std::vector<double> values;
+  for (const BenchmarkRun& run : phase.runs) values.push_back(of(run));
+  return median(values);
+}
+double rate(const BenchmarkRun& run) { return run.rate; }
+double limit(const BenchmarkRun& run) { return run.limit; }
+double reached(const BenchmarkRun& run) { return run.limit > 0 ? run.rate / run.limit : 0; }
+double longest(const BenchmarkRun& run) { return run.longest; }
+double skipped(const BenchmarkRun& run) { return run.skipped; }
+
+json::object to_json(const cpu::Limits& limits) {
+  return {{"read_gb_per_second", limits.read},
+          {"float32_gop_per_second", limits.float32},
+          {"bf16_gop_per_second", limits.bf16},
+          {"int8_gop_per_second", limits.int8}};
+}
+
+json::object to_json(const BenchmarkPhase& phase) {
+  json::array runs;
+  for (const BenchmarkRun& run : phase.runs)
+    runs.push_back(json::object{{"tokens_per_second", run.rate},
+                                {"limit_tokens_per_second", run.limit},
+                                {"longest_step_seconds", run.longest},
+                                {"work_skipped", run.skipped},
+                                {"machine", to_json(run.machine)}});
+  return {{"phase", phase.name()},
+          {phase.prompt ? "prompt_tokens" : "context_tokens", phase.tokens},
+          {"tokens_per_second", middle(phase, rate)},
+          {"limit_tokens_per_second", middle(phase, limit)},
+          {"reached", middle(phase, reached)},
+          {"runs", runs}};
+}
+
+std::string known(double value, const char* pattern) {
+  return value > 0 ? fmt::format(fmt::runtime(pattern), value) : "not known";
+}
+
+Table machine_table(const Benchmark& made) {
+  Table table{{"threads", "reads GB/s", "float32 GOP/s", "bf16 GOP/s", "int8 GOP/s"}, {}, {0, 1, 2, 3, 4}};
+  const auto add = [&](int threads, const cpu::Limits& limits) {
+    table.rows.push_back({std::to_string(threads), fmt::format("{:.1f}", limits.read), known(limits.float32, "{:.0f}"),
+                          known(limits.bf16, "{:.0f}"), known(limits.int8, "{:.0f}")});
+  };
+  add(1, made.one_thread);
+  if (made.threads > 1) add(made.threads, made.all_threads);
+  return table;
+}
+
+Table phase_table(const Benchmark& made) {
+  Table table{
+      {"phase", "tokens/s", "lowest", "highest", "limit", "reached", "of", "99% of steps within", "work skipped"},
+      {},
+      {1, 2, 3, 4, 5, 7, 8}};
+  for (const BenchmarkPhase& phase : made.phases) {
+    const auto by_rate = [](const BenchmarkRun& a, const BenchmarkRun& b) { return a.rate < b.rate; };
+    const auto [low, high] = std::minmax_element(phase.runs.begin(), phase.runs.end(), by_rate);
+    table.rows.push_back(
+        {phase.prompt ? fmt::format("prompt of {}", phase.tokens) : fmt::format("steps after {}", phase.tokens),
+         fmt::format("{:.1f}", middle(phase, rate)), fmt::format("{:.1f}", low->rate),
+         fmt::format("{:.1f}", high->rate), known(middle(phase, limit), "{:.0f}"),
+         known(middle(phase, reached), "{:.2f}"), phase.prompt ? "products" : "reads",
+         phase.prompt ? "" : fmt::format("{:.1f} ms", 1e3 * middle(phase, longest)),
+         fmt::format("{:.0f}%", 100 * middle(phase, skipped))});
+  }
+  return table;
+}
+
+void bench(const Settings& settings, Context& context) {
+  const auto composition = open_composition(settings.opening, context);
+  const std::vector<std::int32_t> text = text_of(settings, composition->model());
+  BenchmarkOptions options = settings.options;
+  std::optional<Progress> bar;
+  options.interrupted = [] { return interrupted(); };
+  options.progress = [&](std::int64_t done, std::int64_t total) {
+    if (!bar) bar.emplace(context.out, "measuring", total, "runs");
+    bar->update(done);
+  };
+  const Benchmark made = benchmark(*composition, text, options);
+  bar.reset();
+  const char* tier = cpu::tier_name(cpu::engine().kernels->tier);
+  const PackedWeights* packed = composition->model().weights().packed();
+  if (context.flags.json) {
+    json::array phases;
+    for (const BenchmarkPhase& phase : made.phases) phases.push_back(to_json(phase));
+    context.out.json(json::object{
+        {"name", settings.opening.name},
+        {"tier", packed ? tier : "libtorch"},
+        {"threads", made.threads},
+        {"rounds", options.rounds},
+        {"machine", {{"one_thread", to_json(made.one_thread)}, {"all_threads", to_json(made.all_threads)}}},
+        {"phases", phases}});
+    return;
+  }
+  context.out.table(machine_table(made));
+  context.out.line("");
+  context.out.table(phase_table(made));
+  context.out.note(
+      fmt::format("medians of {} rounds; products by {} on {} thread{}; each limit from the machine beside it",
+                  options.rounds, packed ? tier : "LibTorch in float32", made.threads, made.threads == 1 ? "" : "s"));
+}
+
+} // namespace
+
+void add_bench(CLI::App& app, Context& context) {
+  auto settings = std::make_shared<Settings>();
+  CLI::App* command = app.add_subcommand("bench", "Measure reading and writing beside what this machine can do");
+  add_opening_options(*command, settings->opening);
+  BenchmarkOptions& options = settings->options;
+  command->add_option("--prompts", options.prompts, "Lengths of prompts to read, in tokens")
+      ->delimiter(',')
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command->add_option("--contexts", options.contexts, "Lengths of text to write after, in tokens")
+      ->delimiter(',')
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  command->add_option("--steps", options.steps, "Tokens to write after each")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command->add_option("--rounds", options.rounds, "Measurements of each; medians are told")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  command->add_option("--text", settings->text, "Text to read (default: the model's own general text)")
+      ->type_name("FILE");
+  examples(*command,
+           {"tenon bench smollm2 --compute stored", "tenon bench bot --prompts 512,2048 --contexts 0,512,4096",
+            "tenon bench bot --compute int8 --rounds 7 --json"});
+  command->callback([settings, &context] { bench(*settings, context); });
+}
+
+} // namespace tenon

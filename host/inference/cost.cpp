@@ -1,0 +1,88 @@
+#include "host/inference/cost.hpp"
+
+#include "kernels/packed_forms.hpp"
+
+#include <ATen/ATen.h>
+
+#include <stdexcept>
+
+namespace tenon {
+namespace {
+
+double position_bytes(const ModuleLayout& layout) {
+  double numbers = 0;
+  for (const StateTensor& tensor : layout) {
+    if (!tensor.per_position) continue;
+    double row = 1;
+    for (const std::int64_t extent : tensor.shape) row *= static_cast<double>(extent);
+    numbers += row;
+  }
+  return numbers * sizeof(float);
+}
+
+// None where it was never asked for, and for what cannot have it: such matrices, as those of a low-rank change, are
+// computed in float32, or the run itself refuses them.
+std::optional<PackedForm> form_of(const at::Tensor& weights) {
+  try {
+    return packed_form(weights.data_ptr<float>(), weights.size(0), weights.size(1));
+  } catch (const std::runtime_error&) {
+    return std::nullopt;
+  }
+}
+
+const char* unembedding(const Model& model) { return model.shape().tied ? "embed.weight" : "unembed.weight"; }
+
+} // namespace
+
+Cost& Cost::operator+=(const Cost& other) {
+  bytes += other.bytes, float32 += other.float32, bf16 += other.bf16, int8 += other.int8;
+  return *this;
+}
+
+Cost Cost::times(double share) const { return {bytes * share, float32 * share, bf16 * share, int8 * share}; }
+
+double Cost::computing(const cpu::Limits& limits) const {
+  double seconds = 0;
+  for (const auto& [operations, peak] :
+       {std::pair(float32, limits.float32), std::pair(bf16, limits.bf16), std::pair(int8, limits.int8)}) {
+    if (operations == 0) continue;
+    if (peak == 0) return 0;
+    seconds += operations / (1e9 * peak);
+  }
+  return seconds;
+}
+
+Cost cost_of(const at::Tensor& weights) {
+  if (weights.dim() != 2) return {};
+  const double operations = 2.0 * static_cast<double>(weights.numel());
+  const auto form = form_of(weights);
+  if (!form) return {static_cast<double>(weights.nbytes()), operations, 0, 0};
+  const cpu::PackedMatrix& matrix = form->matrix;
+  const auto bytes = static_cast<double>(cpu::packed_bytes(matrix.format, matrix.outputs, matrix.inputs).value_or(0));
+  if (matrix.format == cpu::PackedFormat::bf16) return {bytes, 0, operations, 0};
+  return {bytes, 0, 0, operations};
+}
+
+Cost layers_cost(const Model& model) {
+  Cost sum;
+  for (const std::string& name : model.weights().names())
+    if (name.starts_with("blocks.")) sum += cost_of(model.weights().at(name));
+  return sum;
+}
+
+Cost unembedding_cost(const Model& model) { return cost_of(model.weights().at(unembedding(model))); }
+
+Cost expert_cost(const LoadedExpert& expert) {
+  Cost sum;
+  for (const ExpertParameter& parameter : expert.parameters()) sum += cost_of(parameter.tensor.detach());
+  return sum;
+}
+
+double kept_bytes(const Composition& composition, const std::vector<std::size_t>& slots) {
+  double sum =
+      position_bytes(composition.model().trunk().layout()) + position_bytes(composition.model().head().layout());
+  for (const std::size_t slot : slots) sum += position_bytes(composition.packages()[slot].expert->layout());
+  return sum;
+}
+
+} // namespace tenon

@@ -1,0 +1,70 @@
+// model pack, doctor and bench, as a user calls them.
+#include <catch2/catch.hpp>
+
+#include "tests/host/cli/program/program.hpp"
+
+using namespace tenon;
+using Catch::Matchers::Contains;
+
+TEST_CASE("model pack makes packed weights once, says where they are, and a run needs nothing more") {
+  World world;
+  REQUIRE(world.new_model("toy").status == 0);
+  const json::object first = json_of(world.call({"model", "pack", "toy", "--format", "int8", "--json"}));
+  REQUIRE(first.at("packages").as_array().size() == 2); // the model, and its base
+  for (const json::value& package : first.at("packages").as_array()) {
+    CHECK(package.at("made_now").as_bool());
+    const fs::path file = std::string(package.at("path").as_string());
+    CHECK(fs::file_size(file) >= static_cast<std::uint64_t>(package.at("bytes").as_int64()));
+  }
+  const std::set<std::string> before = World::files(world.home() / "cache");
+  const json::object again = json_of(world.call({"model", "pack", "toy", "--format", "int8", "--json"}));
+  for (const json::value& package : again.at("packages").as_array()) CHECK_FALSE(package.at("made_now").as_bool());
+  CHECK(world.call({"run", "toy", "abc", "--compute", "int8", "--max-tokens", "2"}).status == 0);
+  CHECK(World::files(world.home() / "cache") == before);
+}
+
+TEST_CASE("model pack packs experts too, and says which have nothing of their own") {
+  const World& world = world_with_composition();
+  const json::object told =
+      json_of(world.call({"model", "pack", "toy", "--format", "bf16", "--experts", "legal", "--json"}));
+  REQUIRE(told.at("packages").as_array().size() == 3);
+  CHECK_THAT(std::string(told.at("packages").as_array()[2].at("package").as_string()), Contains("legal"));
+}
+
+TEST_CASE("model pack refuses what it cannot make, and names what there is") {
+  const World& world = world_with_model();
+  const Finished plain = world.call({"model", "pack", "toy", "--format", "float32"});
+  CHECK(plain.status == 2);
+  CHECK_THAT(plain.err, Contains("remedy:") && Contains("int8"));
+  CHECK(world.call({"model", "pack", "toy", "--format", "int5"}).status == 2);
+  CHECK(world.call({"model", "pack", "nothing", "--format", "int8"}).status == 3);
+}
+
+TEST_CASE("doctor says which kernels are in use, and refuses a tier that nobody has") {
+  const World world;
+  const Finished forced = world.call({"doctor"}, {{"TENON_TIER", "reference"}, {"TENON_THREADS", "1"}});
+  CHECK(forced.status == 0);
+  CHECK_THAT(forced.out, Contains("reference on 1 thread"));
+  const Finished refused = world.call({"doctor"}, {{"TENON_TIER", "avx1024"}});
+  CHECK(refused.status == 1);
+  CHECK_THAT(refused.out + refused.err, Contains("avx1024") && Contains("unset TENON_TIER"));
+}
+
+TEST_CASE("bench tells the machine's limits and how much of them each phase reached") {
+  const World& world = world_with_composition();
+  for (const char* compute : {"float32", "int8"}) {
+    INFO(compute);
+    const json::object told = json_of(world.call({"bench", "bot", "--compute", compute, "--prompts", "16", "--contexts",
+                                                  "0,8", "--steps", "4", "--rounds", "1", "--json", "--quiet"}));
+    CHECK(told.at("machine").at("all_threads").at("read_gb_per_second").as_double() > 0);
+    REQUIRE(told.at("phases").as_array().size() == 3);
+    for (const json::value& phase : told.at("phases").as_array()) CHECK(phase.at("tokens_per_second").as_double() > 0);
+    for (std::size_t step : {1, 2}) CHECK(told.at("phases").as_array()[step].at("reached").as_double() > 0);
+  }
+}
+
+TEST_CASE("bench refuses lengths that the context does not hold, with both numbers") {
+  const Finished refused = world_with_model().call({"bench", "toy", "--prompts", "99999"});
+  CHECK(refused.status == 2);
+  CHECK_THAT(refused.err, Contains("99999") && Contains("context"));
+}
