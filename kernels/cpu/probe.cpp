@@ -73,12 +73,12 @@ __attribute__((target("avx512f"))) void read_512(const std::byte* from, std::int
 
 void Probe::Unmap::operator()(std::byte* memory) const { munmap(memory, static_cast<std::size_t>(bytes)); }
 
-Probe::Probe(std::int64_t bytes) : memory_(nullptr, Unmap{bytes}) {
+Probe::Probe(std::int64_t bytes, Pages pages) : memory_(nullptr, Unmap{bytes}) {
   const auto size = static_cast<std::size_t>(bytes);
   void* memory = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (memory == MAP_FAILED) throw std::bad_alloc();
   memory_.reset(static_cast<std::byte*>(memory));
-  madvise(memory, size, MADV_NOHUGEPAGE); // as mapped weights are
+  madvise(memory, size, pages == Pages::huge ? MADV_HUGEPAGE : MADV_NOHUGEPAGE); // a wish: refused, they are small
   std::memset(memory, 1, size);
 }
 

@@ -1,6 +1,6 @@
 // What this machine can do right now: the limits that speeds are told against.
 //
-//   read      bytes of memory a second, of pages of 4 KiB and many times the last cache
+//   read      bytes of memory a second, many times the last cache
 //   float32, bf16, int8   operations a second (a multiplication and an addition are two) of independent chains of one
 //             instruction: FMA, VDPBF16PS, VPDPBUSD. 0 where the processor has no such instruction
 //
@@ -9,6 +9,7 @@
 #pragma once
 
 #include "kernels/cpu/packed_matrix.hpp"
+#include "kernels/cpu/pages.hpp"
 #include "kernels/cpu/pool.hpp"
 
 #include <memory>
@@ -23,10 +24,12 @@ struct Limits {
   double peak(PackedFormat format) const { return format == PackedFormat::bf16 ? bf16 : int8; }
 };
 
+constexpr std::int64_t kProbeBytes = std::int64_t{160} << 20;
+
 class Probe {
  public:
-  // Throws std::bad_alloc.
-  explicit Probe(std::int64_t bytes = std::int64_t{160} << 20);
+  // Reads from pages as weights lie in: of 4 KiB as mapped files have, or of 2 MiB. Throws std::bad_alloc.
+  explicit Probe(std::int64_t bytes = kProbeBytes, Pages pages = Pages::mapped);
 
   // By all threads of the pool.
   Limits measure(Pool& pool) const;

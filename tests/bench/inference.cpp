@@ -124,7 +124,7 @@ class Side {
   std::unique_ptr<Composition> composition_;
   std::string format_;
   std::map<std::size_t, Session> held_; // by length
-  cpu::Probe probe_;
+  cpu::Probe probe_{cpu::kProbeBytes, cpu::pages()};
 };
 
 } // namespace
