@@ -65,19 +65,21 @@ class States : public cpu::KeyValueStore {
   cpu::KeyValues extend(std::int64_t block, std::int64_t span) override {
     const tenon_span& one = spans_[static_cast<std::size_t>(span)];
     SequenceState* state = from_handle(one.state);
-    if (!state) return {0, chunks(room(one.length), one.length), chunks(room(one.length), one.length)};
+    if (!state) return {0, chunks(one.length), chunks(one.length)};
     const std::int64_t slot = runs_[static_cast<std::size_t>(span)].slot + 2 * block;
     const auto k = state->extend(slot, one.length, width_), v = state->extend(slot + 1, one.length, width_);
-    return {k.before, chunks(k.rows, k.before + one.length), chunks(v.rows, k.before + one.length)};
+    return {k.before, k.blocks, v.blocks};
   }
 
  private:
-  float* room(std::int64_t rows) { return arena_.take<float>(rows * width_); }
-  float* const* chunks(float* rows, std::int64_t count) {
-    const std::int64_t chunks = (count + cpu::kChunk - 1) / cpu::kChunk;
-    auto** out = arena_.take<float*>(chunks);
-    for (std::int64_t i = 0; i < chunks; ++i) out[i] = rows + i * cpu::kChunk * width_;
-    return out;
+  static_assert(kStateBlock == cpu::kChunk, "a block of a state is a chunk of attention");
+
+  float* const* chunks(std::int64_t rows) {
+    const std::int64_t count = (rows + cpu::kChunk - 1) / cpu::kChunk;
+    auto* memory = arena_.take<float>(rows * width_);
+    auto** chunks = arena_.take<float*>(count);
+    for (std::int64_t i = 0; i < count; ++i) chunks[i] = memory + i * cpu::kChunk * width_;
+    return chunks;
   }
 
   Spans spans_;

@@ -9,16 +9,19 @@
 
 namespace tenon {
 
+// Rows of a state lie in blocks of so many positions: what sequences have in common is held once.
+inline constexpr std::int64_t kStateBlock = 256;
+
 class SequenceState {
  public:
   virtual ~SequenceState() = default;
 
   virtual at::Tensor fixed(std::int64_t slot) = 0;                    // read and written in place
   virtual void append(std::int64_t slot, const at::Tensor& rows) = 0; // (n, ...) after those already there
-  virtual at::Tensor rows(std::int64_t slot) const = 0;               // (length, ...), valid until the next append
+  virtual at::Tensor rows(std::int64_t slot) const = 0;               // (length, ...); a copy where blocks are several
   // As append, for who writes the new rows himself: `count` rows of `width` numbers follow the `before` already there.
   struct Extended {
-    float* rows; // of all, row-major; valid until the next append
+    float* const* blocks; // row i at blocks[i / kStateBlock] + i % kStateBlock * width; valid until the next append
     std::int64_t before;
   };
   virtual Extended extend(std::int64_t slot, std::int64_t count, std::int64_t width) = 0;

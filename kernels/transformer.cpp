@@ -1,5 +1,6 @@
 #include "kernels/transformer.hpp"
 
+#include "kernels/cpu/attention.hpp"
 #include "kernels/cpu/rows.hpp"
 #include "kernels/packed_operators.hpp"
 
@@ -43,20 +44,35 @@ struct Rotation {
   }
 };
 
-// One sequence: n queries at the end of L keys. Groups of heads stand side by side over one view of their keys.
-void attend(const at::Tensor& q_nHD, const at::Tensor& k_LGD, const at::Tensor& v_LGD, at::Tensor y_nHD) {
-  const std::int64_t queries = q_nHD.size(0), keys = k_LGD.size(0), groups = k_LGD.size(1), depth = q_nHD.size(2),
-                     heads = q_nHD.size(1) / groups;
-  const auto by_group = [&](const at::Tensor& x) { return x.view({queries, groups, heads, depth}); };
-  const auto shared = [&](const at::Tensor& x_LGD) {
-    return x_LGD.transpose(0, 1).unsqueeze(1).expand({groups, heads, keys, depth});
+// A whole sequence: T queries and keys. Groups of heads stand side by side over one view of their keys.
+void attend(const at::Tensor& q_THD, const at::Tensor& k_TGD, const at::Tensor& v_TGD, at::Tensor y_THD) {
+  const std::int64_t length = q_THD.size(0), groups = k_TGD.size(1), depth = q_THD.size(2),
+                     heads = q_THD.size(1) / groups;
+  const auto by_group = [&](const at::Tensor& x) { return x.view({length, groups, heads, depth}); };
+  const auto shared = [&](const at::Tensor& x_TGD) {
+    return x_TGD.transpose(0, 1).unsqueeze(1).expand({groups, heads, length, depth});
   };
-  std::optional<at::Tensor> mask; // needed only where queries follow a past
-  if (queries > 1 && keys > queries) mask = at::ones({queries, keys}, at::kBool).tril(keys - queries);
-  const at::Tensor y_GHnD =
-      at::scaled_dot_product_attention(by_group(q_nHD).permute({1, 2, 0, 3}), shared(k_LGD), shared(v_LGD), mask, 0.0,
-                                       /*is_causal=*/queries > 1 && keys == queries);
-  by_group(y_nHD).copy_(y_GHnD.permute({2, 0, 1, 3}));
+  const at::Tensor y_GHTD = at::scaled_dot_product_attention(by_group(q_THD).permute({1, 2, 0, 3}), shared(k_TGD),
+                                                             shared(v_TGD), {}, 0.0, /*is_causal=*/length > 1);
+  by_group(y_THD).copy_(y_GHTD.permute({2, 0, 1, 3}));
+}
+
+// Queries behind a past that lies in blocks, which LibTorch's attention cannot read: our kernel, on LibTorch's threads.
+void attend_kept(const at::Tensor& q_nHD, const at::Tensor& k_nGD, const at::Tensor& v_nGD, SequenceState& state,
+                 std::int64_t slot, at::Tensor y_nHD) {
+  const cpu::HeadShape shape{q_nHD.size(1), k_nGD.size(1), q_nHD.size(2)};
+  const std::int64_t count = q_nHD.size(0);
+  const auto kept = [&](const at::Tensor& x_nGD, std::int64_t at) {
+    state.append(at, x_nGD);
+    return state.extend(at, 0, shape.kv_width());
+  };
+  const auto k = kept(k_nGD, slot), v = kept(v_nGD, slot + 1);
+  const cpu::AttentionSpan span{0, count, k.before - count, k.blocks, v.blocks};
+  const at::Tensor q = q_nHD.contiguous();
+  at::parallel_for(0, cpu::attention_tasks(shape, span), 1, [&](std::int64_t first, std::int64_t last) {
+    for (std::int64_t task = first; task < last; ++task)
+      cpu::attend_task(*cpu::engine().kernels, shape, q.data_ptr<float>(), span, task, y_nHD.data_ptr<float>());
+  });
 }
 
 at::Tensor norm(const at::Tensor& x, const PackedNorm& packed, double eps) {
@@ -135,14 +151,10 @@ at::Tensor attention(const at::Tensor& q_NHD, const at::Tensor& k_NGD, const at:
   at::Tensor y_NHD = at::empty_like(q_NHD, at::MemoryFormat::Contiguous);
   for (const tenon_span& span : spans) {
     const auto part = [&](const at::Tensor& x) { return x.narrow(0, span.offset, span.length); };
-    at::Tensor k = part(k_NGD), v = part(v_NGD);
-    if (SequenceState* state = from_handle(span.state)) {
-      state->append(slot, k);
-      state->append(slot + 1, v);
-      k = state->rows(slot);
-      v = state->rows(slot + 1);
-    }
-    attend(part(q_NHD), k, v, part(y_NHD));
+    if (SequenceState* state = from_handle(span.state))
+      attend_kept(part(q_NHD), part(k_NGD), part(v_NGD), *state, slot, part(y_NHD));
+    else
+      attend(part(q_NHD), part(k_NGD), part(v_NGD), part(y_NHD));
   }
   return y_NHD;
 }

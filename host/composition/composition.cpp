@@ -2,6 +2,7 @@
 
 #include "host/execution/merge.hpp"
 #include "registry/base/error.hpp"
+#include "registry/base/sha256.hpp"
 
 #include <ATen/ATen.h>
 
@@ -65,17 +66,43 @@ Composition::Composition(std::shared_ptr<const Model> model, std::vector<ExpertP
 at::Tensor Composition::forward(const Batch& batch) { return model_->head().forward(middle(batch), batch); }
 
 at::Tensor Composition::middle(const Batch& batch, const at::Tensor* given) {
+  const at::Tensor h_NC = read(batch, given);
+  return merged(h_NC, last_strengths_, batch);
+}
+
+at::Tensor Composition::read(const Batch& batch, const at::Tensor* given) {
   at::NoGradGuard no_grad;
   const at::Tensor h_NC = model_->trunk().forward(batch);
   for (const BatchRows& row : batch.rows)
     if (row.sequence) row.sequence->h.append(h_NC.narrow(0, row.offset, row.length));
   last_strengths_ = given ? *given : router_->strengths(h_NC, batch); // skips over the middle
-  return merge(h_NC, last_strengths_, experts_, batch);               // runs only what somebody chose
+  return h_NC;
+}
+
+at::Tensor Composition::merged(const at::Tensor& h_NC, const at::Tensor& w_NE, const Batch& batch) {
+  at::NoGradGuard no_grad;
+  return merge(h_NC, w_NE, experts_, batch); // runs only what somebody chose
+}
+
+std::string Composition::state_digest() const {
+  json::array slots;
+  for (const ExpertPackage& package : packages_)
+    slots.push_back(json::object{{"title", package.entry.title()}, {"entry", package.entry.digest}});
+  return "sha256:" + sha256(canonical_json(json::object{{"model", model_->contract().model_digest},
+                                                        {"slots", slots},
+                                                        {"routing", to_json(router_->routing())},
+                                                        {"prior", router_->prior()},
+                                                        {"lock", lock_.slots.empty() ? json::value() : lock_.to_json()},
+                                                        {"compute", format_name(model_->format())}}));
 }
 
 Sequence Composition::new_sequence() const {
-  Sequence sequence{ModuleState(model_->trunk().layout()), ModuleState(model_->head().layout()), {}, {}, {}};
-  for (const ExpertPackage& package : packages_) sequence.experts.emplace_back(package.expert->layout());
+  Sequence sequence{ModuleState(model_->trunk().layout(), pool_),
+                    ModuleState(model_->head().layout(), pool_),
+                    {},
+                    RowBuffer(pool_),
+                    RowBuffer(pool_)};
+  for (const ExpertPackage& package : packages_) sequence.experts.emplace_back(package.expert->layout(), pool_);
   return sequence;
 }
 

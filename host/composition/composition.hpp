@@ -28,7 +28,14 @@ class Composition {
   // As forward up to the merge: m (N,C) at the upper cut. given: strengths (N,E) instead of the router's.
   at::Tensor middle(const Batch& batch, const at::Tensor* given = nullptr);
 
+  // The two halves of middle. read: trunk and router; h (N,C), kept in the rows' sequences; last_strengths() go with
+  // it. merged: m of rows that were read, now or earlier, in any company.
+  at::Tensor read(const Batch& batch, const at::Tensor* given = nullptr);
+  at::Tensor merged(const at::Tensor& h_NC, const at::Tensor& w_NE, const Batch& batch);
+
   Sequence new_sequence() const;
+  // Where the sequences' memory comes from.
+  const std::shared_ptr<BlockPool>& pool() const { return pool_; }
   // The strengths (N,E) of the last call, as asked for (a masked expert's share not yet moved).
   const at::Tensor& last_strengths() const { return last_strengths_; }
 
@@ -36,7 +43,9 @@ class Composition {
   const Router& router() const { return *router_; }
   Experts& experts() { return experts_; }
   const std::vector<ExpertPackage>& packages() const { return packages_; }
-  const Lock& lock() const { return lock_; }
+  const Lock& lock() const { return lock_; } // empty where there is none: parts already loaded
+  // Of everything that what a sequence remembers depends on: model, experts, plugins, routing, format of products.
+  std::string state_digest() const;
 
  private:
   Lock lock_;
@@ -45,6 +54,7 @@ class Composition {
   std::unique_ptr<Router> router_;
   Experts experts_;
   at::Tensor last_strengths_;
+  std::shared_ptr<BlockPool> pool_ = BlockPool::make();
 };
 
 } // namespace tenon

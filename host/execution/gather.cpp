@@ -1,5 +1,6 @@
 #include "host/execution/gather.hpp"
 
+#include "host/routing/strengths.hpp"
 #include "kernels/packed_operators.hpp"
 
 #include <ATen/ATen.h>
@@ -13,6 +14,13 @@ Chosen choose(const at::Tensor& w_NE, std::size_t slot) {
   const at::Tensor column_N = w_NE.select(1, static_cast<std::int64_t>(slot));
   const at::Tensor rows_K = column_N.nonzero().squeeze(1);
   return {rows_K, column_N.index_select(0, rows_K)};
+}
+
+at::Tensor unmasked(const at::Tensor& w_NE, const Experts& experts) {
+  at::Tensor w = w_NE.clone();
+  for (std::size_t slot = 1; slot < experts.size(); ++slot)
+    if (experts.masked(slot)) give_to_base(w, static_cast<std::int64_t>(slot));
+  return w;
 }
 
 std::vector<std::vector<std::int64_t>> chosen_positions(const Chosen& chosen, const Batch& batch) {

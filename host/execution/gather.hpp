@@ -16,6 +16,9 @@ struct Chosen {
 };
 Chosen choose(const at::Tensor& w_NE, std::size_t slot);
 
+// A copy of the strengths in which what is masked has given its own to the base.
+at::Tensor unmasked(const at::Tensor& w_NE, const Experts& experts);
+
 // For each row of the batch, the chosen positions of its sequence, ascending.
 std::vector<std::vector<std::int64_t>> chosen_positions(const Chosen& chosen, const Batch& batch);
 

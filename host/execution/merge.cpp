@@ -25,10 +25,7 @@ void check_finite(const at::Tensor& y_KC, const LoadedExpert& expert) {
 
 at::Tensor merge(const at::Tensor& h_NC, const at::Tensor& w_NE, Experts& experts, const Batch& batch) {
   at::NoGradGuard no_grad;
-  at::Tensor w = w_NE.clone();
-  for (std::size_t slot = 1; slot < experts.size(); ++slot)
-    if (experts.masked(slot)) give_to_base(w, static_cast<std::int64_t>(slot));
-
+  at::Tensor w = unmasked(w_NE, experts);
   Gather gather(h_NC, experts, batch, w);
   std::vector<at::Tensor> outputs(experts.size());
   for (std::size_t slot = 1; slot < experts.size(); ++slot) {

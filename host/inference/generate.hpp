@@ -31,8 +31,34 @@ struct Generation {
   std::string stop; // the stop string that came
 };
 
+// What is written, token by token: the half of generation that runs no model.
 // emit gets every piece of text as soon as it is sure: whole UTF-8 characters, never a part of a stop string.
 // Piece::token counts generated tokens from 0; token i was written at position (prompt length - 1 + i).
+class Writing {
+ public:
+  // Borrows the tokenizer. Errors: those of Sampler.
+  Writing(const Tokenizer& tokenizer, GenerateOptions options, std::function<void(const Piece&)> emit = {});
+
+  // The next token, drawn from these logits. Requires: not finished. Errors: those of Sampler.
+  std::int32_t take(std::span<const float> logits_V);
+  void end(Finish why);
+  bool finished() const { return finished_; }
+  const Generation& made() const { return made_; }
+
+ private:
+  void write(const std::vector<Piece>& pieces);
+
+  GenerateOptions options_;
+  std::function<void(const Piece&)> emit_;
+  std::size_t vocab_;
+  Sampler sampler_;
+  StreamDecoder decoder_;
+  StopFilter filter_;
+  Generation made_;
+  bool finished_ = false;
+};
+
+// emit: as above.
 // Requires: the session is not empty. Errors: those of Session and Sampler.
 Generation generate(Session& session, const GenerateOptions& options,
                     const std::function<void(const Piece&)>& emit = {});

@@ -1,5 +1,6 @@
 #include "host/inference/session.hpp"
 
+#include "host/inference/step.hpp"
 #include "registry/base/error.hpp"
 
 #include <ATen/ATen.h>
@@ -27,8 +28,10 @@ Session::Session(Composition& composition, SessionOptions options)
     : composition_(&composition),
       options_(std::move(options)),
       context_(options_.context > 0 ? options_.context : context_of(composition.model())),
-      sequence_(composition.new_sequence()) {
+      sequence_(composition.new_sequence()),
+      strengths_(composition.pool()) {
   options_.prefill_chunk = std::max<std::int64_t>(options_.prefill_chunk, 1);
+  sequence_.excluded = options_.excluded;
 }
 
 Session::Session(const Session& other, Sequence sequence)
@@ -40,7 +43,11 @@ Session::Session(const Session& other, Sequence sequence)
       strengths_(other.strengths_.fork()),
       logits_V_(other.logits_V_) {}
 
-Session Session::fork() const { return Session(*this, sequence_.fork()); }
+Session Session::fork() const {
+  Session other(*this, sequence_.fork());
+  if (held()) other.back_to(strengths_.length());
+  return other;
+}
 
 void Session::append(std::span<const std::int32_t> tokens) {
   if (static_cast<std::int64_t>(tokens.size()) > room())
@@ -56,44 +63,33 @@ void Session::append(std::span<const std::int32_t> tokens) {
 
 std::span<const float> Session::logits() {
   if (tokens_.empty()) throw Error(Code::usage, "session", "there is no token yet to continue from");
+  // Logits of an earlier position are not kept: after a cut the last token is run again, unless others came behind it.
+  if (positions_run() == tokens_.size() && !logits_V_.defined()) back_to(strengths_.length() - 1);
   while (positions_run() < tokens_.size()) {
     if (options_.interrupted && options_.interrupted())
       throw Error(Code::interrupted, "session", "stopped while reading the text");
-    const auto left = std::span(tokens_).subspan(positions_run());
-    const auto chunk = left.first(std::min<std::size_t>(left.size(), static_cast<std::size_t>(options_.prefill_chunk)));
-    run(chunk, chunk.size() == left.size());
+    const auto start = std::chrono::steady_clock::now();
+    const auto left = static_cast<std::int64_t>(tokens_.size() - positions_run());
+    const std::int64_t count = std::min(left, options_.prefill_chunk);
+    const StepPart alone{this, held() ? 0 : count};
+    step(*composition_, {&alone, 1});
+    (count > 1 ? speed_.prefill_tokens : speed_.decode_tokens) += count;
+    (count > 1 ? speed_.prefill_seconds : speed_.decode_seconds) += seconds_since(start);
   }
   return {logits_V_.data_ptr<float>(), static_cast<std::size_t>(logits_V_.numel())};
-}
-
-// last: the chunk ends the text, so its last position's logits are wanted.
-void Session::run(std::span<const std::int32_t> tokens, bool last) {
-  const auto start = std::chrono::steady_clock::now();
-  const std::int64_t before = sequence_.length();
-  const auto count = static_cast<std::int64_t>(tokens.size());
-  logits_V_ = at::Tensor();
-  try {
-    const Batch batch = Batch::next(sequence_, tokens);
-    const Head& head = composition_->model().head();
-    const at::Tensor features_NC = head.features(composition_->middle(batch), batch);
-    if (last) logits_V_ = head.logits(features_NC.narrow(0, count - 1, 1)).squeeze(0).contiguous();
-    strengths_.append(composition_->last_strengths());
-  } catch (...) {
-    sequence_.truncate(before);
-    throw;
-  }
-  (count > 1 ? speed_.prefill_tokens : speed_.decode_tokens) += count;
-  (count > 1 ? speed_.prefill_seconds : speed_.decode_seconds) += seconds_since(start);
 }
 
 void Session::truncate(std::size_t length) {
   if (length >= tokens_.size()) return;
   tokens_.resize(length);
-  // The last token is run again when logits are asked for: those of an earlier position are not kept.
-  const std::size_t kept = std::min(positions_run(), length > 0 ? length - 1 : 0);
-  sequence_.truncate(static_cast<std::int64_t>(kept));
-  strengths_.truncate(static_cast<std::int64_t>(kept));
-  logits_V_ = at::Tensor();
+  back_to(static_cast<std::int64_t>(std::min(positions_run(), length)));
+}
+
+// What was read or run beyond is undone; the tokens stay.
+void Session::back_to(std::int64_t length) {
+  sequence_.truncate(length);
+  strengths_.truncate(length);
+  held_TE_ = logits_V_ = at::Tensor();
 }
 
 std::vector<float> Session::strengths(std::size_t position) const {

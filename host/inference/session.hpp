@@ -3,7 +3,7 @@
 // Tokens are appended first and run when logits are asked for: a prompt in chunks, with logits for its last position
 // only. What has been run is remembered, so that a conversation costs its new tokens alone.
 // A call that fails leaves the session at what had been run before.
-// Thread: one; two sessions over one composition take turns.
+// Thread: one; sessions over one composition take turns, or run together in one step (step.hpp).
 #pragma once
 
 #include "host/composition/composition.hpp"
@@ -19,6 +19,7 @@ struct SessionOptions {
   std::int64_t prefill_chunk = 512;
   std::int64_t context = 0;               // most tokens of a sequence; 0: what the model was made for
   std::function<bool()> interrupted = {}; // asked between chunks
+  std::vector<bool> excluded = {};        // slots that take no part: as if the composition were without them
 };
 
 // Tokens and time, prompts (more than one token at once) and single steps apart.
@@ -46,20 +47,26 @@ class Session {
   std::int64_t room() const { return context_ - static_cast<std::int64_t>(tokens_.size()); }
   std::int64_t context() const { return context_; }
 
-  // An independent copy.
+  // An independent copy of what has been run; it shares memory with this one for as long as both hold it.
   Session fork() const;
   // Back to `length` tokens. Requires: no more than there are.
   void truncate(std::size_t length);
 
   // The strengths (E) at a position that has been run; a masked expert's share counts for the base.
   std::vector<float> strengths(std::size_t position) const;
-  std::size_t positions_run() const { return static_cast<std::size_t>(sequence_.length()); }
+  std::size_t positions_run() const { return static_cast<std::size_t>(strengths_.length()); }
+  // It has read further than it has run, and waits for its experts to catch up.
+  bool held() const { return held_TE_.defined(); }
   const Speed& speed() const { return speed_; }
   Composition& composition() const { return *composition_; }
 
+  const SessionOptions& options() const { return options_; }
+
  private:
+  friend class Step;
+  friend class SessionFile;
   Session(const Session& other, Sequence sequence);
-  void run(std::span<const std::int32_t> tokens, bool last);
+  void back_to(std::int64_t length);
 
   Composition* composition_;
   SessionOptions options_;
@@ -67,6 +74,7 @@ class Session {
   Sequence sequence_;
   std::vector<std::int32_t> tokens_; // the first positions_run() of them have been run
   RowBuffer strengths_;              // of every position run
+  at::Tensor held_TE_;               // strengths of positions read and not yet run; undefined where there are none
   at::Tensor logits_V_;              // of the last position run; undefined when they are not known
   Speed speed_;
 };

@@ -45,6 +45,7 @@ class Model {
   const Trunk& trunk() const { return trunk_; }
   const Head& head() const { return head_; }
   const Weights& weights() const { return weights_; } // of trunk and head
+  Format format() const { return files_.format; }     // of products
   // D_0 as tokens. Errors: not_found where the model was imported without --calibration.
   Shard calibration() const;
   // A digest of the tensors in memory, to prove that nothing changed them.

@@ -4,49 +4,82 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
+
 namespace tenon {
 
-// shape: of the whole buffer; its first extent is set here.
-void RowBuffer::reserve(std::int64_t needed, std::vector<std::int64_t> shape) {
-  if (buffer_.defined() && buffer_.size(0) >= needed) return;
-  shape[0] = std::max<std::int64_t>(needed, std::max<std::int64_t>(64, 2 * length_));
-  at::Tensor larger = at::empty(shape, at::kFloat);
-  if (length_ > 0) larger.narrow(0, 0, length_).copy_(buffer_.narrow(0, 0, length_));
-  buffer_ = larger;
+// A last block that others hold, too, is copied before it is written.
+void RowBuffer::own_last() {
+  const std::int64_t filled = length_ % kStateBlock;
+  if (filled == 0 || blocks_.back().use_count() == 1) return;
+  StateBlock own = pool_->take(kStateBlock * width_);
+  std::copy_n(starts_.back(), filled * width_, own.get());
+  blocks_.back() = std::move(own);
+  starts_.back() = blocks_.back().get();
+}
+
+float* const* RowBuffer::extend(std::int64_t count, const std::vector<std::int64_t>& shape) {
+  if (shape_.empty() && width_ == 0) shape_ = shape, width_ = c10::multiply_integers(shape);
+  if (count > 0) own_last();
+  while (static_cast<std::int64_t>(blocks_.size()) * kStateBlock < length_ + count) {
+    blocks_.push_back(pool_->take(kStateBlock * width_));
+    starts_.push_back(blocks_.back().get());
+  }
+  length_ += count;
+  return starts_.data();
 }
 
 void RowBuffer::append(const at::Tensor& rows) {
-  const std::int64_t needed = length_ + rows.size(0);
-  reserve(needed, rows.sizes().vec());
-  buffer_.narrow(0, length_, rows.size(0)).copy_(rows);
-  length_ = needed;
+  const std::int64_t first = length_, count = rows.size(0);
+  extend(count, rows.sizes().slice(1).vec());
+  for (std::int64_t done = 0, n = 0; done < count; done += n) {
+    const std::int64_t at = (first + done) % kStateBlock;
+    n = std::min(count - done, kStateBlock - at);
+    view((first + done) / kStateBlock, at, at + n).copy_(rows.narrow(0, done, n));
+  }
 }
 
-float* RowBuffer::extend(std::int64_t count, const std::vector<std::int64_t>& shape) {
-  if (!buffer_.defined() || buffer_.size(0) < length_ + count) {
-    std::vector<std::int64_t> whole = {0};
-    whole.insert(whole.end(), shape.begin(), shape.end());
-    reserve(length_ + count, std::move(whole));
-  }
-  length_ += count;
-  return buffer_.data_ptr<float>();
+// Holds its block, so that whoever appends leaves it as it is.
+at::Tensor RowBuffer::view(std::int64_t block, std::int64_t first, std::int64_t last) const {
+  std::vector<std::int64_t> shape = {last - first};
+  shape.insert(shape.end(), shape_.begin(), shape_.end());
+  const auto at = static_cast<std::size_t>(block);
+  return at::from_blob(
+      starts_[at] + first * width_, shape, [held = blocks_[at]](void*) {}, at::kFloat);
 }
 
 at::Tensor RowBuffer::rows(std::int64_t first, std::int64_t last) const {
-  return buffer_.narrow(0, first, last - first);
+  std::vector<at::Tensor> parts;
+  for (std::int64_t at = first; at < last;) {
+    const std::int64_t block = at / kStateBlock, end = std::min(last, (block + 1) * kStateBlock);
+    parts.push_back(view(block, at - block * kStateBlock, end - block * kStateBlock));
+    at = end;
+  }
+  if (parts.size() == 1) return parts[0];
+  if (!parts.empty()) return at::cat(parts);
+  std::vector<std::int64_t> none = {0};
+  none.insert(none.end(), shape_.begin(), shape_.end());
+  return at::empty(none);
 }
 
-void RowBuffer::truncate(std::int64_t length) { length_ = std::min(length_, length); }
+void RowBuffer::truncate(std::int64_t length) {
+  if (length >= length_) return;
+  length_ = length;
+  const auto kept = static_cast<std::size_t>((length + kStateBlock - 1) / kStateBlock);
+  blocks_.resize(kept);
+  starts_.resize(kept);
+}
 
 RowBuffer RowBuffer::fork() const {
-  RowBuffer copy;
-  if (length_ > 0) copy.append(rows(0, length_));
-  return copy;
+  RowBuffer other(pool_);
+  other.shape_ = shape_, other.width_ = width_, other.length_ = length_;
+  other.blocks_ = blocks_, other.starts_ = starts_;
+  return other;
 }
 
-ModuleState::ModuleState(const ModuleLayout& layout) {
+ModuleState::ModuleState(const ModuleLayout& layout, const std::shared_ptr<BlockPool>& pool) {
   for (const StateTensor& spec : layout) {
-    Slot slot{spec, {}, {}};
+    Slot slot{spec, {}, RowBuffer(pool)};
     if (!spec.per_position) slot.value = at::zeros(spec.shape);
     slots_.push_back(std::move(slot));
   }
@@ -113,6 +146,21 @@ void ModuleState::undo_failed() {
   truncate(done_);
 }
 
+at::Tensor ModuleState::value(std::size_t slot) const {
+  return slots_[slot].spec.per_position ? rows(static_cast<std::int64_t>(slot)) : slots_[slot].value;
+}
+
+void ModuleState::restore(std::int64_t first, std::int64_t done, const std::vector<at::Tensor>& values) {
+  restart(first);
+  for (std::size_t i = 0; i < slots_.size(); ++i) {
+    if (slots_[i].spec.per_position)
+      slots_[i].rows.append(values[i]);
+    else
+      slots_[i].value.copy_(values[i]);
+  }
+  done_ = done;
+}
+
 ModuleState ModuleState::fork() const {
   ModuleState copy;
   for (const Slot& slot : slots_)
@@ -128,7 +176,7 @@ void PolicyState::truncate(std::int64_t length) {
 }
 
 Sequence Sequence::fork() const {
-  Sequence copy{trunk.fork(), head.fork(), {}, h.fork(), base.fork(), policy};
+  Sequence copy{trunk.fork(), head.fork(), {}, h.fork(), base.fork(), policy, excluded};
   for (const ModuleState& state : experts) copy.experts.push_back(state.fork());
   return copy;
 }

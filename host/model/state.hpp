@@ -1,12 +1,13 @@
 // What the host remembers of a sequence: state of trunk, head and experts, and the rows that experts receive.
 //
 // A module never owns its memory between calls: the host keeps it, so that a sequence can be forked, cut back, saved
-// and dropped whoever wrote the expert. State is moved or forked, never copied: a copy would write into the tensors of
-// its original. Kept rows make sparse execution exact: an expert that was not chosen for a
-// while is run over the rows it missed. Thread: one forward call at a time per sequence; different sequences are
-// independent.
+// and dropped whoever wrote the expert. Rows of positions lie in blocks that forks share until one of them writes; what
+// a sequence's last holder lets go of is free again. State is moved or forked, never copied: a copy would write into
+// the tensors of its original. Kept rows make sparse execution exact: an expert that was not chosen for a while is run
+// over the rows it missed. Thread: one forward call at a time per sequence; different sequences are independent.
 #pragma once
 
+#include "host/model/block_pool.hpp"
 #include "kernels/sequence_state.hpp"
 
 #include <string>
@@ -21,32 +22,39 @@ struct StateTensor {
 };
 using ModuleLayout = std::vector<StateTensor>;
 
-// Rows that grow at the end: (length, ...), float32.
+// Rows that grow at the end: (length, ...), float32, in blocks of kStateBlock rows.
 class RowBuffer {
  public:
-  RowBuffer() = default;
+  explicit RowBuffer(std::shared_ptr<BlockPool> pool = BlockPool::make()) : pool_(std::move(pool)) {}
   RowBuffer(RowBuffer&&) = default;
   RowBuffer& operator=(RowBuffer&&) = default;
 
   std::int64_t length() const { return length_; }
+  // Requires (both): rows of one shape.
   void append(const at::Tensor& rows);
-  float* extend(std::int64_t count, const std::vector<std::int64_t>& shape); // of a row; returns all rows
-  at::Tensor rows(std::int64_t first, std::int64_t last) const;              // a view, valid until the next append
+  float* const* extend(std::int64_t count, const std::vector<std::int64_t>& shape); // of a row; returns all blocks
+  // A view where one block holds them all, else a copy. What is appended later does not change it.
+  at::Tensor rows(std::int64_t first, std::int64_t last) const;
   void truncate(std::int64_t length);
-  RowBuffer fork() const; // an independent copy
+  RowBuffer fork() const;                                               // independent, sharing what both hold
+  const std::vector<std::int64_t>& row_shape() const { return shape_; } // empty before the first append
 
  private:
-  void reserve(std::int64_t needed, std::vector<std::int64_t> shape);
+  at::Tensor view(std::int64_t block, std::int64_t first, std::int64_t last) const;
+  void own_last();
 
-  at::Tensor buffer_;
-  std::int64_t length_ = 0;
+  std::shared_ptr<BlockPool> pool_;
+  std::vector<std::int64_t> shape_;
+  std::int64_t width_ = 0, length_ = 0; // numbers of a row; rows
+  std::vector<StateBlock> blocks_;
+  std::vector<float*> starts_; // of blocks_
 };
 
 // One module's state for one sequence.
 class ModuleState : public SequenceState {
  public:
   ModuleState() = default;
-  explicit ModuleState(const ModuleLayout& layout);
+  explicit ModuleState(const ModuleLayout& layout, const std::shared_ptr<BlockPool>& pool = BlockPool::make());
   ModuleState(ModuleState&&) = default;
   ModuleState& operator=(ModuleState&&) = default;
 
@@ -71,6 +79,13 @@ class ModuleState : public SequenceState {
   void undo_failed();
   ModuleState fork() const;
   bool has_fixed() const;
+
+  // For who saves it. values: one per slot, the rows of [first, done) or the fixed tensor. Requires: shapes as the
+  // layout says.
+  std::size_t slots() const { return slots_.size(); }
+  const StateTensor& spec(std::size_t slot) const { return slots_[slot].spec; }
+  at::Tensor value(std::size_t slot) const;
+  void restore(std::int64_t first, std::int64_t done, const std::vector<at::Tensor>& values);
 
  private:
   struct Slot {
@@ -101,6 +116,7 @@ struct Sequence {
   std::vector<ModuleState> experts;
   RowBuffer h, base; // the trunk's outputs, and the base's as far as they were needed, in what experts receive
   PolicyState policy = {};
+  std::vector<bool> excluded = {}; // slots that take no part in this sequence's routing; empty: none
 
   std::int64_t length() const { return h.length(); }
   Sequence fork() const;

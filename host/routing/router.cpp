@@ -2,11 +2,13 @@
 
 #include "host/routing/policy.hpp"
 #include "host/routing/strengths.hpp"
+#include "kernels/cpu/engine.hpp"
 #include "registry/base/error.hpp"
 
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <cmath>
 
 namespace tenon {
 
@@ -19,6 +21,15 @@ void require(const char* what, const std::string& found, std::initializer_list<c
     has += (has.empty() ? "" : ", ") + std::string(one);
   }
   throw Error(Code::incompatible, "router", std::string("found ") + what + " \"" + found + "\", this host has: " + has);
+}
+
+// Scores without what this sequence excludes; the scores themselves where it excludes nothing.
+at::Tensor exclude(const at::Tensor& scores_TE, const Sequence* sequence) {
+  if (!sequence || sequence->excluded.empty()) return scores_TE;
+  at::Tensor left_TE = scores_TE.clone();
+  for (std::size_t slot = 1; slot < sequence->excluded.size(); ++slot)
+    if (sequence->excluded[slot]) left_TE.select(1, static_cast<std::int64_t>(slot)).fill_(-INFINITY);
+  return left_TE;
 }
 
 // Rows [first, first + count) of this sequence take the base.
@@ -46,12 +57,17 @@ Router::Router(Normalization normalization, const std::vector<Row>& rows, Routin
   }
 }
 
-// Row by row, so that a score does not depend on which other rows are there.
 at::Tensor Router::scores(const at::Tensor& h_NC) const {
-  const at::Tensor n_NC = normalization_.apply(h_NC);
-  at::Tensor scores_NE = at::empty({h_NC.size(0), experts()});
-  scores_NE.select(-1, 0).fill_(prior_);
-  for (std::int64_t i = 0; i + 1 < experts(); ++i) scores_NE.select(-1, i + 1).copy_(n_NC.mv(r_EC_[i]).add_(b_E_[i]));
+  const at::Tensor n_NC = normalization_.apply(h_NC).contiguous();
+  const std::int64_t rows = n_NC.size(0), width = n_NC.size(1), others = experts() - 1;
+  at::Tensor scores_NE = at::empty({rows, experts()});
+  const auto dot = cpu::engine().kernels->dot;
+  const float *n = n_NC.data_ptr<float>(), *r = r_EC_.data_ptr<float>(), *b = b_E_.data_ptr<float>();
+  auto* out = scores_NE.data_ptr<float>();
+  for (std::int64_t row = 0; row < rows; ++row) {
+    *out++ = static_cast<float>(prior_);
+    for (std::int64_t i = 0; i < others; ++i) *out++ = dot(n + row * width, r + i * width, width) + b[i];
+  }
   return scores_NE;
 }
 
@@ -84,9 +100,10 @@ Routed Router::route(const at::Tensor& h_NC, const Batch& batch) const {
 at::Tensor Router::averaged(const at::Tensor& scores_TE, const BatchRows& rows) const {
   const std::int64_t over = routing_.average_over;
   const std::int64_t first = std::max<std::int64_t>(1, rows.position - over + 1);
-  if (over == 1 || first >= rows.position) return average_scores(scores_TE, over);
+  if (over == 1 || first >= rows.position) return exclude(average_scores(scores_TE, over), rows.sequence);
   const at::Tensor before_TE = scores(rows.sequence->h.rows(first, rows.position));
-  return average_scores(at::cat({before_TE, scores_TE}), over).narrow(0, before_TE.size(0), scores_TE.size(0));
+  const at::Tensor all_TE = average_scores(at::cat({before_TE, scores_TE}), over);
+  return exclude(all_TE.narrow(0, before_TE.size(0), scores_TE.size(0)), rows.sequence);
 }
 
 // Always from the same rows in one piece, so that chunks change nothing.
@@ -99,7 +116,7 @@ void Router::decide_sequence(const at::Tensor& h_TC, const BatchRows& rows, at::
   PolicyState& state = rows.sequence ? rows.sequence->policy : alone;
   if (!state.fixed_E.defined()) {
     const at::Tensor first_NC = rows.sequence ? rows.sequence->h.rows(1, n) : h_TC.narrow(0, 1, n - 1);
-    state.fixed_E = sparsify(scores(first_NC).mean(0, true)).squeeze(0);
+    state.fixed_E = sparsify(exclude(scores(first_NC).mean(0, true), rows.sequence)).squeeze(0);
   }
   w_TE.narrow(0, before, rows.length - before).copy_(state.fixed_E);
 }

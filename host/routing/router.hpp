@@ -39,7 +39,9 @@ class Router {
   // that do not go together).
   Router(Normalization normalization, const std::vector<Row>& rows, Routing routing, double prior);
 
-  at::Tensor scores(const at::Tensor& h_NC) const; // (N,E); column 0 is the prior
+  // (N,E); column 0 is the prior. Each is summed in one order, so that neither other rows nor the batch-mates change
+  // it.
+  at::Tensor scores(const at::Tensor& h_NC) const;
   // Requires: where rows have a sequence, h is already kept in sequence->h; its policy state goes on.
   Routed route(const at::Tensor& h_NC, const Batch& batch) const;
   at::Tensor strengths(const at::Tensor& h_NC, const Batch& batch) const { return route(h_NC, batch).strengths_NE; }
@@ -51,7 +53,8 @@ class Router {
   std::int64_t experts() const { return r_EC_.size(0) + 1; }
 
  private:
-  // Scores of these rows as the policy reads them: averaged over positions before them too.
+  // Scores of these rows as the policy reads them: averaged over positions before them too; what the sequence excludes
+  // at minus infinity.
   at::Tensor averaged(const at::Tensor& scores_TE, const BatchRows& rows) const;
   void decide_sequence(const at::Tensor& h_TC, const BatchRows& rows, at::Tensor& w_TE) const;
 

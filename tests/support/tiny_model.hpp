@@ -32,8 +32,9 @@ inline at::Tensor tiny_weight(const std::string& name, at::IntArrayRef shape) {
   return normal(name, shape, name == "embed.weight" ? 1.0 : 1.0 / std::sqrt(static_cast<double>(shape[1])));
 }
 
-// chat_template: Jinja source to put into the tokenizer.
-inline std::shared_ptr<const Model> tiny_model(const std::filesystem::path& folder, std::string chat_template = "") {
+// chat_template: Jinja source to put into the tokenizer. format: of its products.
+inline std::shared_ptr<const Model> tiny_model(const std::filesystem::path& folder, std::string chat_template = "",
+                                               Format format = Format::float32) {
   const ModelShape s = tiny_shape();
   std::vector<std::pair<std::string, at::Tensor>> weights;
   const auto add = [&](const std::string& name, std::vector<std::int64_t> shape) {
@@ -75,7 +76,8 @@ inline std::shared_ptr<const Model> tiny_model(const std::filesystem::path& fold
                          folder / "tokenizer.json",
                          folder / "normalization.safetensors",
                          {},
-                         "sha256:tiny"};
+                         "sha256:tiny",
+                         format};
   return std::make_shared<const Model>(manifest, files, folder / "cache");
 }
 
@@ -100,9 +102,10 @@ inline ExpertKind faulty(const std::string& name, const std::string& fault, int 
   return {name, "test.faulty", {{"fault", fault}, {"after", after}}, "causal", true};
 }
 
-// An expert with random weights (streams named after it) and a random row of this norm and bias.
+// An expert with random weights (streams named after it) and a random row of this norm and bias. bound: told of each
+// weight before the expert is prepared.
 inline ExpertPackage tiny_expert(const Model& model, const ExpertKind& kind, double row_norm = 1.0,
-                                 double row_bias = 0.0) {
+                                 double row_bias = 0.0, const std::function<void(at::Tensor)>& bound = {}) {
   ExpertPackage package;
   package.entry.name = package.manifest.name = kind.name;
   package.entry.version = package.manifest.version = {1, 0, 0, "", ""};
@@ -113,11 +116,14 @@ inline ExpertPackage tiny_expert(const Model& model, const ExpertKind& kind, dou
   package.expert = std::make_shared<LoadedExpert>(
       plugin(), ExpertSpec{kind.name + " 1.0.0", kind.architecture, values, model.statistics().mean_C,
                            model.statistics().deviation_C, ExpertContext::parse(kind.context), kind.uses_base});
-  for (const ExpertParameter& parameter : package.expert->parameters())
-    package.expert->bind(parameter.name, parameter.tensor.dim() < 2
-                                             ? at::ones(parameter.tensor.sizes())
-                                             : normal(kind.name + "/" + parameter.name, parameter.tensor.sizes(),
-                                                      1.0 / std::sqrt(static_cast<double>(parameter.tensor.size(1)))));
+  for (const ExpertParameter& parameter : package.expert->parameters()) {
+    const at::IntArrayRef shape = parameter.tensor.sizes();
+    const at::Tensor weight = shape.size() < 2 ? at::ones(shape)
+                                               : normal(kind.name + "/" + parameter.name, shape,
+                                                        1.0 / std::sqrt(static_cast<double>(shape[1])));
+    package.expert->bind(parameter.name, weight);
+    if (bound) bound(weight);
+  }
   package.expert->prepare(TENON_INFERENCE);
   at::Tensor r_C = normal(kind.name + "/row", {model.shape().width}, 1.0);
   package.row = Row{r_C * (row_norm / r_C.norm().item<double>()), row_bias};

@@ -54,6 +54,39 @@ TEST_CASE("a forked state goes its own way") {
   CHECK(fork.done() == 3);
 }
 
+TEST_CASE("forks share their rows' memory, and copy a block only when one of them writes into it") {
+  const auto pool = BlockPool::make();
+  const ModuleLayout rows_only = {{"k", true, {2, 3}}};
+  const std::int64_t block_bytes = kStateBlock * 6 * 4;
+  ModuleState state(rows_only, pool);
+  state.append(0, numbered(3 * kStateBlock + 10, 0));
+  CHECK(pool->used_bytes() == 4 * block_bytes);
+  {
+    ModuleState one = state.fork(), two = state.fork();
+    CHECK(pool->used_bytes() == 4 * block_bytes);
+    one.append(0, numbered(5, 7));
+    CHECK(pool->used_bytes() == 5 * block_bytes);
+    state.append(0, numbered(5, 9));
+    CHECK(pool->used_bytes() == 6 * block_bytes);
+    CHECK(at::equal(two.rows(0), numbered(3 * kStateBlock + 10, 0)));
+    CHECK(at::equal(one.rows(0).slice(0, -5), numbered(5, 7)));
+    CHECK(at::equal(state.rows(0).slice(0, -5), numbered(5, 9)));
+  }
+  CHECK(pool->used_bytes() == 4 * block_bytes); // those who left gave back what was theirs alone
+  state.truncate(0);
+  CHECK(pool->used_bytes() == 0);
+  CHECK(pool->peak_bytes() == 6 * block_bytes);
+}
+
+TEST_CASE("rows that were asked for stay as they were when the state goes on") {
+  ModuleState state(ModuleLayout{{"k", true, {2, 3}}});
+  state.append(0, numbered(4, 0));
+  const at::Tensor seen = state.rows(0);
+  state.truncate(0);
+  state.append(0, numbered(4, 50));
+  CHECK(at::equal(seen, numbered(4, 0)));
+}
+
 TEST_CASE("a state of positions is cut back where asked, one with fixed tensors starts again") {
   ModuleState positions(ModuleLayout{{"k", true, {2, 3}}});
   positions.append(0, numbered(5, 0));
