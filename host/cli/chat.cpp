@@ -2,7 +2,7 @@
 // its new tokens alone.
 #include "host/cli/generation.hpp"
 #include "host/cli/opening.hpp"
-#include "host/formats/chat_template.hpp"
+#include "host/formats/dialogue.hpp"
 #include "registry/base/error.hpp"
 
 #include <fmt/format.h>
@@ -17,6 +17,7 @@ namespace {
 struct ChatSettings {
   OpeningSettings opening;
   GenerationSettings generation;
+  SessionFiles files;
   std::string system, chat_template;
 };
 
@@ -27,8 +28,12 @@ class Conversation {
         form_(form),
         settings_(settings),
         out_(out),
-        session_(composition, settings.generation.session()) {
-    if (!settings.system.empty()) messages_.push_back({"system", settings.system});
+        saved_(open_session(composition, settings.generation, settings.files)),
+        session_(saved_.session) {
+    if (!settings.files.from.empty())
+      resume();
+    else if (!settings.system.empty())
+      messages_.push_back({"system", settings.system});
   }
 
   // One turn. Returns how the answer ended.
@@ -63,7 +68,24 @@ class Conversation {
   }
   const Session& session() const { return session_; }
 
+  void save() const {
+    keep_session(session_, settings_.files,
+                 {{"template", form_.family()}, {"messages", messages_json()}, {"turns", turn_}}, out_);
+  }
+
  private:
+  // Goes on with what was said, as the file tells it.
+  void resume() {
+    const json::value note = saved_.note;
+    const JsonReader reader(note, settings_.files.from + " (note)");
+    if (const std::string family = reader.at("template").string(); family != form_.family())
+      throw Error(Code::incompatible, "chat",
+                  fmt::format("found a conversation in the template {}, this one is in {}", family, form_.family()),
+                  "give --template " + family);
+    messages_ = read_dialogue(reader.at("messages").value(), settings_.files.from);
+    turn_ = static_cast<std::uint64_t>(reader.at("turns").integer());
+  }
+
   // The conversation's ids; where it no longer fits, its oldest turn is forgotten.
   std::vector<std::int32_t> fitting() {
     for (;;) {
@@ -92,7 +114,8 @@ class Conversation {
   const ChatTemplate& form_;
   const ChatSettings& settings_;
   Output& out_;
-  Session session_;
+  SavedSession saved_;
+  Session& session_; // in saved_
   std::vector<ChatMessage> messages_;
   std::uint64_t turn_ = 0;
 };
@@ -114,14 +137,16 @@ void chat(const ChatSettings& settings, Context& context) {
   Conversation conversation(*composition, form, settings, context.out);
   const bool asks = isatty(STDIN_FILENO) && context.out.messages_on_terminal() && !context.flags.quiet;
   if (asks) context.out.note("One line a turn; /forget starts again, /exit or Ctrl-D ends.");
-  for (std::string line; next_line(context, asks, line);) {
+  bool stopped = false;
+  for (std::string line; !stopped && next_line(context, asks, line);) {
     if (line == "/exit") break;
-    if (line == "/forget") {
+    if (line == "/forget")
       conversation.forget();
-    } else if (!line.empty()) {
-      if (conversation.say(line) == Finish::interrupted) throw Error(Code::interrupted, "chat", "stopped");
-    }
+    else if (!line.empty())
+      stopped = conversation.say(line) == Finish::interrupted;
   }
+  conversation.save();
+  if (stopped) throw Error(Code::interrupted, "chat", "stopped");
   if (context.flags.json)
     context.out.json(json::object{{"template", form.family()},
                                   {"messages", conversation.messages_json()},
@@ -138,13 +163,21 @@ void add_chat(CLI::App& app, Context& context) {
   CLI::App* command = app.add_subcommand("chat", "Talk, one line a turn, in the model's own template");
   add_opening_options(*command, settings->opening);
   add_generation_options(*command, settings->generation);
-  command->add_option("--system", settings->system, "What the model is told first")->type_name("TEXT");
+  CLI::Option* resume =
+      command->add_option("--resume", settings->files.from, "Go on with a conversation that was saved")
+          ->type_name("FILE");
+  command->add_option("--save", settings->files.to, "Keep the conversation in this file when it ends")
+      ->type_name("FILE");
+  command->add_option("--system", settings->system, "What the model is told first")
+      ->type_name("TEXT")
+      ->excludes(resume);
   std::string known;
   for (const auto& [family, looks] : ChatTemplate::families()) known += (known.empty() ? "" : ", ") + family;
   command->add_option("--template", settings->chat_template, "A template family, in place of the model's own: " + known)
       ->type_name("NAME");
   examples(*command, {"tenon chat bot", "tenon chat smollm2 --system \"Answer in one sentence.\"",
-                      "printf 'Hello\\nWhy?\\n' | tenon chat bot"});
+                      "printf 'Hello\\nWhy?\\n' | tenon chat bot", "tenon chat bot --save talk.session",
+                      "tenon chat bot --resume talk.session --save talk.session"});
   command->callback([settings, &context] { chat(*settings, context); });
 }
 

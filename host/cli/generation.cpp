@@ -43,6 +43,17 @@ SessionOptions GenerationSettings::session() const {
   return out;
 }
 
+SavedSession open_session(Composition& composition, const GenerationSettings& settings, const SessionFiles& files) {
+  if (files.from.empty()) return {Session(composition, settings.session()), {}};
+  return restore_session(composition, std::filesystem::path(files.from), settings.session());
+}
+
+void keep_session(const Session& session, const SessionFiles& files, const json::object& note, Output& out) {
+  if (files.to.empty()) return;
+  save_session(session, files.to, note);
+  out.note(fmt::format("saved {} tokens to {}", session.tokens().size(), files.to));
+}
+
 std::size_t strongest(const Session& session, std::size_t position) {
   const std::vector<float> w = session.strengths(position);
   return static_cast<std::size_t>(std::max_element(w.begin(), w.end()) - w.begin());

@@ -3,6 +3,7 @@
 
 #include "host/cli/command.hpp"
 #include "host/inference/generate.hpp"
+#include "host/inference/session_file.hpp"
 
 namespace tenon {
 
@@ -16,6 +17,14 @@ struct GenerationSettings {
   SessionOptions session() const;
 };
 void add_generation_options(CLI::App& command, GenerationSettings& settings);
+
+// --session and --save-session of run, --resume and --save of chat.
+struct SessionFiles {
+  std::string from, to;
+};
+// A new session, or the one in the file.
+SavedSession open_session(Composition& composition, const GenerationSettings& settings, const SessionFiles& files);
+void keep_session(const Session& session, const SessionFiles& files, const json::object& note, Output& out);
 
 // How strongly each expert spoke over some positions.
 struct ExpertShare {

@@ -1,4 +1,5 @@
 // tenon run: continues a prompt.
+#include "host/cli/batch.hpp"
 #include "host/cli/generation.hpp"
 #include "host/cli/opening.hpp"
 #include "registry/base/error.hpp"
@@ -15,6 +16,8 @@ namespace {
 struct RunSettings {
   OpeningSettings opening;
   GenerationSettings generation;
+  BatchSettings batch;
+  SessionFiles files;
   std::string prompt;
   bool explain = false;
 };
@@ -71,34 +74,40 @@ json::object result_json(const Session& session, std::size_t prompt, const Gener
 }
 
 void run(const RunSettings& settings, Context& context) {
+  const bool resumes = !settings.files.from.empty();
+  if (!resumes && settings.prompt.empty() == settings.batch.file.empty())
+    throw Error(Code::usage, "run", "need either a prompt or a file of requests with --batch",
+                "tenon run NAME \"Once upon a time\", or tenon run NAME --batch requests.jsonl");
+  if (!settings.batch.file.empty()) return run_batch(settings.opening, settings.batch, settings.generation, context);
   const GenerateOptions base = settings.generation.options();
   (void)Sampler(base.sampling); // a wrong option is said before anything is loaded
   const auto composition = open_composition(settings.opening, context);
   const Tokenizer& tokenizer = composition->model().tokenizer();
-  const std::vector<std::int32_t> prompt = tokenizer.encode_prompt(prompt_text(settings));
-  if (prompt.empty())
+  Session session = open_session(*composition, settings.generation, settings.files).session;
+  session.append(resumes ? tokenizer.encode(prompt_text(settings), true)
+                         : tokenizer.encode_prompt(prompt_text(settings)));
+  const std::size_t prompt = session.tokens().size();
+  if (prompt == 0)
     throw Error(Code::usage, "run", "found an empty prompt, need at least one token",
                 "tenon run NAME \"Once upon a time\"");
 
   GenerateOptions options = base;
   if (tokenizer.eos()) options.stop_ids = {*tokenizer.eos()};
-  Session session(*composition, settings.generation.session());
-  session.append(prompt);
   const bool streams = !context.flags.json;
   const Generation made = generate(session, options, [&](const Piece& piece) {
     if (!streams) return;
-    context.out.stream(settings.explain
-                           ? context.out.paint_index(writer(session, prompt.size(), piece.token), piece.text)
-                           : piece.text);
+    context.out.stream(settings.explain ? context.out.paint_index(writer(session, prompt, piece.token), piece.text)
+                                        : piece.text);
   });
 
   if (context.flags.json) {
-    context.out.json(result_json(session, prompt.size(), made));
+    context.out.json(result_json(session, prompt, made));
   } else {
     context.out.line("");
-    if (settings.explain) explain(session, prompt.size(), made, context.out);
+    if (settings.explain) explain(session, prompt, made, context.out);
   }
   context.out.note(speed_text(session));
+  keep_session(session, settings.files, {}, context.out);
   if (made.finish == Finish::context)
     context.out.warn(fmt::format("the model's context of {} tokens is full", session.context()));
   if (made.finish == Finish::interrupted) throw Error(Code::interrupted, "run", "stopped; what was written stands");
@@ -110,12 +119,26 @@ void add_run(CLI::App& app, Context& context) {
   auto settings = std::make_shared<RunSettings>();
   CLI::App* command = app.add_subcommand("run", "Continue a text");
   add_opening_options(*command, settings->opening);
-  command->add_option("prompt", settings->prompt, "The text to continue; - reads it from standard input")->required();
+  command->add_option("prompt", settings->prompt, "The text to continue; - reads it from standard input");
   add_generation_options(*command, settings->generation);
-  command->add_flag("--explain", settings->explain, "Colour each token by the expert that was strongest, and sum up");
+  CLI::Option* batch = add_batch_options(*command, settings->batch);
+  command
+      ->add_option("--session", settings->files.from,
+                   "Go on from a session saved with --save-session; the prompt, if any, is put behind it")
+      ->type_name("FILE")
+      ->excludes(batch);
+  command
+      ->add_option("--save-session", settings->files.to, "Keep what was read and written in this file, to go on from")
+      ->type_name("FILE")
+      ->excludes(batch);
+  command->add_flag("--explain", settings->explain, "Colour each token by the expert that was strongest, and sum up")
+      ->excludes(batch);
   examples(*command,
            {"tenon run bot \"The contract ends\" --explain", "tenon run smollm2 \"Once upon a time\" --max-tokens 64",
-            "echo \"2 + 2 =\" | tenon run bot - --temperature 0.8 --top-p 0.9 --seed 7"});
+            "echo \"2 + 2 =\" | tenon run bot - --temperature 0.8 --top-p 0.9 --seed 7",
+            "tenon run bot \"$(cat contract.txt)\" --max-tokens 1 --save-session contract.session",
+            "tenon run bot \"Who pays?\" --session contract.session",
+            "tenon run bot --batch requests.jsonl --max-sequences 16 --budget 1G > answers.jsonl"});
   command->callback([settings, &context] { run(*settings, context); });
 }
 

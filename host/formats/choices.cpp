@@ -50,7 +50,8 @@ ChoiceQuestion read_question(const JsonReader& line) {
 
 std::vector<ChoiceQuestion> parse_choices(std::string_view text, const std::string& file) {
   std::vector<ChoiceQuestion> questions;
-  read_json_lines(text, file, kUnit, kLine, [&](const JsonReader& line) { questions.push_back(read_question(line)); });
+  read_json_lines(text, file, kUnit, kLine,
+                  [&](const JsonReader& line, std::size_t) { questions.push_back(read_question(line)); });
   return questions;
 }
 

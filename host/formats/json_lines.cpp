@@ -1,13 +1,11 @@
 #include "host/formats/json_lines.hpp"
 
-#include "registry/base/error.hpp"
-
 #include <algorithm>
 
 namespace tenon {
 
 void read_json_lines(std::string_view text, const std::string& file, const std::string& unit, const std::string& remedy,
-                     const JsonLine& read) {
+                     const JsonLine& read, const BadJsonLine& bad) {
   for (std::size_t number = 1; !text.empty(); ++number) {
     const std::size_t end = std::min(text.find('\n'), text.size());
     const std::string_view line = text.substr(0, end);
@@ -16,10 +14,12 @@ void read_json_lines(std::string_view text, const std::string& file, const std::
     const std::string where = file + ":" + std::to_string(number);
     try {
       const json::value value = parse_json(line, where);
-      read(JsonReader(value, where));
-    } catch (const Error& error) {
-      if (error.code != Code::integrity) throw;
-      throw Error(Code::usage, unit, where + ": " + error.message, remedy);
+      read(JsonReader(value, where), number);
+    } catch (const Error& found) {
+      const Error error =
+          found.code == Code::integrity ? Error(Code::usage, unit, where + ": " + found.message, remedy) : found;
+      if (!bad) throw error;
+      bad(number, error);
     }
   }
 }

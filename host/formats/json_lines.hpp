@@ -2,6 +2,7 @@
 // Thread: a pure function of its arguments.
 #pragma once
 
+#include "registry/base/error.hpp"
 #include "registry/base/json.hpp"
 
 #include <functional>
@@ -10,12 +11,15 @@
 
 namespace tenon {
 
-// One line of a file, read field by field; where() is "quiz.jsonl:12".
-using JsonLine = std::function<void(const JsonReader& line)>;
+// One line of a file, read field by field; where() is "quiz.jsonl:12", and number 12.
+using JsonLine = std::function<void(const JsonReader& line, std::size_t number)>;
+
+// What is wrong with line `number`, for who goes on with the next.
+using BadJsonLine = std::function<void(std::size_t number, const Error& error)>;
 
 // Errors: usage, naming file and line: no JSON there, or what `read` refused with code integrity (a field that is not
-// what it should be). remedy: what a line should be. unit: who reads.
+// what it should be). remedy: what a line should be. unit: who reads. bad: gets the errors instead, line by line.
 void read_json_lines(std::string_view text, const std::string& file, const std::string& unit, const std::string& remedy,
-                     const JsonLine& read);
+                     const JsonLine& read, const BadJsonLine& bad = {});
 
 } // namespace tenon

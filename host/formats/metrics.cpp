@@ -36,7 +36,7 @@ TrainingMetrics parse_metrics(std::string_view text, const std::string& file) {
   TrainingMetrics out;
   text = text.substr(0, text.rfind('\n') == std::string_view::npos ? 0 : text.rfind('\n') + 1);
   read_json_lines(text, file, "metrics", "give the folder that tenon expert train wrote",
-                  [&](const JsonReader& line) { read_line(line, out); });
+                  [&](const JsonReader& line, std::size_t) { read_line(line, out); });
   return out;
 }
 

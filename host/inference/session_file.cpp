@@ -1,0 +1,234 @@
+#include "host/inference/session_file.hpp"
+
+#include "host/formats/safetensors_writer.hpp"
+#include "registry/base/error.hpp"
+
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <boost/json/serialize.hpp>
+#include <boost/json/value_from.hpp>
+#include <cstring>
+
+namespace tenon {
+namespace {
+
+constexpr std::int64_t kSchema = 1;
+const char* const kKey = "tenon.session";
+
+struct NamedTensor {
+  std::string name;
+  at::Tensor value;
+};
+
+template <class AnySequence>
+auto modules_of(AnySequence& sequence) {
+  std::vector<std::pair<std::string, decltype(&sequence.trunk)>> out = {{"trunk", &sequence.trunk},
+                                                                        {"head", &sequence.head}};
+  for (std::size_t i = 0; i < sequence.experts.size(); ++i)
+    out.emplace_back("expert." + std::to_string(i), &sequence.experts[i]);
+  return out;
+}
+
+std::string slot_name(const std::string& module, std::size_t slot) { return module + "/" + std::to_string(slot); }
+
+std::vector<std::size_t> shape_of(std::int64_t rows, const std::vector<std::int64_t>& row) {
+  std::vector<std::size_t> out;
+  if (rows >= 0) out.push_back(static_cast<std::size_t>(rows));
+  for (const std::int64_t extent : row) out.push_back(static_cast<std::size_t>(extent));
+  return out;
+}
+
+std::int64_t number_in(const JsonReader& reader, std::int64_t least, std::int64_t most) {
+  const std::int64_t found = reader.integer();
+  if (found < least || found > most) reader.fail(fmt::format("found {}, need {} to {}", found, least, most));
+  return found;
+}
+
+// A buffer that never held a row does not know its width.
+at::Tensor rows_of(const RowBuffer& buffer, std::int64_t rows, std::int64_t width) {
+  return rows > 0 ? buffer.rows(0, rows) : at::empty({0, width});
+}
+
+} // namespace
+
+class SessionFile {
+ public:
+  static void save(const Session& session, const std::filesystem::path& path, const json::object& note) {
+    const std::int64_t run = session.strengths_.length();
+    const auto experts = static_cast<std::int64_t>(session.composition().packages().size());
+    const std::int64_t width = session.composition().model().shape().width;
+    Sequence sequence = session.sequence_.fork(); // shares its memory
+    sequence.truncate(run);
+    at::Tensor tokens_N = at::empty({static_cast<std::int64_t>(session.tokens_.size())}, at::kInt);
+    std::copy(session.tokens_.begin(), session.tokens_.end(), tokens_N.data_ptr<std::int32_t>());
+    std::vector<NamedTensor> tensors = {{"tokens", tokens_N},
+                                        {"strengths", rows_of(session.strengths_, run, experts)},
+                                        {"h", rows_of(sequence.h, run, width)},
+                                        {"base", rows_of(sequence.base, sequence.base.length(), width)}};
+    if (sequence.policy.fixed_E.defined()) tensors.push_back({"policy/fixed", sequence.policy.fixed_E});
+    for (const auto& [name, module] : modules_of(sequence))
+      for (std::size_t slot = 0; slot < module->slots(); ++slot)
+        tensors.push_back({slot_name(name, slot), module->value(slot)});
+    write(path, tensors, head(session, sequence, run, note));
+  }
+
+  static SavedSession restore(Composition& composition, const SafetensorsFile& file, SessionOptions options) {
+    const json::value head = head_of(file);
+    const JsonReader reader(head, file.name() + " (" + kKey + ")");
+    check_composition(composition, reader, file.name());
+    options.excluded = excluded(composition, reader.at("excluded"));
+    Session session(composition, std::move(options));
+    session.append(tokens(file));
+    const std::int64_t run = number_in(reader.at("run"), 0, static_cast<std::int64_t>(session.tokens_.size()));
+    const std::int64_t experts = static_cast<std::int64_t>(composition.packages().size()),
+                       width = composition.model().shape().width;
+    session.strengths_.append(tensor(file, "strengths", run, {experts}));
+    session.sequence_.h.append(tensor(file, "h", run, {width}));
+    session.sequence_.base.append(tensor(file, "base", base_rows(file, run), {width}));
+    restore_policy(file, reader.at("policy"), session.sequence_.policy, run, experts);
+    for (const auto& [name, module] : modules_of(session.sequence_))
+      restore_module(file, reader.at("modules").at(name), name, *module, run);
+    check_base(composition.experts(), session.sequence_, file.name());
+    return {std::move(session), reader.at("note").object()};
+  }
+
+ private:
+  static json::object head(const Session& session, const Sequence& sequence, std::int64_t run,
+                           const json::object& note) {
+    json::object modules;
+    for (const auto& [name, module] : modules_of(sequence))
+      modules[name] = {{"first", module->first()}, {"done", module->done()}};
+    json::array policy, without;
+    for (const PolicyState::Kept& kept : sequence.policy.kept)
+      policy.push_back(json::object{{"position", kept.position}, {"slots", json::value_from(kept.slots)}});
+    for (std::size_t slot = 0; slot < sequence.excluded.size(); ++slot)
+      if (sequence.excluded[slot]) without.push_back(slot);
+    return {{"schema", kSchema},  {"composition", session.composition().state_digest()},
+            {"run", run},         {"excluded", without},
+            {"modules", modules}, {"policy", policy},
+            {"note", note}};
+  }
+
+  static void write(const std::filesystem::path& path, const std::vector<NamedTensor>& tensors,
+                    const json::object& head) {
+    std::vector<TensorSpec> specs;
+    for (const NamedTensor& one : tensors)
+      specs.push_back({one.name, one.value.scalar_type() == at::kInt ? Dtype::I32 : Dtype::F32,
+                       shape_of(-1, one.value.sizes().vec())});
+    SafetensorsWriter writer(path, std::move(specs), {{kKey, json::serialize(head)}});
+    for (const NamedTensor& one : tensors) {
+      const at::Tensor value = one.value.contiguous();
+      writer.write(one.name, {static_cast<const std::byte*>(value.data_ptr()), value.nbytes()});
+    }
+    writer.commit();
+  }
+
+  static json::value head_of(const SafetensorsFile& file) {
+    const auto found = file.metadata().find(kKey);
+    if (found == file.metadata().end())
+      throw Error(Code::incompatible, file.name(), "found no session in it, need what --save or --save-session wrote");
+    return parse_json(found->second, file.name() + " (" + kKey + ")");
+  }
+
+  static void check_composition(const Composition& composition, const JsonReader& head, const std::string& name) {
+    if (const std::int64_t schema = head.at("schema").integer(); schema != kSchema)
+      throw Error(Code::incompatible, name, fmt::format("found a session of schema {}, need {}", schema, kSchema));
+    const std::string made = head.at("composition").string(), here = composition.state_digest();
+    if (made != here)
+      throw Error(Code::incompatible, name,
+                  fmt::format("found a session of the composition {}, this one is {}", made.substr(0, 80), here),
+                  "open it with the composition, versions and --compute it was saved with, or begin a new session");
+  }
+
+  static std::vector<bool> excluded(const Composition& composition, const JsonReader& slots) {
+    if (slots.array().empty()) return {};
+    std::vector<bool> out(composition.packages().size(), false);
+    for (std::size_t i = 0; i < slots.array().size(); ++i)
+      out[static_cast<std::size_t>(number_in(slots.at(i), 1, static_cast<std::int64_t>(out.size()) - 1))] = true;
+    return out;
+  }
+
+  static std::vector<std::int32_t> tokens(const SafetensorsFile& file) {
+    const TensorView& view = file.at("tokens");
+    if (view.dtype != Dtype::I32 || view.shape.size() != 1)
+      throw Error(Code::integrity, file.name(), "tokens: need a row of I32");
+    std::vector<std::int32_t> out(view.shape[0]);
+    if (!out.empty()) std::memcpy(out.data(), view.bytes.data(), view.bytes.size());
+    return out;
+  }
+
+  // rows: -1 for a tensor that is no rows.
+  static at::Tensor tensor(const SafetensorsFile& file, const std::string& name, std::int64_t rows,
+                           const std::vector<std::int64_t>& row) {
+    const TensorView& view = file.at(name);
+    if (const auto need = shape_of(rows, row); view.dtype != Dtype::F32 || view.shape != need)
+      throw Error(Code::integrity, file.name(),
+                  fmt::format("the tensor {} is {} [{}], need F32 [{}]", name, dtype_name(view.dtype),
+                              fmt::join(view.shape, ","), fmt::join(need, ",")));
+    std::vector<std::int64_t> shape(view.shape.begin(), view.shape.end());
+    at::Tensor out = at::empty(shape);
+    if (!view.bytes.empty()) std::memcpy(out.data_ptr(), view.bytes.data(), view.bytes.size());
+    return out;
+  }
+
+  static std::int64_t base_rows(const SafetensorsFile& file, std::int64_t run) {
+    const std::vector<std::size_t>& shape = file.at("base").shape;
+    if (shape.empty() || shape[0] > static_cast<std::size_t>(run))
+      throw Error(Code::integrity, file.name(), fmt::format("base: need at most {} rows, for what was run", run));
+    return static_cast<std::int64_t>(shape[0]);
+  }
+
+  // Who stands on the base finds its outputs as far as the base has been run.
+  static void check_base(const Experts& experts, const Sequence& sequence, const std::string& name) {
+    const std::int64_t rows = sequence.base.length(), done = sequence.experts[0].done();
+    if (experts.keep_base() ? rows < done : rows > 0)
+      throw Error(Code::integrity, name,
+                  fmt::format("found {} rows of base, need {}", rows,
+                              experts.keep_base() ? fmt::format("{} or more", done) : "none: nobody stands on it"));
+  }
+
+  static void restore_policy(const SafetensorsFile& file, const JsonReader& kept, PolicyState& policy, std::int64_t run,
+                             std::int64_t experts) {
+    std::int64_t least = 0;
+    for (std::size_t i = 0; i < kept.array().size(); ++i) {
+      const JsonReader one = kept.at(i), slots = one.at("slots");
+      PolicyState::Kept change{number_in(one.at("position"), least, run - 1), {}};
+      for (std::size_t k = 0; k < slots.array().size(); ++k)
+        change.slots.push_back(number_in(slots.at(k), k == 0 ? 0 : change.slots.back() + 1, experts - 1));
+      if (change.slots.empty()) slots.fail("found no slot, need at least one");
+      least = change.position + 1;
+      policy.kept.push_back(std::move(change));
+    }
+    if (file.find("policy/fixed")) policy.fixed_E = tensor(file, "policy/fixed", -1, {experts});
+  }
+
+  // Trunk and head have run all; an expert any stretch that ends there or before.
+  static void restore_module(const SafetensorsFile& file, const JsonReader& head, const std::string& name,
+                             ModuleState& module, std::int64_t run) {
+    const bool all = name == "trunk" || name == "head";
+    const std::int64_t done = number_in(head.at("done"), all ? run : 0, run),
+                       first = number_in(head.at("first"), 0, all ? 0 : done);
+    std::vector<at::Tensor> values;
+    for (std::size_t slot = 0; slot < module.slots(); ++slot) {
+      const StateTensor& spec = module.spec(slot);
+      values.push_back(tensor(file, slot_name(name, slot), spec.per_position ? done - first : -1, spec.shape));
+    }
+    module.restore(first, done, values);
+  }
+};
+
+void save_session(const Session& session, const std::filesystem::path& path, const json::object& note) {
+  SessionFile::save(session, path, note);
+}
+
+SavedSession restore_session(Composition& composition, const std::filesystem::path& path, SessionOptions options) {
+  return restore_session(composition, SafetensorsFile(path), std::move(options));
+}
+
+SavedSession restore_session(Composition& composition, const SafetensorsFile& file, SessionOptions options) {
+  return SessionFile::restore(composition, file, std::move(options));
+}
+
+} // namespace tenon

@@ -1,0 +1,32 @@
+// A session in a file: a text that was read once goes on in another process, with the same bits.
+//
+// A safetensors file; every number float32 but tokens. With n tokens of which r have been run, E experts, width C:
+//   tokens I32 (n);  strengths (r,E);  h (r,C);  base (b,C), b <= r;  policy/fixed (E), where it is decided
+//   MODULE/SLOT, the module's state slot by slot: MODULE is trunk, head, or expert.0, expert.1, ...
+// The metadata key "tenon.session" holds JSON: {"schema": 1, "composition": DIGEST, "run": r, "excluded": [slots],
+// "modules": {MODULE: {"first", "done"}}, "policy": [{"position", "slots"}], "note": {...}}.
+// It fits the one composition it was made with (Composition::state_digest), and no other. Thread: that of the session.
+#pragma once
+
+#include "host/formats/safetensors.hpp"
+#include "host/inference/session.hpp"
+
+#include <filesystem>
+
+namespace tenon {
+
+struct SavedSession {
+  Session session;
+  json::object note; // what whoever saved it wrote beside it
+};
+
+// Errors: environment. The file appears whole or not at all.
+void save_session(const Session& session, const std::filesystem::path& path, const json::object& note = {});
+
+// options: as of a new session; what it excludes is the file's. Errors: those of reading; incompatible (no session, of
+// another schema, or of another composition); integrity (a size or number that does not agree with the others); usage
+// (more tokens than the context holds).
+SavedSession restore_session(Composition& composition, const std::filesystem::path& path, SessionOptions options = {});
+SavedSession restore_session(Composition& composition, const SafetensorsFile& file, SessionOptions options = {});
+
+} // namespace tenon
