@@ -3,8 +3,6 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
-#include <stdexcept>
-#include <string>
 
 namespace tenon {
 namespace {
@@ -61,37 +59,32 @@ bool same(const PackedBlock& a, const PackedBlock& b) {
 // The states of a call's spans; spans without one keep their rows only for the call.
 class States : public cpu::KeyValueStore {
  public:
-  States(Spans spans, std::span<const RunOfSpan> runs, const cpu::RunShape& shape, cpu::Arena& arena)
-      : spans_(spans),
-        runs_(runs),
-        key_width_(cpu::key_width(shape.keys, shape.heads)),
-        value_width_(cpu::value_width(shape.keys, shape.heads)),
-        arena_(arena) {}
+  States(Spans spans, std::span<const RunOfSpan> runs, std::int64_t width, cpu::Arena& arena)
+      : spans_(spans), runs_(runs), width_(width), arena_(arena) {}
 
   cpu::KeyValues extend(std::int64_t block, std::int64_t span) override {
     const tenon_span& one = spans_[static_cast<std::size_t>(span)];
     SequenceState* state = from_handle(one.state);
-    if (!state) return {0, chunks(one.length, key_width_), chunks(one.length, value_width_)};
+    if (!state) return {0, chunks(one.length), chunks(one.length)};
     const std::int64_t slot = runs_[static_cast<std::size_t>(span)].slot + 2 * block;
-    const auto k = state->extend_blocks(slot, one.length, key_width_),
-               v = state->extend_blocks(slot + 1, one.length, value_width_);
+    const auto k = state->extend(slot, one.length, width_), v = state->extend(slot + 1, one.length, width_);
     return {k.before, k.blocks, v.blocks};
   }
 
  private:
   static_assert(kStateBlock == cpu::kChunk, "a block of a state is a chunk of attention");
 
-  float* const* chunks(std::int64_t positions, std::int64_t width) {
-    const std::int64_t count = (positions + cpu::kChunk - 1) / cpu::kChunk, size = cpu::kChunk * width;
-    auto* memory = arena_.take<float>(count * size);
+  float* const* chunks(std::int64_t rows) {
+    const std::int64_t count = (rows + cpu::kChunk - 1) / cpu::kChunk;
+    auto* memory = arena_.take<float>(rows * width_);
     auto** chunks = arena_.take<float*>(count);
-    for (std::int64_t i = 0; i < count; ++i) chunks[i] = memory + i * size;
+    for (std::int64_t i = 0; i < count; ++i) chunks[i] = memory + i * cpu::kChunk * width_;
     return chunks;
   }
 
   Spans spans_;
   std::span<const RunOfSpan> runs_;
-  std::int64_t key_width_, value_width_;
+  std::int64_t width_;
   cpu::Arena& arena_;
 };
 
@@ -118,16 +111,6 @@ std::vector<cpu::Block> packed_kernels(const std::vector<PackedBlock>& blocks) {
   return out;
 }
 
-std::int64_t kept_numbers(const PackedHandle& run) {
-  std::int64_t sum = 0;
-  for (const PackedBlock& block : run.blocks) {
-    const cpu::HeadShape shape{block.heads, block.kv_heads, block.head_dim};
-    const cpu::KeyFormat format = run.kernels.empty() ? cpu::KeyFormat::float32 : cpu::key_format_in_use();
-    sum += cpu::key_width(format, shape) + cpu::value_width(format, shape);
-  }
-  return sum;
-}
-
 bool share_weights(const PackedHandle& a, const PackedHandle& b) {
   return !a.kernels.empty() && !b.kernels.empty() &&
          std::equal(a.blocks.begin(), a.blocks.end(), b.blocks.begin(), b.blocks.end(),
@@ -143,11 +126,7 @@ at::Tensor packed_runs(const at::Tensor& x_NC, std::span<const RunOfSpan> runs, 
   if (spans.empty()) return x_NC.to(at::kFloat);
   const PackedBlock& first = runs.front().run->blocks.front();
   const cpu::RunShape shape{
-      {first.heads, first.kv_heads, first.head_dim}, first.norm_eps, first.rope_theta, cpu::key_format_in_use()};
-  if (!cpu::holds(shape.keys, shape.heads))
-    throw std::runtime_error("TENON_KEYS: found " + std::string(cpu::key_format_name(shape.keys)) + ", heads of " +
-                             std::to_string(first.head_dim) +
-                             " numbers need bf16 or float32; int8 needs a multiple of 32");
+      {first.heads, first.kv_heads, first.head_dim}, first.norm_eps, first.rope_theta, cpu::KeyFormat::float32};
   at::Tensor h_NC = at::empty(x_NC.sizes(), x_NC.options().dtype(at::kFloat)).copy_(x_NC);
   cpu::Arena& memory = arena();
   const auto count = static_cast<std::int64_t>(spans.size());
@@ -161,7 +140,7 @@ at::Tensor packed_runs(const at::Tensor& x_NC, std::span<const RunOfSpan> runs, 
     if (at == different) kernels[different++] = own;
     rows[i] = {spans[i].offset, spans[i].length, spans[i].position, at};
   }
-  States states(spans, runs, shape, memory);
+  States states(spans, runs, shape.heads.kv_width(), memory);
   cpu::run_blocks(cpu::engine(), memory, shape, {kernels, different}, {rows, spans.size()}, states,
                   h_NC.data_ptr<float>(), h_NC.size(0));
   return h_NC;

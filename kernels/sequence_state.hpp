@@ -25,9 +25,6 @@ class SequenceState {
     std::int64_t before;
   };
   virtual Extended extend(std::int64_t slot, std::int64_t count, std::int64_t width) = 0;
-  // For who lays out blocks himself: room for `count` more positions, in blocks of kStateBlock times `width` numbers,
-  // the same width in every call. Such blocks are copied whole, and rows() has none to give.
-  virtual Extended extend_blocks(std::int64_t slot, std::int64_t count, std::int64_t width) = 0;
 };
 
 inline tenon_state* to_handle(SequenceState* state) { return reinterpret_cast<tenon_state*>(state); }

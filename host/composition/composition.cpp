@@ -1,7 +1,6 @@
 #include "host/composition/composition.hpp"
 
 #include "host/execution/merge.hpp"
-#include "kernels/cpu/key_values.hpp"
 #include "registry/base/error.hpp"
 #include "registry/base/sha256.hpp"
 
@@ -94,8 +93,7 @@ std::string Composition::state_digest() const {
                                                         {"routing", to_json(router_->routing())},
                                                         {"prior", router_->prior()},
                                                         {"lock", lock_.slots.empty() ? json::value() : lock_.to_json()},
-                                                        {"compute", format_name(model_->format())},
-                                                        {"keys", cpu::key_format_name(cpu::key_format_in_use())}}));
+                                                        {"compute", format_name(model_->format())}}));
 }
 
 Sequence Composition::new_sequence() const {

@@ -15,7 +15,6 @@ namespace tenon {
 namespace {
 
 constexpr std::int64_t kSchema = 1;
-constexpr std::int64_t kWidest = std::int64_t{1} << 24; // numbers of a position, in blocks that a kernel lays out
 const char* const kKey = "tenon.session";
 
 struct NamedTensor {
@@ -99,11 +98,8 @@ class SessionFile {
   static json::object head(const Session& session, const Sequence& sequence, std::int64_t run,
                            const json::object& note) {
     json::object modules;
-    for (const auto& [name, module] : modules_of(sequence)) {
-      json::array widths;
-      for (std::size_t slot = 0; slot < module->slots(); ++slot) widths.push_back(module->block_width(slot));
-      modules[name] = {{"first", module->first()}, {"done", module->done()}, {"block_widths", widths}};
-    }
+    for (const auto& [name, module] : modules_of(sequence))
+      modules[name] = {{"first", module->first()}, {"done", module->done()}};
     json::array policy, without;
     for (const PolicyState::Kept& kept : sequence.policy.kept)
       policy.push_back(json::object{{"position", kept.position}, {"slots", json::value_from(kept.slots)}});
@@ -214,21 +210,12 @@ class SessionFile {
     const bool all = name == "trunk" || name == "head";
     const std::int64_t done = number_in(head.at("done"), all ? run : 0, run),
                        first = number_in(head.at("first"), 0, all ? 0 : done);
-    const JsonReader widths = head.at("block_widths");
-    if (widths.array().size() != module.slots())
-      widths.fail(fmt::format("found {} numbers, need {}", widths.array().size(), module.slots()));
-    std::vector<ModuleState::Saved> saved;
+    std::vector<at::Tensor> values;
     for (std::size_t slot = 0; slot < module.slots(); ++slot) {
       const StateTensor& spec = module.spec(slot);
-      const std::int64_t rows = done - first, width = number_in(widths.at(slot), 0, spec.per_position ? kWidest : 0);
-      if (width > 0)
-        saved.push_back(
-            {tensor(file, slot_name(name, slot), (rows + kStateBlock - 1) / kStateBlock * kStateBlock, {width}),
-             width});
-      else
-        saved.push_back({tensor(file, slot_name(name, slot), spec.per_position ? rows : -1, spec.shape)});
+      values.push_back(tensor(file, slot_name(name, slot), spec.per_position ? done - first : -1, spec.shape));
     }
-    module.restore(first, done, saved);
+    module.restore(first, done, values);
   }
 };
 

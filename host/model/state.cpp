@@ -13,42 +13,13 @@ void RowBuffer::own_last() {
   const std::int64_t filled = length_ % kStateBlock;
   if (filled == 0 || blocks_.back().use_count() == 1) return;
   StateBlock own = pool_->take(kStateBlock * width_);
-  std::copy_n(starts_.back(), (whole_ ? kStateBlock : filled) * width_, own.get());
+  std::copy_n(starts_.back(), filled * width_, own.get());
   blocks_.back() = std::move(own);
   starts_.back() = blocks_.back().get();
 }
 
 float* const* RowBuffer::extend(std::int64_t count, const std::vector<std::int64_t>& shape) {
   if (shape_.empty() && width_ == 0) shape_ = shape, width_ = c10::multiply_integers(shape);
-  if (whole_) throw Error(Code::plugin, "state", "found blocks that a kernel lays out, need rows");
-  return grow(count);
-}
-
-float* const* RowBuffer::extend_blocks(std::int64_t count, std::int64_t width) {
-  if (width_ == 0) whole_ = true, width_ = width;
-  if (!whole_ || width_ != width)
-    throw Error(Code::plugin, "state",
-                "found " + std::string(whole_ ? "blocks" : "rows") + " of " + std::to_string(width_) +
-                    " numbers a position, need blocks of " + std::to_string(width));
-  return grow(count);
-}
-
-at::Tensor RowBuffer::blocks() const {
-  at::Tensor out = at::empty({static_cast<std::int64_t>(blocks_.size()) * kStateBlock, width_});
-  for (std::size_t i = 0; i < blocks_.size(); ++i)
-    std::copy_n(starts_[i], kStateBlock * width_,
-                out.data_ptr<float>() + static_cast<std::int64_t>(i) * kStateBlock * width_);
-  return out;
-}
-
-void RowBuffer::restore_blocks(std::int64_t length, const at::Tensor& blocks) {
-  extend_blocks(length, blocks.size(1));
-  for (std::size_t i = 0; i < blocks_.size(); ++i)
-    std::copy_n(blocks.data_ptr<float>() + static_cast<std::int64_t>(i) * kStateBlock * width_, kStateBlock * width_,
-                blocks_[i].get());
-}
-
-float* const* RowBuffer::grow(std::int64_t count) {
   if (count > 0) own_last();
   while (static_cast<std::int64_t>(blocks_.size()) * kStateBlock < length_ + count) {
     blocks_.push_back(pool_->take(kStateBlock * width_));
@@ -78,7 +49,6 @@ at::Tensor RowBuffer::view(std::int64_t block, std::int64_t first, std::int64_t 
 }
 
 at::Tensor RowBuffer::rows(std::int64_t first, std::int64_t last) const {
-  if (whole_) throw Error(Code::plugin, "state", "found blocks that a kernel lays out, need rows");
   std::vector<at::Tensor> parts;
   for (std::int64_t at = first; at < last;) {
     const std::int64_t block = at / kStateBlock, end = std::min(last, (block + 1) * kStateBlock);
@@ -102,7 +72,7 @@ void RowBuffer::truncate(std::int64_t length) {
 
 RowBuffer RowBuffer::fork() const {
   RowBuffer other(pool_);
-  other.shape_ = shape_, other.whole_ = whole_, other.width_ = width_, other.length_ = length_;
+  other.shape_ = shape_, other.width_ = width_, other.length_ = length_;
   other.blocks_ = blocks_, other.starts_ = starts_;
   return other;
 }
@@ -136,12 +106,6 @@ SequenceState::Extended ModuleState::extend(std::int64_t index, std::int64_t cou
     throw Error(Code::plugin, "state", target.spec.name + ": appended rows have another width than the layout says");
   const std::int64_t before = target.rows.length();
   return {target.rows.extend(count, target.spec.shape), before};
-}
-
-SequenceState::Extended ModuleState::extend_blocks(std::int64_t index, std::int64_t count, std::int64_t width) {
-  RowBuffer& rows = slot(index, true).rows;
-  const std::int64_t before = rows.length();
-  return {rows.extend_blocks(count, width), before};
 }
 
 at::Tensor ModuleState::rows(std::int64_t index) const {
@@ -183,19 +147,16 @@ void ModuleState::undo_failed() {
 }
 
 at::Tensor ModuleState::value(std::size_t slot) const {
-  if (!slots_[slot].spec.per_position) return slots_[slot].value;
-  return block_width(slot) > 0 ? slots_[slot].rows.blocks() : rows(static_cast<std::int64_t>(slot));
+  return slots_[slot].spec.per_position ? rows(static_cast<std::int64_t>(slot)) : slots_[slot].value;
 }
 
-void ModuleState::restore(std::int64_t first, std::int64_t done, const std::vector<Saved>& saved) {
+void ModuleState::restore(std::int64_t first, std::int64_t done, const std::vector<at::Tensor>& values) {
   restart(first);
   for (std::size_t i = 0; i < slots_.size(); ++i) {
-    if (!slots_[i].spec.per_position)
-      slots_[i].value.copy_(saved[i].value);
-    else if (saved[i].block_width > 0)
-      slots_[i].rows.restore_blocks(done - first, saved[i].value);
-    else if (done > first)
-      slots_[i].rows.append(saved[i].value);
+    if (slots_[i].spec.per_position)
+      slots_[i].rows.append(values[i]);
+    else
+      slots_[i].value.copy_(values[i]);
   }
   done_ = done;
 }

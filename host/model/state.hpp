@@ -22,8 +22,7 @@ struct StateTensor {
 };
 using ModuleLayout = std::vector<StateTensor>;
 
-// Rows that grow at the end: (length, ...), float32, in blocks of kStateBlock rows. Or positions whose blocks somebody
-// else lays out, and which are therefore handed on and copied as whole blocks only.
+// Rows that grow at the end: (length, ...), float32, in blocks of kStateBlock rows.
 class RowBuffer {
  public:
   explicit RowBuffer(std::shared_ptr<BlockPool> pool = BlockPool::make()) : pool_(std::move(pool)) {}
@@ -34,13 +33,6 @@ class RowBuffer {
   // Requires (both): rows of one shape.
   void append(const at::Tensor& rows);
   float* const* extend(std::int64_t count, const std::vector<std::int64_t>& shape); // of a row; returns all blocks
-  // Requires (both): not used as rows before, width as before. Errors: plugin, where that is not so.
-  float* const* extend_blocks(std::int64_t count, std::int64_t width);
-  void restore_blocks(std::int64_t length, const at::Tensor& blocks);
-  // Of who lays out blocks himself: numbers a position takes, else 0; and all blocks, (kStateBlock times their number,
-  // width).
-  std::int64_t block_width() const { return whole_ ? width_ : 0; }
-  at::Tensor blocks() const;
   // A view where one block holds them all, else a copy. What is appended later does not change it.
   at::Tensor rows(std::int64_t first, std::int64_t last) const;
   void truncate(std::int64_t length);
@@ -49,12 +41,10 @@ class RowBuffer {
 
  private:
   at::Tensor view(std::int64_t block, std::int64_t first, std::int64_t last) const;
-  float* const* grow(std::int64_t count);
   void own_last();
 
   std::shared_ptr<BlockPool> pool_;
   std::vector<std::int64_t> shape_;
-  bool whole_ = false;                  // blocks are somebody else's to lay out
   std::int64_t width_ = 0, length_ = 0; // numbers of a row; rows
   std::vector<StateBlock> blocks_;
   std::vector<float*> starts_; // of blocks_
@@ -74,7 +64,6 @@ class ModuleState : public SequenceState {
   void append(std::int64_t slot, const at::Tensor& rows) override;
   at::Tensor rows(std::int64_t slot) const override;
   Extended extend(std::int64_t slot, std::int64_t count, std::int64_t width) override;
-  Extended extend_blocks(std::int64_t slot, std::int64_t count, std::int64_t width) override;
 
   // Positions [first, done) have been run, none before first: a module whose outputs look only a window back may be
   // restarted behind a gap.
@@ -91,17 +80,12 @@ class ModuleState : public SequenceState {
   ModuleState fork() const;
   bool has_fixed() const;
 
-  // For who saves it. A value: of each slot the rows of [first, done), its blocks where a kernel lays them out (then of
-  // that width), or the fixed tensor. Requires: shapes as the layout, or the width, says.
+  // For who saves it. values: one per slot, the rows of [first, done) or the fixed tensor. Requires: shapes as the
+  // layout says.
   std::size_t slots() const { return slots_.size(); }
   const StateTensor& spec(std::size_t slot) const { return slots_[slot].spec; }
-  std::int64_t block_width(std::size_t slot) const { return slots_[slot].rows.block_width(); }
   at::Tensor value(std::size_t slot) const;
-  struct Saved {
-    at::Tensor value;
-    std::int64_t block_width = 0;
-  };
-  void restore(std::int64_t first, std::int64_t done, const std::vector<Saved>& saved);
+  void restore(std::int64_t first, std::int64_t done, const std::vector<at::Tensor>& values);
 
  private:
   struct Slot {

@@ -4,11 +4,8 @@
 #include <array>
 #include <bit>
 #include <cmath>
-#include <cstdlib>
 #include <cstring>
 #include <limits>
-#include <stdexcept>
-#include <string>
 
 namespace tenon::cpu {
 namespace {
@@ -161,16 +158,6 @@ std::optional<KeyFormat> key_format(std::string_view name) {
   for (const KeyFormat format : kFormats)
     if (name == key_format_name(format)) return format;
   return std::nullopt;
-}
-
-KeyFormat key_format_in_use() {
-  static const KeyFormat chosen = [] {
-    const char* asked = std::getenv("TENON_KEYS");
-    if (!asked || !*asked) return KeyFormat::bf16;
-    if (const auto format = key_format(asked)) return *format;
-    throw std::runtime_error("TENON_KEYS: found \"" + std::string(asked) + "\", need float32, bf16 or int8");
-  }();
-  return chosen;
 }
 
 bool holds(KeyFormat format, const HeadShape& shape) { return format != KeyFormat::int8 || shape.depth % kGroup == 0; }

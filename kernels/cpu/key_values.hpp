@@ -28,8 +28,6 @@ struct HeadShape {
 enum class KeyFormat { float32, bf16, int8 };
 const char* key_format_name(KeyFormat format);
 std::optional<KeyFormat> key_format(std::string_view name);
-// Of sequences on packed weights: as TENON_KEYS says, else bf16. Throws std::runtime_error for another word.
-KeyFormat key_format_in_use();
 bool holds(KeyFormat format, const HeadShape& shape);
 
 // How many float32 numbers' memory a position takes of a chunk: kChunk times this is a chunk.
