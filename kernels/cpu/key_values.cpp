@@ -15,10 +15,11 @@ constexpr std::int64_t kQuadBytes = 4 * kPanel; // of a panel: two inputs in bf1
 
 std::int64_t panels(std::int64_t outputs) { return (outputs + kPanel - 1) / kPanel; }
 
+PackedFormat packed(KeyFormat format) { return format == KeyFormat::bf16 ? PackedFormat::bf16 : PackedFormat::int8g32; }
+
 // Bytes of a panel over so many inputs.
 std::int64_t bytes_over(KeyFormat format, std::int64_t inputs) {
-  const PackedFormat packed = format == KeyFormat::bf16 ? PackedFormat::bf16 : PackedFormat::int8g32;
-  return static_cast<std::int64_t>(*panel_bytes(packed, inputs));
+  return static_cast<std::int64_t>(*panel_bytes(packed(format), inputs));
 }
 constexpr std::int64_t kHeadBytes = 2 * kPanel;                           // of a group in int8: its scales
 constexpr std::int64_t kUnitBytes = kHeadBytes + kGroup / 4 * kQuadBytes; // of a group in int8
@@ -33,6 +34,11 @@ std::int64_t value_bytes(KeyFormat format, const HeadShape& shape) { // of a chu
 std::int64_t numbers(std::int64_t chunk_bytes) {
   constexpr std::int64_t unit = kChunk * static_cast<std::int64_t>(sizeof(float));
   return (chunk_bytes + unit - 1) / unit;
+}
+
+// Where in a panel of values in int8 a position's bytes begin.
+std::int64_t value_place(std::int64_t place) {
+  return place / kGroup * kUnitBytes + kHeadBytes + place % kGroup / 4 * kQuadBytes + place % 4;
 }
 
 // Up to 64 numbers as bfloat16; an odd one is paired with zero.
@@ -97,11 +103,12 @@ void put_value_bf16(const Kernels& kernels, const HeadShape& shape, const float*
   }
 }
 
-// The step with which 127 is the largest of these; NaN where one is not finite.
+// The step with which 127 is the largest of these; NaN where one is not finite. With few digits 127 steps are exact,
+// and numbers that were whole steps once are so again.
 float step_of(const float* x, std::int64_t count) {
   float largest = 0, finite = 0;
   for (std::int64_t i = 0; i < count; ++i) largest = std::max(largest, std::abs(x[i])), finite += x[i] * 0.0f;
-  return largest / 127.0f + finite;
+  return nn::bf16_to_f32(nn::f32_to_bf16(largest / 127.0f + finite));
 }
 
 // The nearest whole number of those that a byte holds, as packed: + 128. Ties go to the even one.
@@ -120,12 +127,12 @@ void put_value_int8(const HeadShape& shape, const float* row, std::int64_t place
     steps[g * kChunk + place] = step;
     for (std::int64_t d = 0; d < shape.depth; ++d) {
       const std::int64_t output = g * shape.depth + d, lane = output % kPanel;
-      std::byte* unit = chunk + output / kPanel * bytes_over(KeyFormat::int8, kChunk) + place / kGroup * kUnitBytes;
+      std::byte* panel = chunk + output / kPanel * bytes_over(KeyFormat::int8, kChunk);
       if (place % kGroup == 0) {
         constexpr std::uint16_t one = 0x3c00;
-        std::memcpy(unit + 2 * lane, &one, 2);
+        std::memcpy(panel + place / kGroup * kUnitBytes + 2 * lane, &one, 2);
       }
-      unit[kHeadBytes + place % kGroup / 4 * kQuadBytes + 4 * lane + place % 4] = std::byte(whole(value[d] * inverse));
+      panel[value_place(place) + 4 * lane] = std::byte(whole(value[d] * inverse));
     }
   }
 }
@@ -190,6 +197,46 @@ void put_values(const Kernels& kernels, KeyFormat format, const HeadShape& shape
                     case KeyFormat::int8: return put_value_int8(shape, row, place, chunk);
                   }
                 });
+}
+
+void get_keys(KeyFormat format, const HeadShape& shape, const float* const* chunks, std::int64_t first,
+              std::int64_t count, float* rows) {
+  for (std::int64_t i = 0; i < count; ++i, rows += shape.kv_width()) {
+    const float* chunk = chunks[(first + i) / kChunk];
+    const std::int64_t place = (first + i) % kChunk;
+    if (format == KeyFormat::float32) {
+      std::copy_n(chunk + place * shape.kv_width(), shape.kv_width(), rows);
+      continue;
+    }
+    for (std::int64_t g = 0; g < shape.kv_heads; ++g) {
+      const std::byte* panels = ChunkOfPanels(format, shape, chunk, nullptr).keys(g);
+      unpack_row({packed(format), kChunk, shape.depth, panels}, place,
+                 {rows + g * shape.depth, static_cast<std::size_t>(shape.depth)});
+    }
+  }
+}
+
+void get_values(KeyFormat format, const HeadShape& shape, const float* const* chunks, std::int64_t first,
+                std::int64_t count, float* rows) {
+  for (std::int64_t i = 0; i < count; ++i, rows += shape.kv_width()) {
+    const float* chunk = chunks[(first + i) / kChunk];
+    const std::int64_t place = (first + i) % kChunk;
+    const ChunkOfPanels panels(format, shape, nullptr, chunk);
+    for (std::int64_t o = 0; o < shape.kv_width(); ++o) {
+      const std::byte* panel = panels.values() + o / kPanel * bytes_over(format, kChunk);
+      const std::int64_t lane = o % kPanel;
+      if (format == KeyFormat::float32) {
+        rows[o] = chunk[place * shape.kv_width() + o];
+      } else if (format == KeyFormat::bf16) {
+        std::uint16_t bits = 0;
+        std::memcpy(&bits, panel + place / 2 * kQuadBytes + 4 * lane + place % 2 * 2, 2);
+        rows[o] = nn::bf16_to_f32(bits);
+      } else {
+        const std::byte q = panel[value_place(place) + 4 * lane];
+        rows[o] = static_cast<float>(std::to_integer<int>(q) - 128) * panels.steps(o / shape.depth)[place];
+      }
+    }
+  }
 }
 
 const std::byte* ChunkOfPanels::keys(std::int64_t group) const {

@@ -6,7 +6,8 @@
 //            four panels whose outputs are keys and whose inputs are D; for the values of all groups together panels
 //            whose outputs are values and whose inputs are positions
 //   int8     the same in int8g32; D is a multiple of 32. Keys have a scale per 32 inputs. Values have one step for each
-//            position and group, kept behind the panels and multiplied into attention's weights; the panels' own are 1
+//            position and group, of bfloat16's digits, kept behind the panels and multiplied into attention's weights;
+//            the panels' own are 1
 //
 // What is put is all that is ever read of a chunk. Whoever copies a chunk copies it whole: a position of panels lies
 // all over it. Shapes: G groups; D head width. Thread: any; one at a time for a chunk.
@@ -40,6 +41,12 @@ void put_keys(const Kernels& kernels, KeyFormat format, const HeadShape& shape, 
               std::int64_t count, float* const* chunks);
 void put_values(const Kernels& kernels, KeyFormat format, const HeadShape& shape, const float* rows, std::int64_t first,
                 std::int64_t count, float* const* chunks);
+
+// Back to rows: what attention computes with. Rows that came from a form are kept in it unchanged.
+void get_keys(KeyFormat format, const HeadShape& shape, const float* const* chunks, std::int64_t first,
+              std::int64_t count, float* rows);
+void get_values(KeyFormat format, const HeadShape& shape, const float* const* chunks, std::int64_t first,
+                std::int64_t count, float* rows);
 
 // Where things stand in a chunk of panels.
 class ChunkOfPanels {
