@@ -69,7 +69,7 @@ PackedPointer pack_run_v1(c10::List<PackedPointer> blocks) {
   for (const PackedPointer& block : blocks)
     handle->blocks.insert(handle->blocks.end(), block->blocks.begin(), block->blocks.end());
   TORCH_CHECK(!handle->blocks.empty(), "[tenon::pack_run_v1] need at least one block");
-  handle->kernels = packed_kernels(handle->blocks);
+  pack_kernels(*handle);
   return handle;
 }
 

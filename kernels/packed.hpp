@@ -4,6 +4,7 @@
 
 #include "kernels/cpu/transformer_run.hpp"
 #include "kernels/packed_forms.hpp"
+#include "kernels/sequence_state.hpp"
 
 #include <ATen/core/Tensor.h>
 #include <torch/custom_class.h>
@@ -45,8 +46,11 @@ struct PackedBlock {
 struct PackedHandle : torch::CustomClassHolder {
   std::optional<PackedLinear> linear;
   std::vector<PackedBlock> blocks; // one: a block; several: a run
-  // Of a run whose every weight has a packed form; points into `blocks`.
+  // Of a run whose every weight has a packed form: what the kernels read, which points into `blocks`, and how they keep
+  // keys and values.
   std::vector<cpu::Block> kernels;
+  cpu::KeyFormat keys = cpu::KeyFormat::float32;
+  std::shared_ptr<const RowForm> key_form, value_form;
 };
 
 using PackedPointer = c10::intrusive_ptr<PackedHandle>;

@@ -56,6 +56,33 @@ bool same(const PackedBlock& a, const PackedBlock& b) {
          a.rope_theta == b.rope_theta;
 }
 
+cpu::HeadShape heads(const PackedHandle& run) {
+  const PackedBlock& first = run.blocks.front();
+  return {first.heads, first.kv_heads, first.head_dim};
+}
+
+// Keys, or values, as attention over panels reads them.
+class PanelRows : public RowForm {
+ public:
+  PanelRows(cpu::KeyFormat format, const cpu::HeadShape& shape, bool values)
+      : format_(format), shape_(shape), values_(values) {}
+
+  std::int64_t width() const override {
+    return values_ ? cpu::value_width(format_, shape_) : cpu::key_width(format_, shape_);
+  }
+  void put(const float* rows, std::int64_t first, std::int64_t count, float* const* blocks) const override {
+    (values_ ? cpu::put_values : cpu::put_keys)(*cpu::engine().kernels, format_, shape_, rows, first, count, blocks);
+  }
+  void get(float* rows, std::int64_t first, std::int64_t count, const float* const* blocks) const override {
+    (values_ ? cpu::get_values : cpu::get_keys)(format_, shape_, blocks, first, count, rows);
+  }
+
+ private:
+  cpu::KeyFormat format_;
+  cpu::HeadShape shape_;
+  bool values_;
+};
+
 // The states of a call's spans; spans without one keep their rows only for the call.
 class States : public cpu::KeyValueStore {
  public:
@@ -64,21 +91,22 @@ class States : public cpu::KeyValueStore {
 
   cpu::KeyValues extend(std::int64_t block, std::int64_t span) override {
     const tenon_span& one = spans_[static_cast<std::size_t>(span)];
+    const auto& [run, first] = runs_[static_cast<std::size_t>(span)];
     SequenceState* state = from_handle(one.state);
-    if (!state) return {0, chunks(one.length), chunks(one.length)};
-    const std::int64_t slot = runs_[static_cast<std::size_t>(span)].slot + 2 * block;
-    const auto k = state->extend(slot, one.length, width_), v = state->extend(slot + 1, one.length, width_);
+    if (!state) return {0, chunks(one.length, *run->key_form), chunks(one.length, *run->value_form)};
+    const std::int64_t slot = first + 2 * block;
+    const auto k = state->extend(slot, one.length, width_, run->key_form),
+               v = state->extend(slot + 1, one.length, width_, run->value_form);
     return {k.before, k.blocks, v.blocks};
   }
 
  private:
   static_assert(kStateBlock == cpu::kChunk, "a block of a state is a chunk of attention");
 
-  float* const* chunks(std::int64_t rows) {
+  float* const* chunks(std::int64_t rows, const RowForm& form) {
     const std::int64_t count = (rows + cpu::kChunk - 1) / cpu::kChunk;
-    auto* memory = arena_.take<float>(rows * width_);
     auto** chunks = arena_.take<float*>(count);
-    for (std::int64_t i = 0; i < count; ++i) chunks[i] = memory + i * cpu::kChunk * width_;
+    for (std::int64_t i = 0; i < count; ++i) chunks[i] = arena_.take<float>(cpu::kChunk * form.width());
     return chunks;
   }
 
@@ -103,12 +131,13 @@ at::Tensor packed_linear(const at::Tensor& x_NC, const PackedLinear& packed) {
   return y_NF;
 }
 
-std::vector<cpu::Block> packed_kernels(const std::vector<PackedBlock>& blocks) {
-  std::vector<cpu::Block> out;
-  for (const PackedBlock& block : blocks)
-    if (!packed(block)) return {};
-  for (const PackedBlock& block : blocks) out.push_back(kernel(block));
-  return out;
+void pack_kernels(PackedHandle& run) {
+  for (const PackedBlock& block : run.blocks)
+    if (!packed(block)) return;
+  run.keys = cpu::chosen_key_format(heads(run));
+  run.key_form = std::make_shared<PanelRows>(run.keys, heads(run), false);
+  run.value_form = std::make_shared<PanelRows>(run.keys, heads(run), true);
+  for (const PackedBlock& block : run.blocks) run.kernels.push_back(kernel(block));
 }
 
 bool share_weights(const PackedHandle& a, const PackedHandle& b) {
@@ -125,8 +154,7 @@ at::Tensor packed_run(const at::Tensor& x_NC, const PackedHandle& run, Spans spa
 at::Tensor packed_runs(const at::Tensor& x_NC, std::span<const RunOfSpan> runs, Spans spans) {
   if (spans.empty()) return x_NC.to(at::kFloat);
   const PackedBlock& first = runs.front().run->blocks.front();
-  const cpu::RunShape shape{
-      {first.heads, first.kv_heads, first.head_dim}, first.norm_eps, first.rope_theta, cpu::KeyFormat::float32};
+  const cpu::RunShape shape{heads(*runs.front().run), first.norm_eps, first.rope_theta, runs.front().run->keys};
   at::Tensor h_NC = at::empty(x_NC.sizes(), x_NC.options().dtype(at::kFloat)).copy_(x_NC);
   cpu::Arena& memory = arena();
   const auto count = static_cast<std::int64_t>(spans.size());

@@ -9,8 +9,9 @@ namespace tenon {
 // Requires: packed.form.
 at::Tensor packed_linear(const at::Tensor& x_NC, const PackedLinear& packed);
 
-// What the kernels read of these blocks, which must outlive it; empty unless every weight has a packed form.
-std::vector<cpu::Block> packed_kernels(const std::vector<PackedBlock>& blocks);
+// Fills in what the kernels read of the run's blocks, and how they keep keys and values, where every weight has a
+// packed form. Throws std::runtime_error where TENON_KEYS names no form, or one that cannot hold these heads.
+void pack_kernels(PackedHandle& run);
 at::Tensor packed_run(const at::Tensor& x_NC, const PackedHandle& run, Spans spans, std::int64_t slot);
 
 // Have these runs packed forms, and the same weights, biases and norms, so that they differ in changes of low rank

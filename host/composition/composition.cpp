@@ -1,6 +1,7 @@
 #include "host/composition/composition.hpp"
 
 #include "host/execution/merge.hpp"
+#include "kernels/cpu/key_values.hpp"
 #include "registry/base/error.hpp"
 #include "registry/base/sha256.hpp"
 
@@ -88,12 +89,15 @@ std::string Composition::state_digest() const {
   json::array slots;
   for (const ExpertPackage& package : packages_)
     slots.push_back(json::object{{"title", package.entry.title()}, {"entry", package.entry.digest}});
+  const bool packed = model_->format() != Format::float32;
+  const char* keys = cpu::key_format_name(packed ? cpu::chosen_key_format() : cpu::KeyFormat::float32);
   return "sha256:" + sha256(canonical_json(json::object{{"model", model_->contract().model_digest},
                                                         {"slots", slots},
                                                         {"routing", to_json(router_->routing())},
                                                         {"prior", router_->prior()},
                                                         {"lock", lock_.slots.empty() ? json::value() : lock_.to_json()},
-                                                        {"compute", format_name(model_->format())}}));
+                                                        {"compute", format_name(model_->format())},
+                                                        {"keys", keys}}));
 }
 
 Sequence Composition::new_sequence() const {

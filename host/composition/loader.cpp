@@ -4,6 +4,7 @@
 #include "host/loading/rules.hpp"
 #include "host/loading/verified.hpp"
 #include "kernels/cpu/engine.hpp"
+#include "kernels/cpu/key_values.hpp"
 #include "registry/base/error.hpp"
 #include "registry/base/files.hpp"
 
@@ -14,10 +15,11 @@
 namespace tenon {
 namespace {
 
-// Our threads compute from here on. Errors: environment, where TENON_TIER or TENON_THREADS cannot be had.
+// Our threads compute from here on. Errors: environment, where TENON_TIER, TENON_THREADS or TENON_KEYS cannot be had.
 void use_own_kernels() {
   try {
     cpu::engine();
+    cpu::chosen_key_format();
   } catch (const std::runtime_error& error) {
     throw Error(Code::environment, "kernels", error.what());
   }

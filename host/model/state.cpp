@@ -13,25 +13,37 @@ void RowBuffer::own_last() {
   const std::int64_t filled = length_ % kStateBlock;
   if (filled == 0 || blocks_.back().use_count() == 1) return;
   StateBlock own = pool_->take(kStateBlock * width_);
-  std::copy_n(starts_.back(), filled * width_, own.get());
+  std::copy_n(starts_.back(), (form_ ? kStateBlock : filled) * width_, own.get());
   blocks_.back() = std::move(own);
   starts_.back() = blocks_.back().get();
 }
 
-float* const* RowBuffer::extend(std::int64_t count, const std::vector<std::int64_t>& shape) {
-  if (shape_.empty() && width_ == 0) shape_ = shape, width_ = c10::multiply_integers(shape);
+void RowBuffer::grow(std::int64_t count) {
   if (count > 0) own_last();
   while (static_cast<std::int64_t>(blocks_.size()) * kStateBlock < length_ + count) {
     blocks_.push_back(pool_->take(kStateBlock * width_));
     starts_.push_back(blocks_.back().get());
   }
   length_ += count;
+}
+
+float* const* RowBuffer::extend(std::int64_t count, const std::vector<std::int64_t>& shape,
+                                const std::shared_ptr<const RowForm>& form) {
+  if (width_ == 0 || form != form_) {
+    const at::Tensor kept = length_ > 0 ? rows(0, length_) : at::Tensor();
+    truncate(0);
+    shape_ = shape, form_ = form, width_ = form ? form->width() : c10::multiply_integers(shape);
+    if (kept.defined()) append(kept);
+  }
+  grow(count);
   return starts_.data();
 }
 
 void RowBuffer::append(const at::Tensor& rows) {
   const std::int64_t first = length_, count = rows.size(0);
-  extend(count, rows.sizes().slice(1).vec());
+  if (width_ == 0) extend(0, rows.sizes().slice(1).vec());
+  grow(count);
+  if (form_) return form_->put(rows.contiguous().data_ptr<float>(), first, count, starts_.data());
   for (std::int64_t done = 0, n = 0; done < count; done += n) {
     const std::int64_t at = (first + done) % kStateBlock;
     n = std::min(count - done, kStateBlock - at);
@@ -49,6 +61,13 @@ at::Tensor RowBuffer::view(std::int64_t block, std::int64_t first, std::int64_t 
 }
 
 at::Tensor RowBuffer::rows(std::int64_t first, std::int64_t last) const {
+  if (form_) {
+    std::vector<std::int64_t> shape = {last - first};
+    shape.insert(shape.end(), shape_.begin(), shape_.end());
+    at::Tensor out = at::empty(shape);
+    form_->get(out.data_ptr<float>(), first, last - first, starts_.data());
+    return out;
+  }
   std::vector<at::Tensor> parts;
   for (std::int64_t at = first; at < last;) {
     const std::int64_t block = at / kStateBlock, end = std::min(last, (block + 1) * kStateBlock);
@@ -72,7 +91,7 @@ void RowBuffer::truncate(std::int64_t length) {
 
 RowBuffer RowBuffer::fork() const {
   RowBuffer other(pool_);
-  other.shape_ = shape_, other.width_ = width_, other.length_ = length_;
+  other.form_ = form_, other.shape_ = shape_, other.width_ = width_, other.length_ = length_;
   other.blocks_ = blocks_, other.starts_ = starts_;
   return other;
 }
@@ -100,12 +119,13 @@ void ModuleState::append(std::int64_t index, const at::Tensor& rows) {
   target.rows.append(rows);
 }
 
-SequenceState::Extended ModuleState::extend(std::int64_t index, std::int64_t count, std::int64_t width) {
+SequenceState::Extended ModuleState::extend(std::int64_t index, std::int64_t count, std::int64_t width,
+                                            const std::shared_ptr<const RowForm>& form) {
   Slot& target = slot(index, true);
   if (c10::multiply_integers(target.spec.shape) != width)
     throw Error(Code::plugin, "state", target.spec.name + ": appended rows have another width than the layout says");
   const std::int64_t before = target.rows.length();
-  return {target.rows.extend(count, target.spec.shape), before};
+  return {target.rows.extend(count, target.spec.shape, form), before};
 }
 
 at::Tensor ModuleState::rows(std::int64_t index) const {

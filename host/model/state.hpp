@@ -22,7 +22,7 @@ struct StateTensor {
 };
 using ModuleLayout = std::vector<StateTensor>;
 
-// Rows that grow at the end: (length, ...), float32, in blocks of kStateBlock rows.
+// Rows that grow at the end: (length, ...), float32, in blocks of kStateBlock rows, row by row or in a kernel's form.
 class RowBuffer {
  public:
   explicit RowBuffer(std::shared_ptr<BlockPool> pool = BlockPool::make()) : pool_(std::move(pool)) {}
@@ -32,8 +32,10 @@ class RowBuffer {
   std::int64_t length() const { return length_; }
   // Requires (both): rows of one shape.
   void append(const at::Tensor& rows);
-  float* const* extend(std::int64_t count, const std::vector<std::int64_t>& shape); // of a row; returns all blocks
-  // A view where one block holds them all, else a copy. What is appended later does not change it.
+  // shape: of a row. Returns all blocks.
+  float* const* extend(std::int64_t count, const std::vector<std::int64_t>& shape,
+                       const std::shared_ptr<const RowForm>& form = {});
+  // A view where one block holds them all row by row, else a copy. What is appended later does not change it.
   at::Tensor rows(std::int64_t first, std::int64_t last) const;
   void truncate(std::int64_t length);
   RowBuffer fork() const;                                               // independent, sharing what both hold
@@ -41,11 +43,13 @@ class RowBuffer {
 
  private:
   at::Tensor view(std::int64_t block, std::int64_t first, std::int64_t last) const;
+  void grow(std::int64_t count);
   void own_last();
 
   std::shared_ptr<BlockPool> pool_;
+  std::shared_ptr<const RowForm> form_; // null: row by row
   std::vector<std::int64_t> shape_;
-  std::int64_t width_ = 0, length_ = 0; // numbers of a row; rows
+  std::int64_t width_ = 0, length_ = 0; // numbers that a row takes; rows
   std::vector<StateBlock> blocks_;
   std::vector<float*> starts_; // of blocks_
 };
@@ -63,7 +67,8 @@ class ModuleState : public SequenceState {
   at::Tensor fixed(std::int64_t slot) override;
   void append(std::int64_t slot, const at::Tensor& rows) override;
   at::Tensor rows(std::int64_t slot) const override;
-  Extended extend(std::int64_t slot, std::int64_t count, std::int64_t width) override;
+  Extended extend(std::int64_t slot, std::int64_t count, std::int64_t width,
+                  const std::shared_ptr<const RowForm>& form = {}) override;
 
   // Positions [first, done) have been run, none before first: a module whose outputs look only a window back may be
   // restarted behind a gap.

@@ -68,9 +68,6 @@ struct V256 {
   }
 };
 
-constexpr int kVectors = 2; // of the 16 lanes that a tile computes at a time
-constexpr std::int64_t kLanes = 16;
-
 __m256i load(const std::byte* at) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at)); }
 
 float widened(std::uint16_t bits) {
@@ -80,18 +77,19 @@ float widened(std::uint16_t bits) {
   return value;
 }
 
-template <int R>
+// R rows and N vectors of outputs: one row takes the whole panel, which it streams from memory.
+template <int R, int N>
 void bf16_tile(const std::byte* pairs, std::int64_t count, const std::uint16_t* x, std::int64_t x_stride, float* out,
                std::int64_t stride) {
   const __m256i upper = _mm256_set1_epi32(static_cast<int>(0xffff0000u));
-  __m256 sum[R][kVectors];
+  __m256 sum[R][N];
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 8
-    for (int j = 0; j < kVectors; ++j) sum[r][j] = _mm256_setzero_ps();
+    for (int j = 0; j < N; ++j) sum[r][j] = _mm256_setzero_ps();
   for (std::int64_t p = 0; p < count; ++p) {
 #pragma GCC unroll 8
-    for (int j = 0; j < kVectors; ++j) {
+    for (int j = 0; j < N; ++j) {
       const __m256i w = load(pairs + 256 * p + 32 * j);
       const __m256 even = _mm256_castsi256_ps(_mm256_slli_epi32(w, 16)),
                    odd = _mm256_castsi256_ps(_mm256_and_si256(w, upper));
@@ -106,17 +104,18 @@ void bf16_tile(const std::byte* pairs, std::int64_t count, const std::uint16_t* 
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 8
-    for (int j = 0; j < kVectors; ++j) _mm256_storeu_ps(out + r * stride + 8 * j, sum[r][j]);
+    for (int j = 0; j < N; ++j) _mm256_storeu_ps(out + r * stride + 8 * j, sum[r][j]);
 }
 
 void bf16_product(const std::byte* panel, const Activations& x, std::int64_t first, std::int64_t rows, float* out,
                   std::int64_t stride) {
   const std::int64_t x_stride = x.bf16_stride();
-  for (std::int64_t lane = 0; lane < kPanel; lane += kLanes)
-    for_tiles<4>(rows, [&]<int R>(std::int64_t r) {
-      bf16_tile<R>(panel + 4 * lane, x_stride / 2, x.bf16 + (first + r) * x_stride, x_stride, out + r * stride + lane,
-                   stride);
-    });
+  for_tiles<4>(rows, [&]<int R>(std::int64_t r) {
+    constexpr int vectors = R == 1 ? 8 : R == 2 ? 4 : 2;
+    for (std::int64_t lane = 0; lane < kPanel; lane += 8 * vectors)
+      bf16_tile<R, vectors>(panel + 4 * lane, x_stride / 2, x.bf16 + (first + r) * x_stride, x_stride,
+                            out + r * stride + lane, stride);
+  });
 }
 
 __m256 halves(const std::byte* at) { return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(at))); }
@@ -159,21 +158,27 @@ void integer_product(const std::byte* panel, const Activations& x, std::int64_t 
                      std::int64_t stride) {
   constexpr bool minimum = F == PackedFormat::int4g32m;
   constexpr std::int64_t head = minimum ? 256 : 128, bytes = head + (F == PackedFormat::int8g32 ? 2048 : 1024);
-  for (std::int64_t r = 0; r < rows; ++r)
-    for (std::int64_t lane = 0; lane < kPanel; lane += 8) {
-      __m256 sum = _mm256_setzero_ps();
-      for (std::int64_t g = 0; g < x.groups(); ++g) {
-        const std::byte* unit = panel + g * bytes;
-        const std::int64_t at = (first + r) * x.groups() + g;
-        const __m256i whole = group_sum<F>(unit + head + 4 * lane, x.q + (first + r) * x.width + g * kGroup, x.sum[at]);
-        const __m256 part = _mm256_mul_ps(_mm256_cvtepi32_ps(whole), _mm256_set1_ps(x.scale[at]));
-        sum = _mm256_fmadd_ps(part, halves(unit + 2 * lane), sum);
-        if (minimum)
-          sum = _mm256_fmadd_ps(halves(unit + 128 + 2 * lane),
-                                _mm256_set1_ps(static_cast<float>(x.sum[at]) * x.scale[at]), sum);
+  constexpr int vectors = kPanel / 8;
+  for (std::int64_t r = 0; r < rows; ++r) {
+    __m256 sum[vectors];
+#pragma GCC unroll 8
+    for (int j = 0; j < vectors; ++j) sum[j] = _mm256_setzero_ps();
+    for (std::int64_t g = 0; g < x.groups(); ++g) {
+      const std::byte* unit = panel + g * bytes;
+      const std::int64_t at = (first + r) * x.groups() + g;
+      const std::int8_t* q = x.q + (first + r) * x.width + g * kGroup;
+      const __m256 step = _mm256_set1_ps(x.scale[at]),
+                   shift = _mm256_set1_ps(static_cast<float>(x.sum[at]) * x.scale[at]);
+#pragma GCC unroll 8
+      for (int j = 0; j < vectors; ++j) {
+        const __m256 part = _mm256_mul_ps(_mm256_cvtepi32_ps(group_sum<F>(unit + head + 32 * j, q, x.sum[at])), step);
+        sum[j] = _mm256_fmadd_ps(part, halves(unit + 16 * j), sum[j]);
+        if (minimum) sum[j] = _mm256_fmadd_ps(halves(unit + 128 + 16 * j), shift, sum[j]);
       }
-      _mm256_storeu_ps(out + r * stride + lane, sum);
     }
+#pragma GCC unroll 8
+    for (int j = 0; j < vectors; ++j) _mm256_storeu_ps(out + r * stride + 8 * j, sum[j]);
+  }
 }
 
 void quantise(const float* x, std::int64_t count, std::int8_t* q, float* scale, std::int32_t* sum) {

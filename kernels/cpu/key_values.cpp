@@ -4,8 +4,10 @@
 #include <array>
 #include <bit>
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
-#include <limits>
+#include <stdexcept>
+#include <string>
 
 namespace tenon::cpu {
 namespace {
@@ -168,6 +170,21 @@ std::optional<KeyFormat> key_format(std::string_view name) {
 }
 
 bool holds(KeyFormat format, const HeadShape& shape) { return format != KeyFormat::int8 || shape.depth % kGroup == 0; }
+
+KeyFormat chosen_key_format() {
+  const char* asked = std::getenv("TENON_KEYS");
+  if (!asked || !*asked) return KeyFormat::bf16;
+  if (const auto format = key_format(asked)) return *format;
+  throw std::runtime_error("TENON_KEYS: found \"" + std::string(asked) + "\", need float32, bf16 or int8");
+}
+
+KeyFormat chosen_key_format(const HeadShape& shape) {
+  const KeyFormat format = chosen_key_format();
+  if (holds(format, shape)) return format;
+  throw std::runtime_error("TENON_KEYS: found " + std::string(key_format_name(format)) +
+                           ", which needs heads of a multiple of " + std::to_string(kGroup) + ", these are " +
+                           std::to_string(shape.depth) + " wide; choose bf16 or float32");
+}
 
 std::int64_t key_width(KeyFormat format, const HeadShape& shape) {
   return format == KeyFormat::float32 ? shape.kv_width() : numbers(shape.kv_heads * key_bytes(format, shape));

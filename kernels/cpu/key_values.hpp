@@ -30,6 +30,10 @@ enum class KeyFormat { float32, bf16, int8 };
 const char* key_format_name(KeyFormat format);
 std::optional<KeyFormat> key_format(std::string_view name);
 bool holds(KeyFormat format, const HeadShape& shape);
+// The one that TENON_KEYS names; bf16 unless said. For heads of a shape: only if it holds them. Throw
+// std::runtime_error, saying what was found, what is needed and the remedy.
+KeyFormat chosen_key_format();
+KeyFormat chosen_key_format(const HeadShape& shape);
 
 // How many float32 numbers' memory a position takes of a chunk: kChunk times this is a chunk.
 // Requires (here and below): the format holds this shape.

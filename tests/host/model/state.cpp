@@ -23,7 +23,52 @@ at::Tensor numbered(std::int64_t rows, double first) {
   return at::arange(rows * 6, at::kFloat).view({rows, 2, 3}) + first;
 }
 
+// A position lies all over its block, as in a kernel's form.
+class Scattered : public RowForm {
+ public:
+  std::int64_t width() const override { return 6; }
+  void put(const float* rows, std::int64_t first, std::int64_t count, float* const* blocks) const override {
+    for (std::int64_t i = 0; i < 6 * count; ++i)
+      blocks[(first + i / 6) / kStateBlock][place(first + i / 6, i % 6)] = -rows[i];
+  }
+  void get(float* rows, std::int64_t first, std::int64_t count, const float* const* blocks) const override {
+    for (std::int64_t i = 0; i < 6 * count; ++i)
+      rows[i] = -blocks[(first + i / 6) / kStateBlock][place(first + i / 6, i % 6)];
+  }
+
+ private:
+  static std::int64_t place(std::int64_t position, std::int64_t number) {
+    return number * kStateBlock + position % kStateBlock;
+  }
+};
+
 } // namespace
+
+TEST_CASE(
+    "rows that a kernel keeps in a form of its own come back, and are forked, cut back and restored as rows are") {
+  const auto form = std::make_shared<const Scattered>();
+  const at::Tensor first = numbered(300, 0), more = numbered(20, 5000);
+  ModuleState state(ModuleLayout{{"k", true, {2, 3}}});
+  state.append(0, first.narrow(0, 0, 40)); // row by row, as a restored state has them
+  const auto at = state.extend(0, 260, 6, form);
+  CHECK(at.before == 40);
+  form->put(first.data_ptr<float>() + 40 * 6, 40, 260, at.blocks);
+  CHECK(at::equal(state.rows(0), first));
+  state.advance(300);
+
+  ModuleState fork = state.fork();
+  fork.append(0, more);
+  state.append(0, more.flip(0));
+  CHECK(at::equal(fork.rows(0), at::cat({first, more})));
+  CHECK(at::equal(state.rows(0), at::cat({first, more.flip(0)})));
+
+  state.truncate(270);
+  CHECK(at::equal(state.rows(0), first.narrow(0, 0, 270)));
+  ModuleState restored(ModuleLayout{{"k", true, {2, 3}}});
+  restored.restore(0, 270, {state.value(0)});
+  restored.append(0, more);
+  CHECK(at::equal(restored.rows(0), at::cat({first.narrow(0, 0, 270), more})));
+}
 
 TEST_CASE("state appends rows and gives back all of them in order") {
   ModuleState state(layout());
