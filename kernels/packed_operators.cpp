@@ -140,6 +140,12 @@ void pack_kernels(PackedHandle& run) {
   for (const PackedBlock& block : run.blocks) run.kernels.push_back(kernel(block));
 }
 
+std::int64_t kept_numbers(const PackedHandle& run) {
+  const auto blocks = static_cast<std::int64_t>(run.blocks.size());
+  if (!run.kernels.empty()) return blocks * (run.key_form->width() + run.value_form->width());
+  return blocks * 2 * heads(run).kv_width();
+}
+
 bool share_weights(const PackedHandle& a, const PackedHandle& b) {
   return !a.kernels.empty() && !b.kernels.empty() &&
          std::equal(a.blocks.begin(), a.blocks.end(), b.blocks.begin(), b.blocks.end(),

@@ -14,6 +14,9 @@ at::Tensor packed_linear(const at::Tensor& x_NC, const PackedLinear& packed);
 void pack_kernels(PackedHandle& run);
 at::Tensor packed_run(const at::Tensor& x_NC, const PackedHandle& run, Spans spans, std::int64_t slot);
 
+// Numbers (of float32's size) that a sequence keeps of each position for a run's blocks.
+std::int64_t kept_numbers(const PackedHandle& run);
+
 // Have these runs packed forms, and the same weights, biases and norms, so that they differ in changes of low rank
 // alone?
 bool share_weights(const PackedHandle& a, const PackedHandle& b);

@@ -9,17 +9,6 @@
 namespace tenon {
 namespace {
 
-double position_bytes(const ModuleLayout& layout) {
-  double numbers = 0;
-  for (const StateTensor& tensor : layout) {
-    if (!tensor.per_position) continue;
-    double row = 1;
-    for (const std::int64_t extent : tensor.shape) row *= static_cast<double>(extent);
-    numbers += row;
-  }
-  return numbers * sizeof(float);
-}
-
 // None where it was never asked for, and for what cannot have it: such matrices, as those of a low-rank change, are
 // computed in float32, or the run itself refuses them.
 std::optional<PackedForm> form_of(const at::Tensor& weights) {
@@ -79,10 +68,9 @@ Cost expert_cost(const LoadedExpert& expert) {
 }
 
 double kept_bytes(const Composition& composition, const std::vector<std::size_t>& slots) {
-  double sum =
-      position_bytes(composition.model().trunk().layout()) + position_bytes(composition.model().head().layout());
-  for (const std::size_t slot : slots) sum += position_bytes(composition.packages()[slot].expert->layout());
-  return sum;
+  std::int64_t numbers = composition.model().trunk().kept_numbers() + composition.model().head().kept_numbers();
+  for (const std::size_t slot : slots) numbers += composition.packages()[slot].expert->kept_numbers();
+  return static_cast<double>(numbers) * sizeof(float);
 }
 
 } // namespace tenon

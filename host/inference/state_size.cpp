@@ -6,22 +6,18 @@ namespace tenon {
 
 StateSize::StateSize(const Composition& composition) {
   constexpr auto kNumber = static_cast<std::int64_t>(sizeof(float));
-  const auto add = [&](const ModuleLayout& layout) {
-    for (const StateTensor& tensor : layout)
-      (tensor.per_position ? block_bytes : fixed_bytes) +=
-          kNumber * c10::multiply_integers(tensor.shape) * (tensor.per_position ? kStateBlock : 1);
-  };
   const Model& model = composition.model();
-  add(model.trunk().layout());
-  add(model.head().layout());
+  std::int64_t kept = model.trunk().kept_numbers() + model.head().kept_numbers();
   bool keeps_base = false;
   for (const ExpertPackage& package : composition.packages()) {
-    add(package.expert->layout());
+    kept += package.expert->kept_numbers();
+    for (const StateTensor& tensor : package.expert->layout())
+      if (!tensor.per_position) fixed_bytes += kNumber * c10::multiply_integers(tensor.shape);
     keeps_base = keeps_base || package.expert->uses_base_output();
   }
-  const std::int64_t kept = model.shape().width * (keeps_base ? 2 : 1) +
-                            static_cast<std::int64_t>(composition.packages().size()); // rows of h, base, strengths
-  block_bytes += kNumber * kept * kStateBlock;
+  kept += model.shape().width * (keeps_base ? 2 : 1) +
+          static_cast<std::int64_t>(composition.packages().size()); // rows of h, base, strengths
+  block_bytes = kNumber * kept * kStateBlock;
 }
 
 } // namespace tenon

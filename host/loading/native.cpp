@@ -1,5 +1,6 @@
 #include "host/loading/native.hpp"
 
+#include "kernels/packed_operators.hpp"
 #include "registry/base/error.hpp"
 
 #include <ATen/ATen.h>
@@ -95,6 +96,14 @@ ModuleLayout LoadedExpert::read_layout() const {
         &layout, message);
   });
   return layout;
+}
+
+std::int64_t LoadedExpert::kept_numbers() const {
+  if (run_) return tenon::kept_numbers(*run_->blocks);
+  std::int64_t sum = 0;
+  for (const StateTensor& kept : layout_)
+    if (kept.per_position) sum += c10::multiply_integers(kept.shape);
+  return sum;
 }
 
 std::vector<ExpertParameter> LoadedExpert::parameters() const {

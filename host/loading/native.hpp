@@ -68,6 +68,8 @@ class LoadedExpert {
   };
   const std::optional<Run>& run() const { return run_; }
   const ModuleLayout& layout() const { return layout_; }
+  // Numbers, of float32's size, that a sequence keeps of each position.
+  std::int64_t kept_numbers() const;
 
   // y (N,C) float32, checked for shape and type; not for finite values.
   at::Tensor forward(const at::Tensor& h_NC, const at::Tensor& base_NC, std::span<const tenon_span> spans) const;

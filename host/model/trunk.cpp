@@ -1,5 +1,6 @@
 #include "host/model/trunk.hpp"
 
+#include "kernels/packed_operators.hpp"
 #include "registry/base/error.hpp"
 
 #include <tenon/nn/transformer.hpp>
@@ -16,6 +17,10 @@ ModuleLayout layout_of(const nn::Transformer& layers) {
   for (const StateLayout::Entry& entry : state.entries())
     out.push_back({entry.name, entry.kind == TENON_STATE_PER_POSITION, entry.shape});
   return out;
+}
+
+std::int64_t numbers_kept_by(nn::Transformer& layers) {
+  return layers.blocks.empty() ? 0 : kept_numbers(*layers.packed().toCustomClass<PackedHandle>());
 }
 
 // Frozen: the weights are borrowed from wherever they lie, and take no gradient.
@@ -83,6 +88,7 @@ Tensor Trunk::forward(const Batch& batch) const {
 }
 
 ModuleLayout Trunk::layout() const { return layout_of(*layers_); }
+std::int64_t Trunk::kept_numbers() const { return numbers_kept_by(*layers_); }
 
 Head::Head(const ModelShape& shape, std::int64_t first, const WeightSource& weights)
     : norm_(bind_norm(shape, weights)),
@@ -115,5 +121,6 @@ Tensor Head::logits(const Tensor& features_NC) const {
 }
 
 ModuleLayout Head::layout() const { return layout_of(*layers_); }
+std::int64_t Head::kept_numbers() const { return numbers_kept_by(*layers_); }
 
 } // namespace tenon

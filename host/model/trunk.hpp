@@ -42,6 +42,7 @@ class Trunk {
   // h (N,C): the residual stream at the lower cut. No gradient. Errors: usage, beyond the learned positions.
   at::Tensor forward(const Batch& batch) const;
   ModuleLayout layout() const;
+  std::int64_t kept_numbers() const; // of float32's size, that a sequence keeps of each position
 
  private:
   at::Tensor embedded(const Batch& batch) const;
@@ -63,6 +64,7 @@ class Head {
   at::Tensor logits(const at::Tensor& features_NC) const;
   const at::Tensor& unembedding_VC() const { return unembedding_VC_; }
   ModuleLayout layout() const;
+  std::int64_t kept_numbers() const; // as the trunk's
 
  private:
   std::shared_ptr<nn::Norm> norm_;
