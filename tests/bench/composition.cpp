@@ -1,0 +1,236 @@
+// What a composition costs beside the base alone: four experts of the base's size, each with weights of its own in
+// memory, of which a position uses one (K = 1). Their rows are fitted to four real corpora, so that experts change as
+// real texts do; their weights are the base's, so that nothing but the time differs. Never a test.
+//
+//   tenon_composition_bench HOME MODEL CORPORA [FORMAT] [ROUNDS]    CORPORA: a folder with general, and a folder for
+//   each
+//                                                                  of four kinds of text (.deps/corpora)
+//
+// The text changes its kind every 96 tokens. Steps are timed one by one, the two sides in turn, token by token, so that
+// a slow moment of the machine meets both. A prompt is compared with the time of the work that it computes: the base
+// alone, and so many rows of the base more or less as the experts ran. One line of JSON a policy on standard output.
+#include "host/inference/benchmark.hpp"
+#include "host/routing/policy.hpp"
+#include "host/training/row_fit.hpp"
+#include "kernels/cpu/engine.hpp"
+#include "kernels/packed_forms.hpp"
+#include "registry/base/files.hpp"
+
+#include <ATen/ATen.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+
+namespace tenon {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char* kKinds[] = {"setmm", "services", "python", "french"};
+constexpr std::int64_t kPiece = 96, kPrompt = 512, kSteps = 384, kFitted = 2048; // tokens
+constexpr double kRowL2 = 0.001; // as training fits rows
+
+double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+std::vector<std::int32_t> tokens_of(const Tokenizer& tokenizer, const fs::path& folder) {
+  std::vector<fs::path> files;
+  for (const fs::directory_entry& entry : fs::recursive_directory_iterator(folder))
+    if (entry.is_regular_file()) files.push_back(entry.path());
+  std::sort(files.begin(), files.end());
+  std::string text;
+  for (const fs::path& file : files) text += read_file(file).substr(0, 3000) + "\n\n";
+  return tokenizer.encode(std::string_view(text).substr(0, 10 * 2 * kFitted));
+}
+
+at::Tensor trunk_rows(const Model& model, std::span<const std::int32_t> tokens) {
+  std::vector<at::Tensor> rows;
+  for (std::size_t i = 0; i + 256 <= tokens.size(); i += 256) {
+    const std::vector<std::int32_t> block(tokens.begin() + static_cast<std::ptrdiff_t>(i),
+                                          tokens.begin() + static_cast<std::ptrdiff_t>(i + 256));
+    const Batch batch = Batch::whole(at::tensor(block, at::kInt).to(at::kLong).unsqueeze(0));
+    rows.push_back(model.trunk().forward(batch).narrow(0, 1, 255));
+  }
+  return at::cat(rows);
+}
+
+// Weights of its own in memory, packed as the original's are.
+at::Tensor copied(const at::Tensor& weights) {
+  at::Tensor copy = weights.detach().clone();
+  if (weights.dim() != 2) return copy;
+  const auto form = packed_form(weights.data_ptr<float>(), weights.size(0), weights.size(1));
+  if (!form) return copy;
+  const auto bytes = cpu::packed_bytes(form->matrix.format, form->matrix.outputs, form->matrix.inputs).value();
+  const auto arena = std::make_shared<cpu::Arena>();
+  PackedForm mine{form->matrix, arena};
+  auto* memory = arena->take<std::byte>(static_cast<std::int64_t>(bytes));
+  std::copy(form->matrix.bytes, form->matrix.bytes + bytes, memory);
+  mine.matrix.bytes = memory;
+  add_packed_form(copy.data_ptr<float>(), mine);
+  return copy;
+}
+
+class Bench {
+ public:
+  Bench(const fs::path& home, const std::string& name, const fs::path& corpora, Format format)
+      : loader_(Registry(home / "registry"), {home / "store", home / "cache", {}, format}),
+        model_(loader_.model(loader_.registry().resolve(PackageRequest::parse(name), Kind::model))),
+        format_(format_name(format)) {
+    fit(corpora);
+  }
+
+  void measure(const std::string& policy, std::int64_t rounds) {
+    Routing routing;
+    routing.top_k = 1, routing.policy = policy, routing.average_over = 16;
+    std::vector<ExpertPackage> packages = {loader_.base(*model_)};
+    for (const Row& row : rows_) packages.push_back(clone(packages.front(), row));
+    Composition composed(model_, std::move(packages), routing, prior(routing), {});
+    Composition alone(model_, {loader_.base(*model_)}, Routing{}, 0.0, {});
+    steps(composed, alone, policy, rounds);
+    prompts(composed, alone, policy, rounds);
+  }
+
+ private:
+  void fit(const fs::path& corpora) {
+    const Statistics& h = model_->statistics();
+    const Normalization normalization{h.mean_C, h.deviation_C};
+    std::vector<std::vector<std::int32_t>> kinds = {tokens_of(model_->tokenizer(), corpora / "general")};
+    const auto first_half = [](const std::vector<std::int32_t>& all) { return std::span(all).first(all.size() / 2); };
+    const at::Tensor general_NC = normalization.apply(trunk_rows(*model_, first_half(kinds[0])));
+    held_out_NC_ = trunk_rows(*model_, std::span(kinds[0]).subspan(kinds[0].size() / 2));
+    for (const char* kind : kKinds) {
+      kinds.push_back(tokens_of(model_->tokenizer(), corpora / kind));
+      const at::Tensor domain_NC = normalization.apply(trunk_rows(*model_, first_half(kinds.back())));
+      rows_.push_back(fit_row(domain_NC, general_NC, kRowL2).row);
+    }
+    // From the halves that no row was fitted to, a piece of each kind in turn.
+    for (std::size_t piece = 0; text_.size() < kPrompt + kSteps; ++piece) {
+      const std::vector<std::int32_t>& from = kinds[piece % kinds.size()];
+      const std::size_t first = from.size() / 2 + piece / kinds.size() * kPiece;
+      for (std::size_t i = first; i < first + kPiece; ++i) text_.push_back(from[i % from.size()]);
+    }
+  }
+
+  double prior(const Routing& routing) const {
+    const Statistics& h = model_->statistics();
+    const Router router({h.mean_C, h.deviation_C}, rows_, routing, 0.0);
+    std::vector<at::Tensor> read;
+    for (const at::Tensor& scores_TE : router.scores(held_out_NC_).split(255))
+      read.push_back(average_scores(scores_TE, routing.average_over));
+    return fit_prior(at::cat(read), router);
+  }
+
+  ExpertPackage clone(const ExpertPackage& base, const Row& row) const {
+    ExpertPackage out = base;
+    out.expert = loader_.create(loader_.plugin(base.manifest.plugin), base.manifest.architecture, base.manifest.config,
+                                *model_, nullptr, "a copy of the base");
+    for (const ExpertParameter& parameter : base.expert->parameters())
+      out.expert->bind(parameter.name, copied(parameter.tensor));
+    out.expert->prepare(TENON_INFERENCE);
+    out.row = row;
+    return out;
+  }
+
+  void steps(Composition& composed, Composition& alone, const std::string& policy, std::int64_t rounds) const {
+    std::vector<double> ratios, p99;
+    double switches = 0, skipped = 0;
+    for (std::int64_t round = 0; round <= rounds; ++round) { // the first warms up
+      Session one(composed), other(alone);
+      std::vector<double> mine, theirs;
+      for (std::int64_t i = 0; i < kSteps; ++i) {
+        const auto step = [&](Session& session, std::vector<double>& times) {
+          const auto start = std::chrono::steady_clock::now();
+          session.append({&text_[static_cast<std::size_t>(i)], 1});
+          session.logits();
+          times.push_back(seconds_since(start));
+        };
+        if (i % 2) step(one, mine), step(other, theirs);
+        if (i % 2 == 0) step(other, theirs), step(one, mine);
+      }
+      if (round == 0) continue;
+      ratios.push_back(sum(mine) / sum(theirs));
+      std::sort(mine.begin(), mine.end()), std::sort(theirs.begin(), theirs.end());
+      p99.push_back(mine[mine.size() * 99 / 100] / median(theirs));
+      switches = static_cast<double>(changes(one));
+      skipped = composed.experts().total_work().skipped();
+    }
+    fmt::print(
+        "{{\"work\": \"steps\", \"policy\": \"{}\", \"compute\": \"{}\", \"tokens\": {}, \"mean_ratio\": {:.3f}, "
+        "\"lowest\": {:.3f}, \"highest\": {:.3f}, \"p99_of_base_median\": {:.2f}, \"switches\": {}, "
+        "\"work_skipped\": {:.3f}}}\n",
+        policy, format_, kSteps, median(ratios), *std::min_element(ratios.begin(), ratios.end()),
+        *std::max_element(ratios.begin(), ratios.end()), median(p99), switches, skipped);
+    std::fflush(stdout);
+  }
+
+  void prompts(Composition& composed, Composition& alone, const std::string& policy, std::int64_t rounds) const {
+    const std::span<const std::int32_t> prompt(text_.data(), kPrompt);
+    const at::Tensor h_NC = at::randn({kPrompt, model_->contract().width});
+    const tenon_span span{0, kPrompt, 0, nullptr};
+    std::vector<double> ratios;
+    double more = 0;
+    for (std::int64_t round = 0; round <= rounds; ++round) {
+      const auto read = [&](Composition& composition) {
+        Session session(composition);
+        session.append(prompt);
+        const auto start = std::chrono::steady_clock::now();
+        session.logits();
+        return seconds_since(start);
+      };
+      const double base = read(alone);
+      const std::int64_t before = run_rows(composed);
+      const double mine = read(composed);
+      more = static_cast<double>(run_rows(composed) - before) / kPrompt - 1.0; // of the middle, in times of the base
+      const auto start = std::chrono::steady_clock::now();
+      alone.packages().front().expert->forward(h_NC, at::Tensor(), {&span, 1});
+      if (round > 0) ratios.push_back(mine / (base + more * seconds_since(start)));
+    }
+    fmt::print(
+        "{{\"work\": \"prompt\", \"policy\": \"{}\", \"compute\": \"{}\", \"tokens\": {}, \"ratio_to_its_work\": "
+        "{:.3f}, \"lowest\": {:.3f}, \"highest\": {:.3f}, \"middles_run\": {:.2f}}}\n",
+        policy, format_, kPrompt, median(ratios), *std::min_element(ratios.begin(), ratios.end()),
+        *std::max_element(ratios.begin(), ratios.end()), more + 1.0);
+    std::fflush(stdout);
+  }
+
+  static double sum(const std::vector<double>& values) {
+    double out = 0;
+    for (const double value : values) out += value;
+    return out;
+  }
+  static std::int64_t run_rows(Composition& composition) { return composition.experts().total_work().run_rows; }
+  static std::int64_t changes(const Session& session) {
+    std::int64_t out = 0;
+    std::vector<float> before = session.strengths(0);
+    for (std::size_t position = 1; position < session.positions_run(); ++position) {
+      std::vector<float> now = session.strengths(position);
+      out += now != before;
+      before = std::move(now);
+    }
+    return out;
+  }
+
+  Loader loader_;
+  std::shared_ptr<const Model> model_;
+  std::string format_;
+  std::vector<Row> rows_;
+  at::Tensor held_out_NC_;
+  std::vector<std::int32_t> text_;
+};
+
+} // namespace
+} // namespace tenon
+
+int main(int argc, char** argv) {
+  using namespace tenon;
+  if (argc < 4) return std::fputs("usage: tenon_composition_bench HOME MODEL CORPORA [FORMAT] [ROUNDS]\n", stderr), 2;
+  try {
+    const at::NoGradGuard no_grad;
+    Bench bench(argv[1], argv[2], argv[3], format_of(argc > 4 ? argv[4] : "stored"));
+    for (const char* policy : {"sticky", "token"}) bench.measure(policy, argc > 5 ? std::atoi(argv[5]) : 5);
+  } catch (const std::exception& error) {
+    return std::fprintf(stderr, "%s\n", error.what()), 1;
+  }
+}
