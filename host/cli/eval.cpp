@@ -8,6 +8,7 @@
 #include "registry/base/files.hpp"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 
@@ -33,15 +34,21 @@ std::vector<TrainingCurve> read_curves(const std::vector<std::string>& folders) 
   return out;
 }
 
+std::string counted(std::size_t count, const std::string& one) {
+  return fmt::format("{} {}{}", count, one, count == 1 ? "" : "s");
+}
+
 std::string summary_of(const Composition& composition, const Evaluation& evaluation) {
   const ModelManifest& model = composition.model().manifest();
-  const std::size_t experts = composition.packages().size() - 1;
-  return fmt::format(
-      "Model {} {}, cut {}:{}, with {} expert{}; {} text{} in blocks of {} tokens, {} set{} of questions; {}.",
-      model.name, model.version.text(), model.contract.cut.first, model.contract.cut.last, experts,
-      experts == 1 ? "" : "s", evaluation.corpora.size(), evaluation.corpora.size() == 1 ? "" : "s",
-      evaluation.sequence_length, evaluation.choices.size(), evaluation.choices.size() == 1 ? "" : "s",
-      utc_now().substr(0, 10));
+  std::vector<std::string> parts = {fmt::format("Model {} {}, cut {}:{}, with {}", model.name, model.version.text(),
+                                                model.contract.cut.first, model.contract.cut.last,
+                                                counted(composition.packages().size() - 1, "expert"))};
+  if (!evaluation.corpora.empty())
+    parts.push_back(counted(evaluation.corpora.size(), "text") +
+                    fmt::format(" in blocks of {} tokens", evaluation.sequence_length));
+  if (!evaluation.choices.empty()) parts.push_back(counted(evaluation.choices.size(), "file") + " of questions");
+  parts.push_back(utc_now().substr(0, 10));
+  return fmt::format("{}.", fmt::join(parts, "; "));
 }
 
 Evaluation measure(const EvalSettings& settings, Composition& composition, const EvaluationInput& input,
