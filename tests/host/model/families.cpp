@@ -83,7 +83,7 @@ TEST_CASE("each family writes the same greedy tokens as transformers, one step a
     const Trunk trunk(whole.model.shape, kCut.first, whole.source());
     const Head head(whole.model.shape, kCut.last, whole.source());
     const auto middle = bind_layers(whole.model.shape, kCut.first, kCut.last, whole.source());
-    Sequence sequence{ModuleState(trunk.layout()), ModuleState(head.layout()), {}, {}, {}};
+    Sequence sequence{ModuleState(trunk.layout()), ModuleState(head.layout()), {}, RowBuffer(), RowBuffer()};
     sequence.experts.emplace_back(middle_layout(whole.model.shape));
 
     std::vector<std::int32_t> next(tokens.data_ptr<std::int32_t>(), tokens.data_ptr<std::int32_t>() + 8), written;

@@ -78,7 +78,7 @@ TEST_CASE("SmolLM2 writes the same 64 greedy tokens as transformers, one step at
   const Head head(whole.model.shape, kCut.last, whole.source());
   const auto middle = bind_layers(whole.model.shape, kCut.first, kCut.last, whole.source());
   const Trunk ten_layers(whole.model.shape, kCut.last - kCut.first, whole.source()); // for its layout
-  Sequence sequence{ModuleState(trunk.layout()), ModuleState(head.layout()), {}, {}, {}};
+  Sequence sequence{ModuleState(trunk.layout()), ModuleState(head.layout()), {}, RowBuffer(), RowBuffer()};
   sequence.experts.emplace_back(ten_layers.layout());
 
   std::vector<std::int32_t> next(tokens.data_ptr<std::int32_t>(), tokens.data_ptr<std::int32_t>() + 64), written;
