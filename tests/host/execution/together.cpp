@@ -11,7 +11,8 @@ namespace {
 // The base, two low-rank experts on its weights, and one of another kind that stands on its output.
 class Shared {
  public:
-  explicit Shared(const Tiny& tiny) {
+  // alone: the low-rank experts have norms of their own, so that each runs by itself.
+  explicit Shared(const Tiny& tiny, bool alone = false) {
     std::vector<ExpertPackage> packages = tiny_experts(*tiny.model, {low_rank("one"), token("two"), low_rank("three")});
     std::map<std::string, at::Tensor> base;
     for (const ExpertParameter& parameter : packages[0].expert->parameters()) base[parameter.name] = parameter.tensor;
@@ -20,7 +21,10 @@ class Shared {
       if (tensor.dim() == 2) matrices.push_back(tensor);
     for (const std::size_t slot : {1, 3})
       for (const ExpertParameter& parameter : packages[slot].expert->parameters())
-        if (base.count(parameter.name)) packages[slot].expert->bind(parameter.name, base[parameter.name]);
+        if (base.count(parameter.name))
+          packages[slot].expert->bind(parameter.name, alone && parameter.tensor.dim() == 1
+                                                          ? base[parameter.name].clone()
+                                                          : base[parameter.name]);
     forms_.emplace(matrices, cpu::PackedFormat::bf16);
     for (const ExpertPackage& package : packages) package.expert->prepare(TENON_INFERENCE);
     low_rank_calls = 0;
@@ -72,27 +76,37 @@ TEST_CASE("low-rank experts run with the base, to the same bits as each by itsel
   CHECK(low_rank_calls == 2);
 }
 
-TEST_CASE("sequences that go on with low-rank experts give the same bits as whole texts, in any company") {
-  const Tiny tiny;
-  const Shared shared(tiny);
-  Composition& composition = *shared.composition;
-  for (const std::int64_t at_once : {512, 3}) {
-    composition.experts().rows_at_once = at_once;
-    const std::vector<std::int32_t> a = tokens("a", 21), b = tokens("b", 21);
-    const at::Tensor w_2TE = strengths(42, 2).view({2, 21, 4});
-    const at::Tensor w_NE = w_2TE.view({42, 4});
-    const at::Tensor expected =
-        one_by_one(composition, Batch::whole(at::stack({tensor_of(a), tensor_of(b)})), w_NE).view({2, 21, -1});
-    Sequence first = composition.new_sequence(), second = composition.new_sequence();
-    for (const auto& [from, to] : std::vector<std::pair<std::int64_t, std::int64_t>>{{0, 5}, {5, 6}, {6, 21}}) {
-      Batch batch;
-      batch.rows = {{0, to - from, from, &first}, {to - from, to - from, from, &second}};
-      batch.tokens_N = at::cat({tensor_of(a).narrow(0, from, to - from), tensor_of(b).narrow(0, from, to - from)});
-      const at::Tensor w = w_2TE.narrow(1, from, to - from).reshape({-1, 4});
-      const at::Tensor found = composition.middle(batch, &w).view({2, to - from, -1});
-      CHECK(found.equal(expected.narrow(1, from, to - from)));
-    }
+// Two sequences, step by step.
+std::vector<at::Tensor> walk(Composition& composition, std::int64_t at_once) {
+  composition.experts().rows_at_once = at_once;
+  const std::vector<std::int32_t> a = tokens("a", 21), b = tokens("b", 21);
+  const at::Tensor w_2TE = strengths(42, 2).view({2, 21, 4});
+  Sequence first = composition.new_sequence(), second = composition.new_sequence();
+  std::vector<at::Tensor> out;
+  for (const auto& [from, to] : std::vector<std::pair<std::int64_t, std::int64_t>>{{0, 5}, {5, 6}, {6, 7}, {7, 21}}) {
+    Batch batch;
+    batch.rows = {{0, to - from, from, &first}, {to - from, to - from, from, &second}};
+    batch.tokens_N = at::cat({tensor_of(a).narrow(0, from, to - from), tensor_of(b).narrow(0, from, to - from)});
+    const at::Tensor w_NE = w_2TE.narrow(1, from, to - from).reshape({-1, 4});
+    out.push_back(composition.middle(batch, &w_NE));
   }
+  return out;
+}
+
+TEST_CASE("sequences go on with low-rank experts to the same bits, whether these run with the base or by themselves") {
+  const Tiny tiny;
+  std::vector<at::Tensor> expected;
+  {
+    const Shared alone(tiny, true);
+    expected = walk(*alone.composition, 512);
+    CHECK(low_rank_calls > 0);
+  }
+  const Shared shared(tiny);
+  for (const std::int64_t at_once : {512, 3}) {
+    const std::vector<at::Tensor> found = walk(*shared.composition, at_once);
+    for (std::size_t step = 0; step < found.size(); ++step) CHECK(found[step].equal(expected[step]));
+  }
+  CHECK(low_rank_calls == 0);
 }
 
 TEST_CASE("a low-rank expert that fails among others is masked, and the others go on") {

@@ -22,7 +22,7 @@ const test::TinyRegistry& tiny() {
   return one;
 }
 
-struct Run {
+struct Training {
   fs::path folder;
   std::vector<std::string> assignments = {};
   TrainingHooks hooks = {};
@@ -59,7 +59,7 @@ std::shared_ptr<const Model> tiny_model(const Loader& loader) {
 
 TEST_CASE("a pass lowers held-out perplexity, and its folder can be published, loaded and composed") {
   const Scratch scratch;
-  const TrainingResult result = Run{scratch.path() / "sums"}();
+  const TrainingResult result = Training{scratch.path() / "sums"}();
   const json::value evidence = result.evidence;
   const JsonReader reader(evidence, "evidence");
   CHECK(reader.at("lower_than_base").at("alone").at("interval95").at(0).number() > 5.0);
@@ -76,7 +76,7 @@ TEST_CASE("a pass lowers held-out perplexity, and its folder can be published, l
 
 TEST_CASE("a memory built for one model is refused by another") {
   const Scratch scratch;
-  Run{scratch.path() / "sums", {"summary=stranger", "version=2.0.0"}}();
+  Training{scratch.path() / "sums", {"summary=stranger", "version=2.0.0"}}();
   const Entry entry = tiny().registry.publish(draft_from_folder(scratch.path() / "sums"));
   const Loader loader = tiny().loader();
   ModelManifest other =
@@ -91,7 +91,7 @@ TEST_CASE("a memory built for one model is refused by another") {
 
 TEST_CASE("the same text gives the same bytes, and a finished pass has nothing left to do") {
   const Scratch scratch;
-  const Run a{scratch.path() / "a"}, b{scratch.path() / "b"};
+  const Training a{scratch.path() / "a"}, b{scratch.path() / "b"};
   a(), b();
   for (const char* file : {"weights.safetensors", "row.safetensors", "profile.safetensors", "expert.json"})
     CHECK(sha256_file(a.folder / file) == sha256_file(b.folder / file));
@@ -102,7 +102,7 @@ TEST_CASE("the same text gives the same bytes, and a finished pass has nothing l
 
 TEST_CASE("Ctrl-C during the pass leaves nothing of it, and the same command starts it over") {
   const Scratch scratch;
-  Run run{scratch.path() / "sums"};
+  Training run{scratch.path() / "sums"};
   bool passing = false;
   int asked = 0;
   run.hooks.begin = [&](const std::string& what, std::int64_t, const std::string&, std::int64_t) {
@@ -119,11 +119,11 @@ TEST_CASE("Ctrl-C during the pass leaves nothing of it, and the same command sta
 
 TEST_CASE("what a pass has no use for is refused by name, before anything is computed") {
   const Scratch scratch;
-  const Error error = error_of([&] { Run{scratch.path() / "x", {"train.learning_rate=0.1"}}(); });
+  const Error error = error_of([&] { Training{scratch.path() / "x", {"train.learning_rate=0.1"}}(); });
   CHECK(error.code == Code::usage);
   CHECK_THAT(error.message, Catch::Contains("train.learning_rate"));
   CHECK_FALSE(fs::exists(scratch.path() / "x"));
-  const Error few = error_of([&] { Run{scratch.path() / "y", {"pass.blocks=4"}}(); });
+  const Error few = error_of([&] { Training{scratch.path() / "y", {"pass.blocks=4"}}(); });
   CHECK(few.code == Code::usage);
   CHECK_THAT(few.remedy, Catch::Contains("held_back_blocks"));
 }

@@ -29,7 +29,7 @@ TrainingPlan plan_with(const std::vector<std::string>& assignments) {
   return test::tiny_plan(tiny(), "tenon.low_rank", assignments, {"rank=2"});
 }
 
-struct Run {
+struct Training {
   fs::path folder;
   std::vector<std::string> assignments = {};
   std::string name = "sums";
@@ -42,7 +42,7 @@ struct Run {
   }
 };
 
-Error error_of(const Run& run) {
+Error error_of(const Training& run) {
   try {
     run();
   } catch (const Error& error) {
@@ -69,7 +69,7 @@ std::int64_t step_of(const fs::path& folder) { return peek_checkpoint(folder / "
 
 TEST_CASE("training lowers held-out perplexity, and its folder can be published, loaded and composed") {
   const Scratch scratch;
-  const TrainingResult result = Run{scratch.path() / "sums", {"train.steps=60"}}();
+  const TrainingResult result = Training{scratch.path() / "sums", {"train.steps=60"}}();
   const json::value evidence = result.evidence;
   const JsonReader reader(evidence, "evidence");
   CHECK(reader.at("lower_than_base").at("alone").at("percent").number() > 10.0);
@@ -94,9 +94,9 @@ TEST_CASE("training lowers held-out perplexity, and its folder can be published,
 
 TEST_CASE("twenty steps are ten, a stop, and ten more, bit for bit") {
   const Scratch scratch;
-  const Run straight{scratch.path() / "straight"};
+  const Training straight{scratch.path() / "straight"};
   straight();
-  Run halted{scratch.path() / "halted"};
+  Training halted{scratch.path() / "halted"};
   halted.halt_after = 10;
   const Error stop = error_of(halted);
   CHECK(stop.code == Code::interrupted);
@@ -113,7 +113,7 @@ TEST_CASE("twenty steps are ten, a stop, and ten more, bit for bit") {
 
 TEST_CASE("a killed training goes on from its last checkpoint, and its metrics name each step once") {
   const Scratch scratch;
-  Run run{scratch.path() / "sums"};
+  Training run{scratch.path() / "sums"};
   run.halt_after = 10;
   error_of(run);
   // As if it had been killed at step 12: metrics beyond the checkpoint, the last line torn.
@@ -130,7 +130,7 @@ TEST_CASE("a killed training goes on from its last checkpoint, and its metrics n
 
 TEST_CASE("Ctrl-C during a step saves the steps made") {
   const Scratch scratch;
-  Run run{scratch.path() / "sums"};
+  Training run{scratch.path() / "sums"};
   bool training = false;
   int asked = 0;
   run.hooks.begin = [&](const std::string& what, std::int64_t, const std::string&, std::int64_t) {
@@ -143,7 +143,7 @@ TEST_CASE("Ctrl-C during a step saves the steps made") {
 
 TEST_CASE("a finished training has nothing left to do") {
   const Scratch scratch;
-  const Run run{scratch.path() / "sums", {"train.steps=2"}};
+  const Training run{scratch.path() / "sums", {"train.steps=2"}};
   run();
   const std::string before = sha256_file(run.folder / "weights.safetensors");
   CHECK(run().was_finished);
@@ -152,7 +152,7 @@ TEST_CASE("a finished training has nothing left to do") {
 
 TEST_CASE("a folder with another training or anything else is refused, and left as it is") {
   const Scratch scratch;
-  Run run{scratch.path() / "sums", {"train.steps=2"}};
+  Training run{scratch.path() / "sums", {"train.steps=2"}};
   run();
   const std::string before = sha256_file(run.folder / "weights.safetensors");
   run.assignments = {"train.steps=2", "train.seed=1"};
@@ -162,14 +162,14 @@ TEST_CASE("a folder with another training or anything else is refused, and left 
   CHECK_THAT(other.remedy, Catch::Contains("--out"));
   CHECK(sha256_file(run.folder / "weights.safetensors") == before);
   write_file(scratch.path() / "mine/letter.txt", "dear");
-  CHECK(error_of(Run{scratch.path() / "mine"}).code == Code::usage);
+  CHECK(error_of(Training{scratch.path() / "mine"}).code == Code::usage);
   CHECK(read_file(scratch.path() / "mine/letter.txt") == "dear");
 }
 
 TEST_CASE("seeds differ, and the same seed gives the same expert") {
   const Scratch scratch;
   const auto weights = [&](const std::string& name, const std::string& seed) {
-    Run{scratch.path() / name, {"train.steps=3", seed}}();
+    Training{scratch.path() / name, {"train.steps=3", seed}}();
     return sha256_file(scratch.path() / name / "weights.safetensors");
   };
   const std::string a = weights("a", "train.seed=1");
@@ -179,7 +179,7 @@ TEST_CASE("seeds differ, and the same seed gives the same expert") {
 
 TEST_CASE("a loss that is not finite stops the training with status 6 and keeps the last good checkpoint") {
   const Scratch scratch;
-  const Run run{scratch.path() / "sums", {"train.learning_rate=1e36", "train.warmup=0", "checkpoint_every=1"}};
+  const Training run{scratch.path() / "sums", {"train.learning_rate=1e36", "train.warmup=0", "checkpoint_every=1"}};
   const Error error = error_of(run);
   CHECK(exit_status(error.code) == 6);
   CHECK_THAT(error.remedy, Catch::Contains("learning_rate"));
@@ -200,7 +200,7 @@ TEST_CASE("bfloat16, batches, accumulation and the other rows train too") {
                                              {"evaluate_every=4"}}) {
     std::vector<std::string> assignments = {"train.steps=12"};
     assignments.insert(assignments.end(), change.begin(), change.end());
-    const TrainingResult result = Run{scratch.path() / std::to_string(number++), assignments}();
+    const TrainingResult result = Training{scratch.path() / std::to_string(number++), assignments}();
     INFO(change.front());
     const json::value evidence = result.evidence;
     const JsonReader perplexity = JsonReader(evidence, "evidence").at("perplexity");
@@ -212,7 +212,7 @@ TEST_CASE("accumulated batches give the step of one large batch") {
   const Scratch scratch;
   const auto weights = [&](const std::string& name, std::vector<std::string> how) {
     how.push_back("train.steps=2");
-    Run{scratch.path() / name, how}();
+    Training{scratch.path() / name, how}();
     return Weights::open(scratch.path() / name / "weights.safetensors", "", {}).at("blocks.0.attention.q.b");
   };
   const at::Tensor large = weights("large", {"train.batch=4"}),
@@ -251,7 +251,7 @@ TEST_CASE("training on dialogues learns the answers, and its loss is theirs alon
   const Scratch scratch, texts;
   std::vector<std::string> plan = chat_plan(texts.path());
   plan.insert(plan.end(), {"train.steps=40", "train.batch=2", "train.accumulate=2", "train.alone_share=1"});
-  const Run run{scratch.path() / "sums", plan};
+  const Training run{scratch.path() / "sums", plan};
   const TrainingResult result = run();
   const json::value evidence = result.evidence;
   CHECK(JsonReader(evidence, "evidence").at("lower_than_base").at("alone").at("interval95").at(0).number() > 0.0);
@@ -291,7 +291,7 @@ TEST_CASE("dialogues for a model without a chat template are refused with the te
   const Scratch scratch, texts;
   std::vector<std::string> plan = chat_plan(texts.path());
   plan.push_back("data.template=\"\"");
-  const Error error = error_of(Run{scratch.path() / "x", plan});
+  const Error error = error_of(Training{scratch.path() / "x", plan});
   CHECK(exit_status(error.code) == 4);
   CHECK_THAT(error.what(), Catch::Contains("chatml, llama3") && Catch::Contains("data.template=NAME"));
   CHECK_FALSE(fs::exists(scratch.path() / "x"));
@@ -299,7 +299,7 @@ TEST_CASE("dialogues for a model without a chat template are refused with the te
 
 TEST_CASE("an architecture nobody has is refused with the list of those there are") {
   const Scratch scratch;
-  const Error error = error_of(Run{scratch.path() / "x", {"architecture=acme.magic"}});
+  const Error error = error_of(Training{scratch.path() / "x", {"architecture=acme.magic"}});
   CHECK(error.code == Code::not_found);
   CHECK_THAT(error.message, Catch::Contains("acme.magic"));
   CHECK_THAT(error.message, Catch::Contains("tenon.low_rank"));
@@ -310,7 +310,7 @@ TEST_CASE("a configuration against its schema is refused, field by field") {
   const Scratch scratch;
   for (const char* wrong : {"rank=0", "rank=\"many\"", "depth=3"}) {
     INFO(wrong);
-    const Error error = error_of(Run{scratch.path() / "x", {wrong}});
+    const Error error = error_of(Training{scratch.path() / "x", {wrong}});
     CHECK(error.code == Code::usage);
     CHECK_THAT(error.what(), Catch::Contains(std::string(wrong).substr(0, std::string(wrong).find('='))));
   }
@@ -327,7 +327,7 @@ TEST_CASE("text that is missing, empty, binary or too small is refused before an
                                                                             {"small.txt", Code::usage}}) {
     INFO(name);
     const Error error =
-        error_of(Run{scratch.path() / "x", {"data.paths=[\"" + (scratch.path() / name).string() + "\"]"}});
+        error_of(Training{scratch.path() / "x", {"data.paths=[\"" + (scratch.path() / name).string() + "\"]"}});
     CHECK(error.code == code);
     CHECK_FALSE(fs::exists(scratch.path() / "x/.run/checkpoint.safetensors"));
   }
