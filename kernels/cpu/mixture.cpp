@@ -58,12 +58,14 @@ class Layer {
     const Rows in = gathered(x, first.up.inputs(), forms_of(first));
     const NewRows inner(arena_, sorted_.places, first.up.outputs(), Forms() |= first.down, false);
     for_panels(first.up.weight.panels(), [&](const FeedForward& expert, const PanelTask& task) {
-      multiply_panel_gated(*engine_.kernels, expert.gate ? &*expert.gate : nullptr, {}, expert.up, {}, in, task, inner);
+      multiply_panels_gated(*engine_.kernels, expert.gate ? &*expert.gate : nullptr, {}, expert.up, {}, in, task,
+                            inner);
     });
     const Rows rows = inner.done();
     auto* out_PC = arena_.take<float>(sorted_.places * first.down.outputs());
-    for_panels(first.down.weight.panels(), [&](const FeedForward& expert, const PanelTask& task) {
-      multiply_panel(*engine_.kernels, {&expert.down, out_PC}, {}, rows, task);
+    for_panels(first.down.weight.panels(), [&](const FeedForward& expert, PanelTask task) {
+      for (; task.panels > 0; ++task.panel, --task.panels)
+        multiply_panel(*engine_.kernels, {&expert.down, out_PC}, {}, rows, task);
     });
     scatter(out_PC, first.down.outputs(), y);
   }
@@ -80,18 +82,22 @@ class Layer {
     return in.done();
   }
 
-  // each(expert, task) for every panel of every group's chunks of rows.
+  // each(expert, task) for all panels of every group's chunks of rows, some side by side.
   template <class Each>
   void for_panels(std::int64_t panels, const Each& each) const {
     if (sorted_.places == 0) return;
-    const Group *begin = sorted_.group_A, *end = begin + sorted_.groups;
-    for_tasks(engine_, sorted_.chunks * panels, sorted_.places / sorted_.groups, [&](std::int64_t task) {
-      const Group& group = *std::partition_point(begin, end, [&](const Group& g) { return g.end * panels <= task; });
-      const std::int64_t chunks = chunks_of(group.count), within = task - (group.end - chunks) * panels,
-                         first = within % chunks * kRowChunk;
-      each(experts_[static_cast<std::size_t>(group.expert)],
-           PanelTask{within / chunks, group.first + first, std::min(kRowChunk, group.count - first)});
-    });
+    const auto split = [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t next = 0; begin < end; begin = next) {
+        const Group& group = *std::partition_point(sorted_.group_A, sorted_.group_A + sorted_.groups,
+                                                   [&](const Group& g) { return g.end * panels <= begin; });
+        const std::int64_t chunks = chunks_of(group.count), within = begin - (group.end - chunks) * panels,
+                           first = within % chunks * kRowChunk, count = std::min(kRowChunk, group.count - first);
+        next = chunks > 1 ? begin + 1 : std::min({end, group.end * panels, begin + kGatedRows / count});
+        each(experts_[static_cast<std::size_t>(group.expert)],
+             PanelTask{within / chunks, group.first + first, count, next - begin});
+      }
+    };
+    for_runs(engine_, sorted_.chunks * panels, sorted_.places / sorted_.groups, split);
   }
 
   void scatter(const float* out_PC, std::int64_t width, float* y) const {

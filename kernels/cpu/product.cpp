@@ -7,7 +7,7 @@ namespace {
 
 // A panel's results before they go where they belong.
 struct alignas(64) Scratch {
-  float first[kRowChunk * kPanel], second[kRowChunk * kPanel];
+  float first[kRowChunk * kPanel], second[kGatedRows * kPanel];
 };
 thread_local Scratch scratch;
 
@@ -106,20 +106,27 @@ void multiply_panel(const Kernels& kernels, const Product& product, std::span<co
   }
 }
 
-void multiply_panel_gated(const Kernels& kernels, const Linear* gate, std::span<const NarrowRows> gate_narrow,
-                          const Linear& up, std::span<const NarrowRows> up_narrow, const Rows& rows,
-                          const PanelTask& task, const NewRows& inner) {
-  const std::int64_t column = task.panel * kPanel, lanes = std::min(kPanel, up.outputs() - column);
-  float *a = scratch.first, *b = scratch.second;
-  panel_product(kernels, up, up_narrow, rows, task, b);
-  if (gate) {
-    panel_product(kernels, *gate, gate_narrow, rows, task, a);
-    kernels.silu_multiply(a, b, task.count * kPanel);
-  } else {
-    kernels.gelu(b, task.count * kPanel);
-  }
-  for (std::int64_t r = 0; r < task.count; ++r)
-    inner.put(kernels, task.first + r, column, (gate ? a : b) + r * kPanel, lanes);
+void multiply_panels_gated(const Kernels& kernels, const Linear* gate, std::span<const NarrowRows> gate_narrow,
+                           const Linear& up, std::span<const NarrowRows> up_narrow, const Rows& rows,
+                           const PanelTask& task, const NewRows& inner) {
+  const auto each = [&](const auto& panel_of) {
+    PanelTask one{task.panel, task.first, task.count};
+    for (float* b = scratch.second; one.panel < task.panel + task.panels; ++one.panel, b += task.count * kPanel)
+      panel_of(one, b);
+  };
+  each([&](const PanelTask& one, float* b) { panel_product(kernels, up, up_narrow, rows, one, b); });
+  each([&](const PanelTask& one, float* b) {
+    float* a = scratch.first;
+    if (gate) {
+      panel_product(kernels, *gate, gate_narrow, rows, one, a);
+      kernels.silu_multiply(a, b, task.count * kPanel);
+    } else {
+      kernels.gelu(b, task.count * kPanel);
+    }
+    const std::int64_t column = one.panel * kPanel, lanes = std::min(kPanel, up.outputs() - column);
+    for (std::int64_t r = 0; r < task.count; ++r)
+      inner.put(kernels, task.first + r, column, (gate ? a : b) + r * kPanel, lanes);
+  });
 }
 
 Rows prepare(const Engine& engine, Arena& arena, const float* x, std::int64_t rows, std::int64_t width, Forms forms) {
@@ -156,8 +163,10 @@ Rows multiply_gated(const Engine& engine, Arena& arena, const Rows& rows, const 
   const NewRows inner(arena, rows.rows, up.outputs(), forms, keeps);
   const auto gate_narrow = gate ? narrow(engine, arena, rows, *gate) : std::span<const NarrowRows>(),
              up_narrow = narrow(engine, arena, rows, up);
-  for_tasks(engine, up.weight.panels() * chunks_of(rows.rows), rows.rows, [&](std::int64_t task) {
-    multiply_panel_gated(*engine.kernels, gate, gate_narrow, up, up_narrow, rows, task_of(task, rows.rows), inner);
+  for_runs(engine, up.weight.panels() * chunks_of(rows.rows), rows.rows, [&](std::int64_t begin, std::int64_t end) {
+    PanelTask task = task_of(begin, rows.rows);
+    task.panels = end - begin;
+    multiply_panels_gated(*engine.kernels, gate, gate_narrow, up, up_narrow, rows, task, inner);
   });
   return inner.done();
 }

@@ -32,27 +32,34 @@ struct NarrowRows : ChangeOfRows {
 };
 std::span<const NarrowRows> narrow(const Engine& engine, Arena& arena, const Rows& rows, const Linear& linear);
 
-// A panel of a product, or of a gated one, for rows [first, first + count); count <= kRowChunk.
+// A panel of a product for rows [first, first + count); of a gated one some panels side by side. Requires: count <=
+// kRowChunk; panels count <= kGatedRows.
+constexpr std::int64_t kGatedRows = 256;
 struct PanelTask {
-  std::int64_t panel = 0, first = 0, count = 0;
+  std::int64_t panel = 0, first = 0, count = 0, panels = 1;
 };
 void multiply_panel(const Kernels& kernels, const Product& product, std::span<const NarrowRows> narrow,
                     const Rows& rows, const PanelTask& task);
-void multiply_panel_gated(const Kernels& kernels, const Linear* gate, std::span<const NarrowRows> gate_narrow,
-                          const Linear& up, std::span<const NarrowRows> up_narrow, const Rows& rows,
-                          const PanelTask& task, const NewRows& inner);
+// First all panels of up, then those of gate: two straight runs.
+void multiply_panels_gated(const Kernels& kernels, const Linear* gate, std::span<const NarrowRows> gate_narrow,
+                           const Linear& up, std::span<const NarrowRows> up_narrow, const Rows& rows,
+                           const PanelTask& task, const NewRows& inner);
 
-// each(task) for every task. Where weights meet few rows each, they stream from memory: every thread then walks
-// straight runs of panels, as prefetchers like them. More rows compute, and tasks go one by one to whoever is
+// each(begin, end) for runs of tasks. Where weights meet few rows each, they stream from memory: every thread then
+// walks straight runs of panels, as prefetchers like them. More rows compute, and tasks go one by one to whoever is
 // free.
 template <class Each>
-void for_tasks(const Engine& engine, std::int64_t tasks, std::int64_t rows_each, const Each& each) {
-  constexpr std::int64_t few = 16, shortest = 16, most = 16; // rows; panels of a run; runs of a thread
+void for_runs(const Engine& engine, std::int64_t tasks, std::int64_t rows_each, const Each& each) {
+  constexpr std::int64_t few = 16, longest = 16; // rows; panels of a run
   const std::int64_t threads = engine.pool->threads();
   const std::int64_t runs =
-      rows_each > few ? tasks : std::min(tasks, std::clamp(tasks / shortest, threads, most * threads));
-  engine.pool->run(runs, [&](std::int64_t run) {
-    for (std::int64_t task = tasks * run / runs; task < tasks * (run + 1) / runs; ++task) each(task);
+      rows_each > few ? tasks : std::min(tasks, std::max(threads, (tasks + longest - 1) / longest));
+  engine.pool->run(runs, [&](std::int64_t run) { each(tasks * run / runs, tasks * (run + 1) / runs); });
+}
+template <class Each>
+void for_tasks(const Engine& engine, std::int64_t tasks, std::int64_t rows_each, const Each& each) {
+  for_runs(engine, tasks, rows_each, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t task = begin; task < end; ++task) each(task);
   });
 }
 
