@@ -52,6 +52,65 @@ void keep_top_p(std::vector<Choice>& sorted, double top_p) {
   normalize(sorted);
 }
 
+// What choices() says of a whole vocabulary, sorted no further down than a draw looks: to sort all of it would cost
+// more than the model does.
+class Ranking {
+ public:
+  Ranking(std::span<const float> logits_V, double temperature) : logits_V_(logits_V), weights_V_(logits_V.size()) {
+    constexpr double kNothing = -60; // so unlikely that a whole vocabulary of such does not change the sum
+    const double best = logits_V[largest(logits_V)];
+    for (std::size_t i = 0; i < logits_V.size(); ++i) {
+      const double x = (logits_V[i] - best) / temperature;
+      weights_V_[i] = x < kNothing ? 0.0 : std::exp(x);
+      total_ += weights_V_[i];
+    }
+  }
+
+  // The first token, likeliest first, at which the probabilities kept by top_p exceed `drawn`, in [0, 1).
+  std::int32_t at(double drawn, double top_p) const {
+    for (double depth = 4;; depth *= 2) {
+      const std::vector<std::int32_t> ids = down_to(depth);
+      const bool all = ids.size() == logits_V_.size();
+      double mass = total_;
+      std::size_t kept = ids.size();
+      if (top_p < 1) {
+        for (mass = 0, kept = 0; kept < ids.size() && mass < top_p * total_;) mass += weight(ids[kept++]);
+        if (mass < top_p * total_ && !all) continue;
+      }
+      double left = drawn * mass;
+      for (std::size_t i = 0; i < kept; ++i)
+        if (left -= weight(ids[i]); left < 0) return ids[i];
+      if (top_p < 1 || all) return last_of(ids, kept);
+    }
+  }
+
+ private:
+  double weight(std::int32_t id) const { return weights_V_[static_cast<std::size_t>(id)]; }
+
+  // Tokens no more than so many nats below the likeliest, in order.
+  std::vector<std::int32_t> down_to(double depth) const {
+    const double least = std::exp(-depth);
+    std::vector<std::int32_t> ids;
+    for (std::size_t i = 0; i < weights_V_.size(); ++i)
+      if (weights_V_[i] >= least) ids.push_back(static_cast<std::int32_t>(i));
+    std::sort(ids.begin(), ids.end(), [&](std::int32_t a, std::int32_t b) {
+      const float x = logits_V_[static_cast<std::size_t>(a)], y = logits_V_[static_cast<std::size_t>(b)];
+      return x != y ? x > y : a < b;
+    });
+    return ids;
+  }
+
+  // A crumb that rounding left over.
+  std::int32_t last_of(const std::vector<std::int32_t>& ids, std::size_t kept) const {
+    while (kept > 1 && weight(ids[kept - 1]) == 0) --kept;
+    return ids[kept - 1];
+  }
+
+  std::span<const float> logits_V_;
+  std::vector<double> weights_V_;
+  double total_ = 0;
+};
+
 } // namespace
 
 std::vector<Choice> choices(std::span<const float> logits_V, const SamplingOptions& options) {
@@ -83,8 +142,11 @@ Sampler::Sampler(const SamplingOptions& options) : options_(options), stream_(op
 }
 
 std::int32_t Sampler::sample(std::span<const float> logits_V, std::uint64_t index) const {
+  if (options_.temperature == 0) return static_cast<std::int32_t>(largest(logits_V));
+  const double drawn = stream_.uniform(index);
+  if (options_.top_k == 0) return Ranking(logits_V, options_.temperature).at(drawn, options_.top_p);
   const std::vector<Choice> all = choices(logits_V, options_);
-  double left = stream_.uniform(index);
+  double left = drawn;
   for (const Choice& one : all) {
     left -= one.probability;
     if (left < 0) return one.id;

@@ -71,6 +71,28 @@ TEST_CASE("draws follow the distribution") {
   CHECK(chi2 < 18.5); // 4 degrees of freedom, p = 0.001; the stream is fixed, so this never flickers
 }
 
+TEST_CASE("what is drawn is where the choices, likeliest first, exceed the number drawn") {
+  std::vector<float> logits(700);
+  for (std::uint64_t seed = 0; seed < 30; ++seed) {
+    const float spread = seed % 3 == 0 ? 0.01f : seed % 3 == 1 ? 3.0f : 60.0f;
+    RandomStream(seed, "logits").normal(logits);
+    for (float& logit : logits) logit *= spread;
+    for (int i = 0; i < 40; ++i) logits[static_cast<std::size_t>(17 * i)] = logits[3]; // equals
+    for (const SamplingOptions& options : {SamplingOptions{1.0, 0, 1.0, seed}, SamplingOptions{0.3, 0, 0.9, seed},
+                                           SamplingOptions{2.0, 50, 0.5, seed}, SamplingOptions{1.0, 0, 1e-9, seed}}) {
+      CAPTURE(seed, options.temperature, options.top_k, options.top_p);
+      const RandomStream stream(seed, "sample");
+      for (std::uint64_t index = 0; index < 20; ++index) {
+        double left = stream.uniform(index);
+        std::int32_t expected = -1;
+        for (const Choice& one : choices(logits, options))
+          if (left -= one.probability; left < 0 && expected < 0) expected = one.id;
+        CHECK(Sampler(options).sample(logits, index) == expected);
+      }
+    }
+  }
+}
+
 TEST_CASE("the same seed and index draw the same token, another seed another sequence") {
   const Sampler one({1.0, 0, 1.0, 5}), again({1.0, 0, 1.0, 5}), other({1.0, 0, 1.0, 6});
   int differ = 0;
