@@ -103,11 +103,6 @@ class Tile {
   std::int64_t sharing_, group_, first_, rows_;
 };
 
-void attend_tiles(const Engine& engine, const HeadShape& shape, const float* q, const AttentionSpan& span, float* y) {
-  engine.pool->run(Tile::count(shape, span),
-                   [&](std::int64_t task) { attend_task(*engine.kernels, shape, q, span, task, y); });
-}
-
 // Few tiles over a long past: a task takes one chunk of one tile; the chunks are joined afterwards, in order.
 void attend_chunks(const Engine& engine, Arena& arena, const HeadShape& shape, const float* q,
                    const AttentionSpan& span, float* y) {
@@ -155,13 +150,21 @@ void attend_task(const Kernels& kernels, const HeadShape& shape, const float* q,
 
 void attend(const Engine& engine, Arena& arena, const HeadShape& shape, const float* q,
             std::span<const AttentionSpan> spans, float* y) {
-  for (const AttentionSpan& span : spans) {
-    if (span.length == 0) continue;
-    if (Tile::count(shape, span) < 4 * engine.pool->threads() && span.past + span.length > kChunk)
-      attend_chunks(engine, arena, shape, q, span, y);
+  std::int64_t all = 0, tiles = 0;
+  for (const AttentionSpan& span : spans) all += Tile::count(shape, span);
+  const bool few = all < 4 * engine.pool->threads();
+  auto* first = arena.take<std::int64_t>(static_cast<std::int64_t>(spans.size())); // task of each span
+  for (std::size_t s = 0; s < spans.size(); ++s) {
+    first[s] = tiles;
+    if (few && spans[s].length > 0 && spans[s].past + spans[s].length > kChunk)
+      attend_chunks(engine, arena, shape, q, spans[s], y);
     else
-      attend_tiles(engine, shape, q, span, y);
+      tiles += Tile::count(shape, spans[s]);
   }
+  engine.pool->run(tiles, [&](std::int64_t task) {
+    const std::int64_t s = std::upper_bound(first, first + spans.size(), task) - first - 1; // the last that begins here
+    attend_task(*engine.kernels, shape, q, spans[static_cast<std::size_t>(s)], task - first[s], y);
+  });
 }
 
 } // namespace tenon::cpu

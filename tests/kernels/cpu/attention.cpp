@@ -170,6 +170,39 @@ TEST_CASE("attention gives a position the same bits alone, in a prompt, and in a
     }
 }
 
+TEST_CASE("attention gives a sequence the same bits alone and beside others, long, short and empty") {
+  const HeadShape shape{4, 2, 32};
+  struct Member {
+    std::int64_t past, length;
+  };
+  // Few tiles in all, with one past that is taken chunk by chunk; and many.
+  const std::vector<Member> companies[] = {
+      {{600, 1}, {3, 0}, {5, 2}}, {{3, 0}, {600, 1}, {7, 1}, {255, 1}, {256, 1}, {0, 70}, {9, 0}, {300, 1}, {1, 0}}};
+  Pool pool(2);
+  for (const Tier tier : supported_tiers())
+    for (const auto& members : companies) {
+      CAPTURE(tier_name(tier), members.size());
+      const Engine engine{&kernels_of(tier), &pool};
+      std::vector<Kept> kept;
+      std::vector<AttentionSpan> spans;
+      std::vector<float> q, expected;
+      for (const auto& [past, length] : members) {
+        const Sequence sequence(shape, past + length);
+        Kept& own = kept.emplace_back(shape, KeyFormat::bf16, past + length);
+        (void)sequence.run(engine, own, 0, past);
+        const std::vector<float> y = sequence.run(engine, own, past, past + length);
+        spans.push_back(own.span(past, length));
+        spans.back().offset = static_cast<std::int64_t>(expected.size()) / shape.q_width();
+        q.insert(q.end(), sequence.q.begin() + past * shape.q_width(), sequence.q.end());
+        expected.insert(expected.end(), y.begin(), y.end());
+      }
+      std::vector<float> y(expected.size());
+      Arena arena;
+      attend(engine, arena, shape, q.data(), spans, y.data());
+      CHECK(same_bits(y, expected));
+    }
+}
+
 TEST_CASE("a sequence that was cut back and goes on forgets what was cut off") {
   const Sequence sequence({2, 1, 32}, 40), other({2, 1, 32}, 60);
   Pool pool(1);
