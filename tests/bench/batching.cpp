@@ -5,57 +5,31 @@
 //   together   S sequences that share one expert (the model's own middle), tokens/s of all over tokens/s of one
 //   apart      S sequences, each with an expert of the base's size of its own, over one. What bytes allow: one token
 //              reads trunk, one expert and head; S together read trunk and head once and S experts
-// Rounds alternate between the arms and a probe of the memory's bandwidth; medians of the rounds' ratios are printed,
-// with the lowest and the highest. Never a test: the figures are the machine's as much as ours.
+// Rounds alternate between the arms, between two probes of the machine; medians of the rounds' ratios are printed, with
+// the lowest and the highest, and what part of the machine's limit (bytes or products, whichever binds) each arm
+// reached. Never a test: the figures are the machine's as much as ours.
+#include "host/inference/cost.hpp"
 #include "host/inference/sampling.hpp"
 #include "host/inference/step.hpp"
-#include "kernels/cpu/engine.hpp"
 #include "kernels/packed_forms.hpp"
+#include "tests/bench/machine.hpp"
 
 #include <fmt/format.h>
 
 #include <ATen/ATen.h>
-#include <chrono>
 #include <cstring>
 
 namespace tenon {
 namespace {
 
+using cpu::bench::median, cpu::bench::seconds;
+
 constexpr std::int64_t kPrompt = 64, kTokens = 48;
 constexpr double kCertain = 1e3; // a score at which an expert has all the strength there is
-
-double seconds(const std::function<void()>& work) {
-  const auto start = std::chrono::steady_clock::now();
-  work();
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
-
-double median(std::vector<double> values) {
-  std::nth_element(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2), values.end());
-  return values[values.size() / 2];
-}
 
 std::string spread(const std::vector<double>& ratios) {
   const auto [low, high] = std::minmax_element(ratios.begin(), ratios.end());
   return fmt::format("{:.2f}x ({:.2f} to {:.2f})", median(ratios), *low, *high);
-}
-
-// GB/s of reads, all threads.
-double bandwidth() {
-  static const std::vector<std::uint64_t> memory(std::size_t{160} << 17, 1);
-  constexpr std::int64_t kParts = 64;
-  const auto part = static_cast<std::int64_t>(memory.size()) / kParts;
-  std::vector<std::uint64_t> sums(kParts);
-  const double taken = seconds([&] {
-    cpu::engine().pool->run(kParts, [&](std::int64_t p) {
-      std::uint64_t lanes[8] = {};
-      const std::uint64_t* from = memory.data() + p * part;
-      for (std::int64_t i = 0; i + 8 <= part; i += 8)
-        for (int lane = 0; lane < 8; ++lane) lanes[lane] += from[i + lane];
-      for (const std::uint64_t lane : lanes) sums[static_cast<std::size_t>(p)] += lane;
-    });
-  });
-  return static_cast<double>(memory.size() * sizeof(std::uint64_t)) / taken / 1e9;
 }
 
 std::size_t size_of(const cpu::PackedMatrix& matrix) {
@@ -65,14 +39,7 @@ std::size_t size_of(const cpu::PackedMatrix& matrix) {
 // Experts like the base, each with bytes of its own: the base's packed weights copied, its float32 ones never touched.
 class Copies {
  public:
-  Copies(const Loader& loader, const Model& model, const ExpertPackage& base) : loader_(loader), model_(model) {
-    for (const ExpertParameter& parameter : base.expert->parameters())
-      if (const auto form =
-              parameter.tensor.dim() == 2
-                  ? packed_form(parameter.tensor.data_ptr<float>(), parameter.tensor.size(0), parameter.tensor.size(1))
-                  : std::nullopt)
-        expert_bytes += size_of(form->matrix);
-  }
+  Copies(const Loader& loader, const Model& model) : loader_(loader), model_(model) {}
   ~Copies() {
     for (const at::Tensor& weight : packed_) remove_packed_form(weight.data_ptr<float>());
   }
@@ -89,8 +56,6 @@ class Copies {
     copy.row = Row{at::zeros({model_.shape().width}), kCertain};
     return copy;
   }
-
-  std::size_t expert_bytes = 0;
 
  private:
   at::Tensor of_its_own(const at::Tensor& weight) {
@@ -151,39 +116,74 @@ double decode(Composition& composition, std::int64_t count, bool apart) {
   return static_cast<double>(count * kTokens) / taken;
 }
 
-void run(const std::filesystem::path& home, const std::string& name, const std::string& format, int rounds,
-         std::int64_t count) {
-  const Registry registry(home / "registry");
-  const Loader loader(registry, {home / "store", home / "cache", {}, format_of(format)});
-  const auto model = loader.model(registry.resolve(PackageRequest::parse(name), Kind::model));
-  if (!model->weights().packed())
-    throw std::runtime_error("need a format our kernels compute in: bf16, int8, int4, stored");
-  const ExpertPackage base = loader.base(*model);
-  Copies copies(loader, *model, base);
-  std::vector<ExpertPackage> packages = {base};
-  for (std::int64_t i = 0; i < count; ++i) packages.push_back(copies.make(base, i));
-  Composition composition(model, packages, {"top_k", 2, 1.0, "token"}, 0.0, {true, {}});
-  const double shared = static_cast<double>(model->weights().packed()->bytes()),
-               expert = static_cast<double>(copies.expert_bytes), s = static_cast<double>(count),
-               limit = s * (shared + expert) / (shared + s * expert);
-  fmt::print("{} in {}, {} threads: {:.1f} MB shared, {:.1f} MB an expert; {} prompt tokens, {} written\n", name,
-             format, cpu::engine().pool->threads(), shared / 1e6, expert / 1e6, kPrompt, kTokens);
-  std::vector<double> together, apart, one, probes;
-  for (int round = 0; round <= rounds; ++round) { // the first warms up
-    const double probe = bandwidth(), alone = decode(composition, 1, false), all = decode(composition, count, false),
-                 own = decode(composition, 1, true), each = decode(composition, count, true);
-    if (round == 0) continue;
-    probes.push_back((probe + bandwidth()) / 2), one.push_back(alone);
-    together.push_back(all / alone), apart.push_back(each / own);
-    fmt::print(stderr, "round {}: {:.1f} tokens/s alone, {:.1f} together, {:.1f} apart; {:.1f} GB/s\n", round, alone,
-               all, each, probes.back());
-  }
-  const double gigabytes = (shared + expert) * median(one) / 1e9;
-  fmt::print("alone      {:.1f} tokens/s, {:.1f} of {:.1f} GB/s\n", median(one), gigabytes, median(probes));
-  fmt::print("together   {} of one; bar 4.00x at 8\n", spread(together));
-  fmt::print("apart      {} of one; bytes allow {:.2f}x, reached {:.2f} of it; bar 0.70\n", spread(apart), limit,
-             median(apart) / limit);
+// Tokens/s that the machine allows S sequences, with this many experts read.
+double limit(const cpu::Limits& machine, const Cost& ends, const Cost& expert, double sequences, double experts) {
+  const double reading = ends.reading(machine) + experts * expert.reading(machine),
+               computing = sequences * (ends.computing(machine) + expert.computing(machine));
+  return sequences / std::max(reading, computing);
 }
+
+class Bench {
+ public:
+  Bench(const std::filesystem::path& home, const std::string& name, const std::string& format, std::int64_t count)
+      : loader_(Registry(home / "registry"), {home / "store", home / "cache", {}, format_of(format)}),
+        model_(loader_.model(loader_.registry().resolve(PackageRequest::parse(name), Kind::model))),
+        copies_(loader_, *model_),
+        count_(count) {
+    if (!model_->weights().packed())
+      throw std::runtime_error("need a format our kernels compute in: bf16, int8, int4 or stored");
+    const ExpertPackage base = loader_.base(*model_);
+    ends_ = layers_cost(*model_), ends_ += unembedding_cost(*model_);
+    expert_ = expert_cost(*base.expert);
+    std::vector<ExpertPackage> packages = {base};
+    for (std::int64_t i = 0; i < count; ++i) packages.push_back(copies_.make(base, i));
+    composition_ = std::make_unique<Composition>(model_, packages, Routing{"top_k", 2, 1.0, "token"}, 0.0,
+                                                 Composition::Options{true, {}});
+    fmt::print("{} in {}: {:.1f} MB shared, {:.1f} MB an expert; {} prompt tokens, {} written\n", name, format,
+               ends_.bytes / 1e6, expert_.bytes / 1e6, kPrompt, kTokens);
+  }
+
+  void run(int rounds) {
+    for (int round = 0; round <= rounds; ++round) { // the first warms up
+      const cpu::Limits before = probe_.measure(*cpu::engine().pool);
+      const double alone = decode(*composition_, 1, false), all = decode(*composition_, count_, false),
+                   own = decode(*composition_, 1, true), each = decode(*composition_, count_, true);
+      const cpu::Limits after = probe_.measure(*cpu::engine().pool);
+      if (round == 0) continue;
+      const cpu::Limits machine{(before.read + after.read) / 2, (before.float32 + after.float32) / 2,
+                                (before.bf16 + after.bf16) / 2, (before.int8 + after.int8) / 2};
+      const auto s = static_cast<double>(count_);
+      one_.push_back(alone), together_.push_back(all / alone), apart_.push_back(each / own);
+      one_part_.push_back(alone / limit(machine, ends_, expert_, 1, 1));
+      together_part_.push_back(all / limit(machine, ends_, expert_, s, 1));
+      apart_part_.push_back(each / limit(machine, ends_, expert_, s, s));
+      fmt::print(stderr,
+                 "round {}: {:.1f} tokens/s alone, {:.1f} together, {:.1f} apart; {:.1f} GB/s, int8 {:.0f} GOP/s\n",
+                 round, alone, all, each, machine.read, machine.int8);
+    }
+    print();
+  }
+
+ private:
+  void print() const {
+    const auto s = static_cast<double>(count_);
+    const double bytes = s * (ends_.bytes + expert_.bytes) / (ends_.bytes + s * expert_.bytes);
+    fmt::print("alone      {:.1f} tokens/s, {:.2f} of the machine's limit\n", median(one_), median(one_part_));
+    fmt::print("together   {} of one, {:.2f} of the limit; bar 4.00x at 8\n", spread(together_),
+               median(together_part_));
+    fmt::print("apart      {} of one, {:.2f} of the limit; bytes allow {:.2f}x, reached {:.2f} of it; bar 0.70\n",
+               spread(apart_), median(apart_part_), bytes, median(apart_) / bytes);
+  }
+
+  Loader loader_;
+  std::shared_ptr<const Model> model_;
+  Copies copies_;
+  std::int64_t count_;
+  Cost ends_, expert_;
+  std::unique_ptr<Composition> composition_;
+  cpu::Probe probe_;
+  std::vector<double> one_, together_, apart_, one_part_, together_part_, apart_part_;
+};
 
 } // namespace
 } // namespace tenon
@@ -191,8 +191,8 @@ void run(const std::filesystem::path& home, const std::string& name, const std::
 int main(int argc, char** argv) {
   if (argc < 3) return std::fputs("usage: tenon_batching_bench HOME MODEL [FORMAT] [ROUNDS] [SEQUENCES]\n", stderr), 2;
   try {
-    tenon::run(argv[1], argv[2], argc > 3 ? argv[3] : "stored", argc > 4 ? std::atoi(argv[4]) : 7,
-               argc > 5 ? std::atoi(argv[5]) : 8);
+    tenon::Bench bench(argv[1], argv[2], argc > 3 ? argv[3] : "stored", argc > 5 ? std::atoi(argv[5]) : 8);
+    bench.run(argc > 4 ? std::atoi(argv[4]) : 7);
   } catch (const std::exception& error) {
     return std::fprintf(stderr, "%s\n", error.what()), 1;
   }
