@@ -3,11 +3,13 @@
 
   ninja -C .build tenon tenon_inference_bench
   tests/bench/peers/compare.py [--files q4_1,q8_0,bf16,q4_0] [--pairs 7] [--threads 2] [--quick] [--transformers]
-                               [--memory] [--build DIR] [--json FILE]
+                               [--works prompt:512,steps:0] [--prepare] [--build DIR] [--json FILE]
 
 Installs the peers on its first run (.deps/peers; llama.cpp is built for this processor). q4_1 is the file as shipped;
 the others are made of it by llama.cpp's own quantize. Tenon imports each, cut 10:20, and reads and writes as trunk, base
 and head through its ordinary session: `--compute stored`, which is each file's own format without loss (bf16 for bf16).
+
+--prepare only installs, quantises, imports and packs. Memory, and the time to a first token: memory.py.
 
 One pair is: a probe of the machine, one side, the other, a probe; the sides take turns at being first, both keep their
 model warm, neither works while the other does. Figures are medians over the pairs; a ratio is of one pair's two sides.
@@ -32,7 +34,6 @@ HERE = Path(__file__).resolve().parent
 HOME = environment.FOLDER / "home"
 SHIPPED = ROOT / ".deps" / "models" / "SmolLM2-135M-Instruct.Q4_1.gguf"
 TEXT = ROOT / ".deps" / "corpora" / "general"
-WORKS = [("prompt", 512), ("prompt", 2048), ("steps", 0), ("steps", 512), ("steps", 4096)]
 STEPS, CONTEXT = 32, 4352
 # (least ratio, least fraction of the limit) asked for; None: nothing is.
 BARS = {("q4_1", "steps"): (2.3, 0.7), ("q8_0", "steps"): (1.5, 0.75), ("bf16", "steps"): (1.3, 0.85),
