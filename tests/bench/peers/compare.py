@@ -134,12 +134,14 @@ def agreement(ours, theirs):
 
 
 def run_pair(tenon, peer, work, length, ids, first):
-    before = tenon.ask(do="probe")
+    def alone(work_of_one):
+        time.sleep(0.1)  # by then the other's threads have stopped spinning for more work, which takes bandwidth away
+        return work_of_one()
+    before = alone(lambda: tenon.ask(do="probe"))
     rates = {}
     for side in (tenon, peer) if first else (peer, tenon):
-        time.sleep(0.02)  # the other's threads have stopped waiting for more
-        rates[side] = measure(side, work, length, ids)[0]
-    machine = mean(before, tenon.ask(do="probe"))
+        rates[side] = alone(lambda: measure(side, work, length, ids)[0])
+    machine = mean(before, alone(lambda: tenon.ask(do="probe")))
     return {"tenon": rates[tenon], "peer": rates[peer], "limit": limit(tenon, work, length, machine), "machine": machine}
 
 
