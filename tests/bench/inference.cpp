@@ -91,7 +91,7 @@ class Side {
   }
 
   json::object probe() {
-    const cpu::Limits limits = probe_.measure(*cpu::engine().pool);
+    const cpu::Limits limits = machine().measure(*cpu::engine().pool);
     return {{"read", limits.read}, {"float32", limits.float32}, {"bf16", limits.bf16}, {"int8", limits.int8}};
   }
 
@@ -119,12 +119,18 @@ class Side {
         {"prefill", session.speed().prefill_rate()}, {"decode", session.speed().decode_rate()}, {"threads", threads()}};
   }
 
+  // Made when it is asked for: its memory is not the model's.
+  const cpu::Probe& machine() {
+    if (!probe_) probe_ = std::make_unique<cpu::Probe>(cpu::kProbeBytes, cpu::pages());
+    return *probe_;
+  }
+
   int threads() const { return format_ == "float32" ? at::get_num_threads() : cpu::engine().pool->threads(); }
 
   std::unique_ptr<Composition> composition_;
   std::string format_;
   std::map<std::size_t, Session> held_; // by length
-  cpu::Probe probe_{cpu::kProbeBytes, cpu::pages()};
+  std::unique_ptr<cpu::Probe> probe_;
 };
 
 } // namespace

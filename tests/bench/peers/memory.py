@@ -55,6 +55,9 @@ def three_experts(build, model, form):
     quick = [word for setting in ("train.steps=2", "data.sequence_length=64", "data.held_out_blocks=4", "general.blocks=4",
                                   "evaluate_blocks=2") for word in ("--set", setting)]
     for number, architecture in enumerate(EXPERTS):
+        plugin = build / "lib" / "tenon" / "plugins" / (architecture.replace(".", "_") + ".so")
+        if subprocess.run([*tenon, "show", architecture], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode:
+            subprocess.run([*tenon, "publish", plugin], check=True, stdout=subprocess.DEVNULL)
         name, folder = f"start-{number}", environment.FOLDER / f"start-{number}"
         if subprocess.run([*tenon, "show", name], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0:
             continue
