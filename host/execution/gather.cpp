@@ -6,7 +6,6 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
-#include <utility>
 
 namespace tenon {
 
@@ -39,13 +38,16 @@ Gather::Gather(const at::Tensor& h_NC, Experts& experts, const Batch& batch, con
       experts_(experts),
       batch_(batch),
       y_NC_(experts.size()),
+      joins_(experts.size(), false),
       base_done_(batch.rows.size(), 0),
       base_last_(batch.rows.size(), 0) {
   for (std::size_t slot = 0; slot < experts.size(); ++slot) {
-    const bool joins = slot != 0 && experts.runs_with_base(slot);
-    if (slot != 0 && !joins && !experts[slot].uses_base_output()) continue;
-    auto positions = chosen_positions(choose(w_NE, slot), batch);
-    if (joins) {
+    const bool is_run = slot != 0 && experts[slot].run().has_value();
+    if (slot != 0 && !is_run && !experts[slot].uses_base_output()) continue;
+    const Chosen chosen = choose(w_NE, slot);
+    auto positions = chosen_positions(chosen, batch);
+    joins_[slot] = is_run && !chosen.empty() && experts.runs_with_base(slot); // compares weights: of the chosen only
+    if (joins_[slot]) {
       with_base_.push_back({slot, std::move(positions)});
       continue;
     }
@@ -56,13 +58,12 @@ Gather::Gather(const at::Tensor& h_NC, Experts& experts, const Batch& batch, con
 
 at::Tensor Gather::run(std::size_t slot, const Chosen& chosen) {
   LoadedExpert& expert = experts_[slot];
-  const bool joins = slot != 0 && experts_.runs_with_base(slot);
   if (slot == 0 || expert.uses_base_output())
     run_base(chosen_positions(chosen, batch_));
-  else if (joins)
+  else if (joins_[slot])
     run_base(std::vector<std::vector<std::int64_t>>(batch_.rows.size()));
   if (slot != 0 && expert.context().kind == ExpertContext::Kind::token) return run_rows(slot, chosen);
-  if (slot != 0 && !joins) run_stretches({{slot, chosen_positions(chosen, batch_)}});
+  if (slot != 0 && !joins_[slot]) run_stretches({{slot, chosen_positions(chosen, batch_)}});
   const at::Tensor& y_NC = y_NC_[slot];
   return chosen.rows_K.numel() == h_NC_.size(0) ? y_NC : y_NC.index_select(0, chosen.rows_K);
 }
@@ -72,9 +73,10 @@ void Gather::run_base(std::vector<std::vector<std::int64_t>> positions) {
   for (std::size_t row = 0; row < positions.size(); ++row)
     if (base_last_[row] > 0 && (positions[row].empty() || positions[row].back() + 1 < base_last_[row]))
       positions[row].push_back(base_last_[row] - 1);
-  std::vector<Wanted> wanted = std::exchange(with_base_, {});
+  std::vector<Wanted> wanted = with_base_;
   wanted.insert(wanted.begin(), {0, std::move(positions)});
   run_stretches(wanted);
+  with_base_.clear(); // not before: after a fault, whoever has not been run must not seem so
 }
 
 // A `token` expert: every chosen row by itself.

@@ -69,6 +69,7 @@ class Gather {
   Experts& experts_;
   const Batch& batch_;
   std::vector<at::Tensor> y_NC_;        // each expert's outputs, as far as they have been run
+  std::vector<bool> joins_;             // slots that are chosen and run with the base
   std::vector<Wanted> with_base_;       // what goes with the base's first call
   std::vector<std::int64_t> base_done_; // without state: positions of each row the base has been run over
   std::vector<std::int64_t> base_last_; // how far the base is needed in each row, by it and all that stand on it
