@@ -54,7 +54,8 @@ std::string compute_at(const JsonReader& reader) {
 
 Routing routing_at(const JsonReader& reader) {
   Routing routing;
-  routing.strengths = reader.has("strengths") ? one_of(reader.at("strengths"), {"softmax", "top_k"}) : "top_k";
+  routing.strengths =
+      reader.has("strengths") ? one_of(reader.at("strengths"), {"softmax", "top_k", "sparsemax", "entmax"}) : "top_k";
   routing.policy = reader.has("policy") ? one_of(reader.at("policy"), {"token", "sticky", "sequence"}) : "token";
   routing.top_k = reader.integer("top_k", routing.top_k);
   routing.temperature = reader.number("temperature", routing.temperature);

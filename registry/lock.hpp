@@ -18,7 +18,7 @@
 namespace tenon {
 
 struct Routing {
-  std::string strengths = "top_k"; // "softmax", "top_k"
+  std::string strengths = "top_k"; // "softmax", "top_k", "sparsemax", "entmax" (1.5)
   std::int64_t top_k = 2;          // of "top_k", the base included
   double temperature = 1.0;
   std::string policy = "token";   // "token", "sticky", "sequence"

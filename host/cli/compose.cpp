@@ -158,8 +158,11 @@ void remove_experts(const Settings& settings, Context& context) {
 
 void add_routing_options(CLI::App& command, Settings& settings) {
   Routing& routing = settings.routing;
-  command.add_option("--strengths", routing.strengths, "softmax (every expert runs) or top_k")
-      ->check(CLI::IsMember({"softmax", "top_k"}))
+  command
+      .add_option(
+          "--strengths", routing.strengths,
+          "softmax (every expert runs), top_k, or as many as their scores warrant: sparsemax (few), entmax (some more)")
+      ->check(CLI::IsMember({"softmax", "top_k", "sparsemax", "entmax"}))
       ->capture_default_str();
   command.add_option("--top-k", routing.top_k, "How many experts a position may use, the base among them")
       ->check(CLI::PositiveNumber)

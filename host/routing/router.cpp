@@ -45,7 +45,7 @@ at::Tensor Normalization::apply(const at::Tensor& h_NC) const { return (h_NC - m
 Router::Router(Normalization normalization, const std::vector<Row>& rows, Routing routing, double prior)
     : normalization_(std::move(normalization)), routing_(std::move(routing)), prior_(prior) {
   require("policy", routing_.policy, {"token", "sticky", "sequence"});
-  require("strengths", routing_.strengths, {"softmax", "top_k"});
+  require("strengths", routing_.strengths, {"softmax", "top_k", "sparsemax", "entmax"});
   if (const std::string problem = routing_.problem(); !problem.empty())
     throw Error(Code::incompatible, "router", problem);
   const std::int64_t width = normalization_.mean_C.size(0);
@@ -72,8 +72,10 @@ at::Tensor Router::scores(const at::Tensor& h_NC) const {
 }
 
 at::Tensor Router::sparsify(const at::Tensor& scores_NE) const {
-  return routing_.strengths == "softmax" ? softmax_strengths(scores_NE, routing_.temperature)
-                                         : top_k_strengths(scores_NE, routing_.top_k, routing_.temperature);
+  if (routing_.strengths == "softmax") return softmax_strengths(scores_NE, routing_.temperature);
+  if (routing_.strengths == "sparsemax") return sparsemax_strengths(scores_NE, routing_.temperature);
+  if (routing_.strengths == "entmax") return entmax_strengths(scores_NE, routing_.temperature);
+  return top_k_strengths(scores_NE, routing_.top_k, routing_.temperature);
 }
 
 Routed Router::route(const at::Tensor& h_NC, const Batch& batch) const {

@@ -1,8 +1,40 @@
 #include "host/routing/strengths.hpp"
 
+#include "kernels/cpu/engine.hpp"
+#include "kernels/cpu/routing.hpp"
+
 #include <ATen/ATen.h>
 
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <vector>
+
 namespace tenon {
+namespace {
+
+// rule(scores of a row, experts, shares) gives how many have a share. Scores that are not finite give no strengths.
+template <class Rule>
+at::Tensor row_by_row(const at::Tensor& scores_NE, const Rule& rule) {
+  const at::Tensor scores = scores_NE.contiguous();
+  at::Tensor w_NE = at::zeros_like(scores);
+  const std::int64_t experts = scores.size(-1), rows = experts > 0 ? scores.numel() / experts : 0;
+  std::vector<std::int32_t> chosen(static_cast<std::size_t>(experts));
+  std::vector<float> shares(static_cast<std::size_t>(experts));
+  for (std::int64_t row = 0; row < rows; ++row) {
+    const float* from = scores.data_ptr<float>() + row * experts;
+    float* to = w_NE.data_ptr<float>() + row * experts;
+    if (std::any_of(from, from + experts, [](float score) { return std::isnan(score); })) {
+      std::fill(to, to + experts, std::numeric_limits<float>::quiet_NaN());
+      continue;
+    }
+    const std::int64_t count = rule(from, chosen.data(), shares.data());
+    for (std::int64_t i = 0; i < count; ++i) to[chosen[i]] = shares[i];
+  }
+  return w_NE;
+}
+
+} // namespace
 
 at::Tensor softmax_strengths(const at::Tensor& scores_NE, double temperature) {
   return (scores_NE / temperature).softmax(-1);
@@ -10,9 +42,24 @@ at::Tensor softmax_strengths(const at::Tensor& scores_NE, double temperature) {
 
 at::Tensor top_k_strengths(const at::Tensor& scores_NE, std::int64_t k, double temperature) {
   if (k >= scores_NE.size(-1)) return softmax_strengths(scores_NE, temperature);
-  const auto [sorted, order] = scores_NE.sort(/*stable=*/true, /*dim=*/-1, /*descending=*/true);
-  const at::Tensor chosen = (sorted.narrow(-1, 0, k) / temperature).softmax(-1);
-  return at::zeros_like(scores_NE).scatter(-1, order.narrow(-1, 0, k), chosen);
+  return row_by_row(scores_NE, [&](const float* scores, std::int32_t* experts, float* shares) {
+    return cpu::top_k(*cpu::engine().kernels, scores, scores_NE.size(-1), k, static_cast<float>(temperature), experts,
+                      shares);
+  });
+}
+
+at::Tensor sparsemax_strengths(const at::Tensor& scores_NE, double temperature) {
+  return row_by_row(scores_NE, [&](const float* scores, std::int32_t* experts, float* shares) {
+    return cpu::sparsemax(*cpu::engine().kernels, scores, scores_NE.size(-1), static_cast<float>(temperature), experts,
+                          shares);
+  });
+}
+
+at::Tensor entmax_strengths(const at::Tensor& scores_NE, double temperature) {
+  return row_by_row(scores_NE, [&](const float* scores, std::int32_t* experts, float* shares) {
+    return cpu::entmax15(*cpu::engine().kernels, scores, scores_NE.size(-1), static_cast<float>(temperature), experts,
+                         shares);
+  });
 }
 
 void give_to_base(at::Tensor& strengths_NE, std::int64_t expert) {

@@ -24,7 +24,8 @@ TEST_CASE("a request read back equals the request that was written") {
   request.compute_dtype = "bf16";
   const auto path = world.scratch.path() / "composition.json";
   for (const Routing& routing : {Routing{"softmax", 3, 0.7, "token"}, Routing{"top_k", 3, 0.7, "sticky", 1.5},
-                                 Routing{"softmax", 2, 1.0, "sequence", 2.0, 9}}) {
+                                 Routing{"softmax", 2, 1.0, "sequence", 2.0, 9}, Routing{"sparsemax", 2, 0.5, "token"},
+                                 Routing{"entmax", 2, 1.0, "token"}}) {
     request.routing = routing;
     write_request(path, request);
     CHECK(read_request(path) == request);

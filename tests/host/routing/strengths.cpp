@@ -27,6 +27,27 @@ TEST_CASE("top-k strengths are a softmax over the chosen and sum to one") {
   CHECK(at::equal(top_k_strengths(scores, 4, 0.5), softmax_strengths(scores, 0.5)));
 }
 
+TEST_CASE("sparsemax and entmax use as many experts as their scores warrant, and sum to one") {
+  const at::Tensor scores = at::tensor({1.0f, 1.5f, 0.9f, -2.0f}).view({1, 4});
+  const at::Tensor sparse = sparsemax_strengths(scores, 1.0), some = entmax_strengths(scores, 1.0);
+  // t = (1.0 + 1.5 + 0.9 - 1) / 3
+  CHECK(sparse[0][1].item<float>() == Approx(0.7f));
+  CHECK(sparse[0][0].item<float>() == Approx(0.2f));
+  CHECK(sparse[0][2].item<float>() == Approx(0.1f));
+  CHECK(sparse[0][3].item<float>() == 0.0f);
+  CHECK(some.sum().item<float>() == Approx(1.0f));
+  CHECK((some[0][3].item<float>() == 0.0f && some[0][2].item<float>() > sparse[0][2].item<float>()));
+  CHECK(sparsemax_strengths(scores, 0.1)[0][1].item<float>() == 1.0f);
+  CHECK(at::allclose(entmax_strengths(at::zeros({2, 3}), 1.0), at::full({2, 3}, 1.0f / 3.0f)));
+}
+
+TEST_CASE("scores that are not numbers give strengths that are none, whatever the rule") {
+  const at::Tensor scores = at::tensor({1.0f, NAN, 0.5f}).view({1, 3});
+  for (const at::Tensor& w : {top_k_strengths(scores, 2, 1.0), sparsemax_strengths(scores, 1.0),
+                              entmax_strengths(scores, 1.0), softmax_strengths(scores, 1.0)})
+    CHECK(w.isnan().all().item<bool>());
+}
+
 TEST_CASE("a tie at the border of top-k goes to the lower slot, so that the base wins it") {
   const at::Tensor w = top_k_strengths(at::zeros({1, 3}), 1, 1.0);
   CHECK(w[0][0].item<float>() == 1.0f);
