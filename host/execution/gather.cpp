@@ -42,13 +42,13 @@ Gather::Gather(const at::Tensor& h_NC, Experts& experts, const Batch& batch, con
       base_done_(batch.rows.size(), 0),
       base_last_(batch.rows.size(), 0) {
   for (std::size_t slot = 0; slot < experts.size(); ++slot) {
-    const bool is_run = slot != 0 && experts[slot].run().has_value();
-    if (slot != 0 && !is_run && !experts[slot].uses_base_output()) continue;
+    const bool stands = slot == 0 || experts[slot].uses_base_output();
+    if (!stands && !experts[slot].run()) continue;
     const Chosen chosen = choose(w_NE, slot);
     auto positions = chosen_positions(chosen, batch);
-    joins_[slot] = is_run && !chosen.empty() && experts.runs_with_base(slot); // compares weights: of the chosen only
-    if (joins_[slot]) {
-      with_base_.push_back({slot, std::move(positions)});
+    if (!stands) {
+      joins_[slot] = !chosen.empty() && experts.runs_with_base(slot); // compares weights: of the chosen only
+      if (joins_[slot]) with_base_.push_back({slot, std::move(positions)});
       continue;
     }
     for (std::size_t row = 0; row < positions.size(); ++row)

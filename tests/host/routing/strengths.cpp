@@ -97,7 +97,7 @@ TEST_CASE("an expert that general text never chooses needs no prior") {
 }
 
 TEST_CASE("the router refuses strengths and policies that it does not have, by name") {
-  CHECK_THROWS_WITH(Router(plain(4), {}, Routing({"sparsemax", 2, 1.0, "token"}), 0.0), Catch::Contains("sparsemax"));
+  CHECK_THROWS_WITH(Router(plain(4), {}, Routing({"gumbel", 2, 1.0, "token"}), 0.0), Catch::Contains("gumbel"));
   CHECK_THROWS_WITH(Router(plain(4), {}, Routing({"top_k", 2, 1.0, "lazy"}), 0.0),
                     Catch::Contains("lazy") && Catch::Contains("sticky"));
   CHECK_THROWS_WITH(Router(plain(4), {}, Routing({"softmax", 2, 1.0, "sticky"}), 0.0), Catch::Contains("softmax"));
