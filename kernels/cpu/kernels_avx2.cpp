@@ -153,6 +153,13 @@ __m256i group_sum(const std::byte* at, const std::int8_t* x, std::int32_t sum_of
   }
 }
 
+// The first row reads the panel from memory, and asks for what lies a page on before the processor's own prefetchers
+// are under way.
+void ask_a_page_on(const std::byte* at, std::int64_t bytes) {
+  for (std::int64_t i = 4096; i < 4096 + bytes; i += 64)
+    _mm_prefetch(reinterpret_cast<const char*>(at + i), _MM_HINT_T1);
+}
+
 template <PackedFormat F>
 void integer_product(const std::byte* panel, const Activations& x, std::int64_t first, std::int64_t rows, float* out,
                      std::int64_t stride) {
@@ -165,6 +172,7 @@ void integer_product(const std::byte* panel, const Activations& x, std::int64_t 
     for (int j = 0; j < vectors; ++j) sum[j] = _mm256_setzero_ps();
     for (std::int64_t g = 0; g < x.groups(); ++g) {
       const std::byte* unit = panel + g * bytes;
+      if (r == 0) ask_a_page_on(unit, bytes);
       const std::int64_t at = (first + r) * x.groups() + g;
       const std::int8_t* q = x.q + (first + r) * x.width + g * kGroup;
       const __m256 step = _mm256_set1_ps(x.scale[at]),

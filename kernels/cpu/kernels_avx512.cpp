@@ -77,26 +77,40 @@ TENON_INLINE void finish(const __m512 (&sum)[R][kVectors], float* out, std::int6
     for (int j = 0; j < kVectors; ++j) _mm512_storeu_ps(out + r * stride + 16 * j, sum[r][j]);
 }
 
-// Several tiles over the same weights: the later ones find them in a cache, and nothing comes from memory meanwhile
-// unless it is asked for. So tile by tile the weights behind these are asked for, a few lines a step; one tile streams
-// them itself, which the processor's own prefetchers do better.
+// What tiles over a panel ask memory for before they read it, a few lines a step. The first of few tiles streams the
+// panel and asks for what lies a page on: a matrix is read before the processor's own prefetchers are under way. Of
+// many tiles the later ones find the panel in a cache, and memory would rest meanwhile: tile by tile they ask for the
+// panel behind it.
 class Ahead {
  public:
-  // Tile `tile` of `tiles`, of as many steps of `lines` lines as `steps`; fewer tiles than `least` stream.
-  Ahead(const std::byte* behind, std::int64_t steps, int lines, std::int64_t tile, std::int64_t tiles, int least) {
-    if (tiles < least) return;
+  // Tile `tile` of `tiles` over the weights at `panel`, in `steps` steps of at most `lines` lines; from `many` tiles on
+  // the panel behind.
+  Ahead(const std::byte* panel, std::int64_t steps, int lines, std::int64_t tile, std::int64_t tiles, int many) {
+    if (tiles < many) {
+      streams_ = tile == 0;
+      lines_ = streams_ ? lines : 0;
+      return;
+    }
     lines_ = static_cast<int>((lines + tiles - 1) / tiles);
-    at_ = behind + tile * steps * lines_ * 64;
     if (tile * lines_ >= lines) lines_ = 0; // all are asked for
+    at_ = panel + steps * lines * 64 + tile * steps * lines_ * 64;
+  }
+  static Ahead nothing() { return {}; }
+  // Reading is at this place.
+  TENON_INLINE void read(const std::byte* place) {
+    if (streams_) at_ = place + kPage;
   }
   TENON_INLINE void fetch() {
     for (int i = 0; i < lines_; ++i, at_ += 64) _mm_prefetch(reinterpret_cast<const char*>(at_), kHint);
   }
 
  private:
+  Ahead() = default;
+  static constexpr std::int64_t kPage = 4096;
   static constexpr _mm_hint kHint = _MM_HINT_T1;
   const std::byte* at_ = nullptr;
   int lines_ = 0;
+  bool streams_ = false;
 };
 
 template <int R>
@@ -109,7 +123,7 @@ void bf16_tile(const std::byte* pairs, std::int64_t count, const std::uint16_t* 
     __m512bh w[kVectors];
 #pragma GCC unroll 8
     for (int j = 0; j < kVectors; ++j) w[j] = (__m512bh)_mm512_loadu_si512(at + 64 * j);
-    ahead.fetch();
+    ahead.read(at), ahead.fetch();
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
       const auto a = (__m512bh)_mm512_set1_epi32(quad(x + r * x_stride + 2 * p));
@@ -130,7 +144,7 @@ void bf16_product(const std::byte* panel, const Activations& x, std::int64_t fir
     const std::byte* at = panel + p * kPairBytes;
     for_tiles<most>(rows, [&]<int R>(std::int64_t r) {
       bf16_tile<R>(at, count, x.bf16 + (first + r) * x_stride + 2 * p, x_stride, out + r * stride, stride, p == 0,
-                   Ahead(at + count * kPairBytes, count, 4, r / most, tiles, 4));
+                   rows == 1 || tiles >= 4 ? Ahead(at, count, 4, r / most, tiles, 4) : Ahead::nothing());
     });
   }
 }
@@ -176,6 +190,7 @@ void int8_tile(const std::byte* unit, const Activations& x, std::int64_t row, fl
   __m512 sum[R][kVectors];
   begin<R>(sum, out, stride, true);
   for (std::int64_t g = 0; g < x.groups(); ++g, unit += I::bytes) {
+    ahead.read(unit);
     const RowGroup<R> rows(x, row, g, I::offset);
     __m512i whole[R][kVectors];
 #pragma GCC unroll 8
@@ -214,6 +229,7 @@ void int4_tile(const std::byte* unit, const Activations& x, std::int64_t row, fl
   __m512 sum[R][kVectors];
   begin<R>(sum, out, stride, true);
   for (std::int64_t g = 0; g < x.groups(); ++g, unit += I::bytes) {
+    ahead.read(unit);
     const RowGroup<R> rows(x, row, g, I::offset);
 #pragma GCC unroll 8
     for (int j = 0; j < kVectors; ++j) {
@@ -242,17 +258,18 @@ void int4_tile(const std::byte* unit, const Activations& x, std::int64_t row, fl
 }
 
 // tile<R>(first row, what it asks for) over a panel of integers. A group is `steps` steps of at most 5 lines.
-template <PackedFormat F, int most, class Tile>
-void integer_tiles(const std::byte* panel, const Activations& x, std::int64_t rows, int steps, const Tile& tile) {
-  const std::int64_t tiles = (rows + most - 1) / most, bytes = x.groups() * Integers<F>::bytes;
+template <int most, class Tile>
+void integer_tiles(const std::byte* panel, const Activations& x, std::int64_t rows, int steps, int many,
+                   const Tile& tile) {
+  const std::int64_t tiles = (rows + most - 1) / most;
   for_tiles<most>(rows, [&]<int R>(std::int64_t r) {
-    tile.template operator()<R>(r, Ahead(panel + bytes, x.groups() * steps, 5, r / most, tiles, 2));
+    tile.template operator()<R>(r, Ahead(panel, x.groups() * steps, 5, r / most, tiles, many));
   });
 }
 
 void int8_product(const std::byte* panel, const Activations& x, std::int64_t first, std::int64_t rows, float* out,
                   std::int64_t stride) {
-  integer_tiles<PackedFormat::int8g32, 3>(panel, x, rows, kQuads, [&]<int R>(std::int64_t r, Ahead ahead) {
+  integer_tiles<3>(panel, x, rows, kQuads, 3, [&]<int R>(std::int64_t r, Ahead ahead) {
     int8_tile<R>(panel, x, first + r, out + r * stride, stride, ahead);
   });
 }
@@ -260,7 +277,7 @@ void int8_product(const std::byte* panel, const Activations& x, std::int64_t fir
 template <PackedFormat F>
 void int4_product(const std::byte* panel, const Activations& x, std::int64_t first, std::int64_t rows, float* out,
                   std::int64_t stride) {
-  integer_tiles<F, 4>(panel, x, rows, kVectors, [&]<int R>(std::int64_t r, Ahead ahead) {
+  integer_tiles<4>(panel, x, rows, kVectors, 2, [&]<int R>(std::int64_t r, Ahead ahead) {
     int4_tile<F, R>(panel, x, first + r, out + r * stride, stride, ahead);
   });
 }

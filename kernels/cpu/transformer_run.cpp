@@ -61,6 +61,8 @@ class Run {
     k_ = arena.take<float>(rows * shape.heads.kv_width());
     v_ = arena.take<float>(rows * shape.heads.kv_width());
     past_ = arena.take<AttentionSpan>(static_cast<std::int64_t>(spans.size()));
+    to_ = arena.take<KeyValues>(static_cast<std::int64_t>(spans.size()));
+    first_task_ = arena.take<std::int64_t>(static_cast<std::int64_t>(spans.size()));
     if (shape.rope_theta > 0) rotation_.emplace(arena, spans, rows, shape.heads.depth, shape.rope_theta);
   }
 
@@ -126,20 +128,27 @@ class Run {
 
   // Keys and values behind those of their sequences. A task's positions begin at a multiple of kRowBlock: two of a pair
   // are never written at once.
-  void keep(std::int64_t block) const {
+  void keep(std::int64_t block) {
+    std::int64_t tasks = 0;
     for (std::size_t s = 0; s < spans_.size(); ++s) {
       const RunSpan& span = spans_[s];
-      const KeyValues to = store_.extend(block, static_cast<std::int64_t>(s));
-      const std::int64_t end = to.past + span.length, begin = to.past / kRowBlock;
-      engine_.pool->run((end + kRowBlock - 1) / kRowBlock - begin, [&](std::int64_t task) {
-        const std::int64_t first = std::max(to.past, (begin + task) * kRowBlock),
-                           count = std::min(end, (begin + task + 1) * kRowBlock) - first,
-                           from = (span.offset + first - to.past) * shape_.heads.kv_width();
-        put_keys(*engine_.kernels, shape_.keys, shape_.heads, k_ + from, first, count, to.k);
-        put_values(*engine_.kernels, shape_.keys, shape_.heads, v_ + from, first, count, to.v);
-      });
+      const KeyValues& to = to_[s] = store_.extend(block, static_cast<std::int64_t>(s));
       past_[s] = {span.offset, span.length, to.past, to.k, to.v, shape_.keys};
+      first_task_[s] = tasks;
+      tasks += (to.past + span.length + kRowBlock - 1) / kRowBlock - to.past / kRowBlock;
     }
+    engine_.pool->run(tasks, [&](std::int64_t task) {
+      const std::int64_t s = std::upper_bound(first_task_, first_task_ + spans_.size(), task) - first_task_ - 1;
+      keep_rows(spans_[s], to_[s], task - first_task_[s]);
+    });
+  }
+
+  void keep_rows(const RunSpan& span, const KeyValues& to, std::int64_t task) const {
+    const std::int64_t begin = (to.past / kRowBlock + task) * kRowBlock, first = std::max(to.past, begin),
+                       count = std::min(to.past + span.length, begin + kRowBlock) - first,
+                       from = (span.offset + first - to.past) * shape_.heads.kv_width();
+    put_keys(*engine_.kernels, shape_.keys, shape_.heads, k_ + from, first, count, to.k);
+    put_values(*engine_.kernels, shape_.keys, shape_.heads, v_ + from, first, count, to.v);
   }
 
   const Engine& engine_;
@@ -151,6 +160,8 @@ class Run {
   std::int64_t rows_, width_;
   float *n_, *q_, *y_, *k_, *v_;
   AttentionSpan* past_;
+  KeyValues* to_;
+  std::int64_t* first_task_; // of each span, in keep
   std::optional<Rotation> rotation_;
 };
 
