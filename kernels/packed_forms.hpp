@@ -17,6 +17,7 @@ namespace tenon {
 struct PackedForm {
   cpu::PackedMatrix matrix;
   std::shared_ptr<const void> owner; // of its bytes
+  bool lossless = false;             // holds the very numbers of the float32 tensor
 };
 
 // A tensor's form, or why it cannot have the one that was asked for. weights: its first number.

@@ -3,6 +3,8 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <stdexcept>
+#include <string>
 
 namespace tenon {
 namespace {
@@ -129,6 +131,22 @@ at::Tensor packed_linear(const at::Tensor& x_NC, const PackedLinear& packed) {
   const cpu::Product one[] = {{&linear, y_NF.data_ptr<float>()}};
   cpu::multiply(engine, memory, rows, one);
   return y_NF;
+}
+
+at::Tensor looked_up_rows(const at::Tensor& table_VC, const at::Tensor& ids_N) {
+  const auto form = packed_form(table_VC.data_ptr<float>(), table_VC.size(0), table_VC.size(1));
+  if (!form || !form->lossless) return table_VC.index_select(0, ids_N);
+  const std::int64_t rows = ids_N.size(0), width = table_VC.size(1);
+  at::Tensor out_NC = at::empty({rows, width}, table_VC.options());
+  const auto* id = ids_N.data_ptr<std::int64_t>();
+  for (std::int64_t n = 0; n < rows; ++n)
+    if (id[n] < 0 || id[n] >= table_VC.size(0))
+      throw std::out_of_range("row " + std::to_string(id[n]) + " of a table of " + std::to_string(table_VC.size(0)));
+  auto* to = out_NC.data_ptr<float>();
+  cpu::engine().pool->run(rows, [&](std::int64_t n) {
+    cpu::unpack_row(form->matrix, id[n], {to + n * width, static_cast<std::size_t>(width)});
+  });
+  return out_NC;
 }
 
 void pack_kernels(PackedHandle& run) {

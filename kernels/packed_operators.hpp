@@ -9,6 +9,10 @@ namespace tenon {
 // Requires: packed.form.
 at::Tensor packed_linear(const at::Tensor& x_NC, const PackedLinear& packed);
 
+// Rows ids (N) of a table (V,C): from its packed form where that loses nothing, so that nobody reads the float32 one.
+// Throws std::out_of_range.
+at::Tensor looked_up_rows(const at::Tensor& table_VC, const at::Tensor& ids_N);
+
 // Fills in what the kernels read of the run's blocks, and how they keep keys and values, where every weight has a
 // packed form. Throws std::runtime_error where TENON_KEYS names no form, or one that cannot hold these heads.
 void pack_kernels(PackedHandle& run);

@@ -6,6 +6,7 @@
 #include "registry/base/sha256.hpp"
 
 #include <ATen/ATen.h>
+#include <malloc.h>
 
 namespace tenon {
 namespace {
@@ -42,6 +43,13 @@ std::shared_ptr<const Model> load_model(const Loader& loader, const LockedModel&
   return loader.model(loader.registry().locked(locked.name, locked.version, locked.entry).entry);
 }
 
+// Loading reads and converts much that nobody needs afterwards; the allocator would keep its memory.
+void give_back_memory() {
+#if defined(__GLIBC__)
+  malloc_trim(0);
+#endif
+}
+
 } // namespace
 
 Composition::Composition(const Loader& loader, const Lock& lock, Options options)
@@ -52,6 +60,7 @@ Composition::Composition(const Loader& loader, const Lock& lock, Options options
   const Statistics& h = model_->statistics();
   router_ = std::make_unique<Router>(Normalization{h.mean_C, h.deviation_C}, rows_of(packages_), lock.router.routing,
                                      lock.router.prior.value_or(0.0));
+  give_back_memory();
 }
 
 Composition::Composition(std::shared_ptr<const Model> model, std::vector<ExpertPackage> experts, Routing routing,
@@ -62,6 +71,7 @@ Composition::Composition(std::shared_ptr<const Model> model, std::vector<ExpertP
   const Statistics& h = model_->statistics();
   router_ =
       std::make_unique<Router>(Normalization{h.mean_C, h.deviation_C}, rows_of(packages_), std::move(routing), prior);
+  give_back_memory();
 }
 
 at::Tensor Composition::forward(const Batch& batch) { return model_->head().forward(middle(batch), batch); }

@@ -163,6 +163,8 @@ PackedWeights::PackedWeights(const Source& source, Format format, const std::fil
   std::vector<PackedEntry> entries = packed_entries(*file_);
   if (huge_pages()) copy_ = copy_of(*file_, entries);
   const std::shared_ptr<const void> owner = copy_ ? std::shared_ptr<const void>(copy_) : file_;
+  std::map<std::string, nn::BlockType> stored;
+  for (const StoredTensor& tensor : stored_tensors(source.stored)) stored.emplace(tensor.name, tensor.type);
   for (const PackedEntry& entry : entries) {
     const TensorView& view = float32_->at(entry.name);
     const auto& matrix = entry.matrix;
@@ -173,7 +175,9 @@ PackedWeights::PackedWeights(const Source& source, Format format, const std::fil
                   "remove this file: it is derived again");
     known_.push_back(floats(view).data());
     if (entry.refusal.empty()) {
-      add_packed_form(known_.back(), {matrix, owner});
+      const auto type = stored.find(entry.name);
+      const bool lossless = type != stored.end() && cpu::lossless_format(type->second) == matrix.format;
+      add_packed_form(known_.back(), {matrix, owner, lossless});
     } else {
       add_packed_refusal(known_.back(), matrix.outputs, matrix.inputs, entry.refusal);
       refusals_.push_back(entry.refusal);

@@ -73,7 +73,7 @@ Trunk::Trunk(const ModelShape& shape, std::int64_t last, const WeightSource& wei
 }
 
 Tensor Trunk::embedded(const Batch& batch) const {
-  const Tensor token_NC = embedding_VC_.index_select(0, batch.tokens_N);
+  const Tensor token_NC = looked_up_rows(embedding_VC_, batch.tokens_N);
   if (!positions_PC_.defined()) return token_NC;
   return token_NC + positions_PC_.index_select(0, positions_of(batch, positions_PC_.size(0)));
 }

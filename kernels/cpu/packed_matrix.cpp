@@ -209,20 +209,24 @@ void pack_blocks(nn::BlockType type, std::int64_t outputs, std::int64_t inputs, 
 void unpack_row(const PackedMatrix& matrix, std::int64_t row, std::span<float> out) {
   check(out.size() == static_cast<std::size_t>(matrix.inputs), "the target is no row of this matrix");
   const Layout& with = layout(matrix.format);
-  const std::byte* panel = matrix.panel(row / kPanel);
+  const std::byte* unit = matrix.panel(row / kPanel);
   const std::int64_t lane = row % kPanel;
-  for (std::int64_t c = 0; c < matrix.inputs; ++c) {
-    const std::byte* unit = panel + static_cast<std::size_t>(c / with.inputs) * with.bytes;
+  for (std::int64_t c = 0; c < matrix.inputs; c += with.inputs, unit += with.bytes) {
     if (matrix.format == PackedFormat::bf16) {
-      out[c] = nn::bf16_to_f32(load_half(unit + lane * 4 + c % 2 * 2));
+      for (std::int64_t i = 0; i < std::min<std::int64_t>(2, matrix.inputs - c); ++i)
+        out[c + i] = nn::bf16_to_f32(load_half(unit + lane * 4 + i * 2));
       continue;
     }
     const Group group = read_group(matrix.format, unit, lane);
-    const float d = nn::f16_to_f32(group.scale), q = static_cast<float>(group.q[c % kGroup]);
-    if (matrix.format == PackedFormat::int8g32)
-      out[c] = (q - 128.0f) * d;
-    else
-      out[c] = matrix.format == PackedFormat::int4g32 ? (q - 8.0f) * d : q * d + nn::f16_to_f32(group.minimum);
+    const bool minimum = matrix.format == PackedFormat::int4g32m;
+    const float d = nn::f16_to_f32(group.scale), m = minimum ? nn::f16_to_f32(group.minimum) : 0.0f,
+                offset = matrix.format == PackedFormat::int8g32 ? 128.0f
+                         : minimum                              ? 0.0f
+                                                                : 8.0f;
+    for (std::int64_t i = 0; i < kGroup; ++i) {
+      const float q = static_cast<float>(group.q[i]) - offset;
+      out[c + i] = minimum ? q * d + m : q * d;
+    }
   }
 }
 

@@ -2,6 +2,7 @@
 
 #include "host/formats/stored_tensor.hpp"
 #include "host/inference/session.hpp"
+#include "kernels/packed_operators.hpp"
 #include "registry/base/error.hpp"
 #include "tests/support/tiny_model.hpp"
 #include "tests/support/tiny_registry.hpp"
@@ -57,6 +58,30 @@ double error(const Weights& weights, const std::string& name) {
 }
 
 } // namespace
+
+TEST_CASE(
+    "rows looked up in a table that is packed without loss are its very numbers, and come from the packed bytes") {
+  const Stored stored;
+  const Weights plain = stored.open(Format::float32), packed = stored.open(Format::stored);
+  const at::Tensor ids = at::tensor({4, 0, 4}, at::kLong), table = packed.at("q8");
+  CHECK(at::equal(looked_up_rows(table, ids), plain.at("q8").index_select(0, ids)));
+  CHECK_THROWS_WITH(looked_up_rows(table, at::tensor({5}, at::kLong)), Contains("row 5 of a table of 5"));
+
+  // Another form behind the same address answers: the float32 numbers were not read.
+  std::vector<std::byte> zeros(*cpu::packed_bytes(cpu::PackedFormat::int8g32, 5, 64), std::byte{0});
+  const float* at = table.data_ptr<float>();
+  const auto kept = packed_form(at, 5, 64);
+  add_packed_form(at, {{cpu::PackedFormat::int8g32, 5, 64, zeros.data()}, nullptr, true});
+  CHECK(looked_up_rows(table, ids).count_nonzero().item<std::int64_t>() == 0);
+  add_packed_form(at, *kept);
+}
+
+TEST_CASE("rows looked up in a table that packing would round are the table's own") {
+  const Stored stored;
+  const Weights plain = stored.open(Format::float32), packed = stored.open(Format::int8);
+  const at::Tensor ids = at::tensor({5, 1}, at::kLong);
+  CHECK(at::equal(looked_up_rows(packed.at("plain"), ids), plain.at("plain").index_select(0, ids)));
+}
 
 TEST_CASE("weights compute in the format asked for, float32 in float32") {
   const Stored stored;
