@@ -10,20 +10,33 @@
 namespace tenon {
 
 Chosen choose(const at::Tensor& w_NE, std::size_t slot) {
-  const at::Tensor column_N = w_NE.select(1, static_cast<std::int64_t>(slot));
-  const at::Tensor rows_K = column_N.nonzero().squeeze(1);
-  return {rows_K, column_N.index_select(0, rows_K)};
+  const std::int64_t rows = w_NE.size(0), row_stride = w_NE.stride(0);
+  const float* column = w_NE.data_ptr<float>() + static_cast<std::int64_t>(slot) * w_NE.stride(1);
+  const auto strength = [&](std::int64_t row) { return column[row * row_stride]; };
+  std::int64_t count = 0;
+  for (std::int64_t row = 0; row < rows; ++row) count += strength(row) != 0.0f;
+  if (count == 0) return {};
+  Chosen chosen{at::empty({count}, at::kLong), at::empty({count}, at::kFloat)};
+  auto* to_row = chosen.rows_K.data_ptr<std::int64_t>();
+  auto* to_strength = chosen.strengths_K.data_ptr<float>();
+  for (std::int64_t row = 0; row < rows; ++row)
+    if (strength(row) != 0.0f) *to_row++ = row, *to_strength++ = strength(row);
+  return chosen;
 }
 
 at::Tensor unmasked(const at::Tensor& w_NE, const Experts& experts) {
-  at::Tensor w = w_NE.clone();
-  for (std::size_t slot = 1; slot < experts.size(); ++slot)
-    if (experts.masked(slot)) give_to_base(w, static_cast<std::int64_t>(slot));
+  at::Tensor w = w_NE;
+  for (std::size_t slot = 1; slot < experts.size(); ++slot) {
+    if (!experts.masked(slot)) continue;
+    if (w.is_same(w_NE)) w = w_NE.clone();
+    give_to_base(w, static_cast<std::int64_t>(slot));
+  }
   return w;
 }
 
 std::vector<std::vector<std::int64_t>> chosen_positions(const Chosen& chosen, const Batch& batch) {
   std::vector<std::vector<std::int64_t>> out(batch.rows.size());
+  if (chosen.empty()) return out;
   const std::int64_t* at = chosen.rows_K.data_ptr<std::int64_t>();
   const std::int64_t* end = at + chosen.rows_K.numel();
   for (std::size_t row = 0; row < batch.rows.size(); ++row) {

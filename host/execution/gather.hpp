@@ -10,13 +10,13 @@ namespace tenon {
 
 // The rows of the batch that give an expert a strength other than zero, ascending.
 struct Chosen {
-  at::Tensor rows_K;      // int64
+  at::Tensor rows_K;      // int64; undefined where there are none
   at::Tensor strengths_K; // float32
-  bool empty() const { return rows_K.numel() == 0; }
+  bool empty() const { return !rows_K.defined(); }
 };
 Chosen choose(const at::Tensor& w_NE, std::size_t slot);
 
-// A copy of the strengths in which what is masked has given its own to the base.
+// The strengths, where something is masked a copy in which it has given its own to the base.
 at::Tensor unmasked(const at::Tensor& w_NE, const Experts& experts);
 
 // For each row of the batch, the chosen positions of its sequence, ascending.

@@ -5,20 +5,34 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
+
 namespace tenon {
 namespace {
 
 // m_n += w_n y_n over the chosen rows; where the strength is 1 the output stands as it is, sign of zero included.
 void add_weighted(at::Tensor& m_NC, const Chosen& chosen, const at::Tensor& y_KC) {
-  m_NC.index_add_(0, chosen.rows_K, y_KC * chosen.strengths_K.unsqueeze(1));
-  const at::Tensor whole = chosen.strengths_K.eq(1.0f).nonzero().squeeze(1);
-  if (whole.numel() > 0) m_NC.index_copy_(0, chosen.rows_K.index_select(0, whole), y_KC.index_select(0, whole));
+  const std::int64_t width = m_NC.size(1);
+  const auto* row = chosen.rows_K.data_ptr<std::int64_t>();
+  const float *w = chosen.strengths_K.data_ptr<float>(), *y = y_KC.data_ptr<float>();
+  for (std::int64_t k = 0; k < chosen.rows_K.numel(); ++k, y += width) {
+    float* m = m_NC.data_ptr<float>() + row[k] * width;
+    if (w[k] == 1.0f)
+      std::copy_n(y, width, m);
+    else
+      for (std::int64_t c = 0; c < width; ++c) m[c] += w[k] * y[c];
+  }
 }
 
-void check_finite(const at::Tensor& y_KC, const LoadedExpert& expert) {
-  // One pass: the sum of zeros is zero unless some element is not finite.
-  if (const float sum = y_KC.mul(0.0f).sum().item<float>(); sum != 0.0f)
-    throw Error(Code::plugin, expert.title(), "forward returned values that are not finite");
+// Contiguous, and finite.
+at::Tensor checked(const at::Tensor& y, const LoadedExpert& expert) {
+  const at::Tensor y_KC = y.contiguous();
+  const auto* bits = reinterpret_cast<const std::uint32_t*>(y_KC.data_ptr<float>());
+  constexpr std::uint32_t exponent = 0x7f800000; // all ones: infinite, or no number
+  std::uint32_t finite = 1;
+  for (std::int64_t i = 0; i < y_KC.numel(); ++i) finite &= (bits[i] & exponent) != exponent;
+  if (!finite) throw Error(Code::plugin, expert.title(), "forward returned values that are not finite");
+  return y_KC;
 }
 
 } // namespace
@@ -32,18 +46,17 @@ at::Tensor merge(const at::Tensor& h_NC, const at::Tensor& w_NE, Experts& expert
     const Chosen chosen = choose(w, slot);
     if (chosen.empty()) continue;
     try {
-      outputs[slot] = gather.run(slot, chosen);
-      check_finite(outputs[slot], experts[slot]);
+      outputs[slot] = checked(gather.run(slot, chosen), experts[slot]);
     } catch (const Error& error) {
       experts.fault(slot, error);
       outputs[slot] = at::Tensor();
+      if (w.is_same(w_NE)) w = w_NE.clone();
       give_to_base(w, static_cast<std::int64_t>(slot));
     }
   }
   // The base last: what a fault leaves over is then already its own.
   if (const Chosen chosen = choose(w, 0); !chosen.empty()) {
-    outputs[0] = gather.run(0, chosen);
-    check_finite(outputs[0], experts[0]);
+    outputs[0] = checked(gather.run(0, chosen), experts[0]);
   }
 
   at::Tensor m_NC = at::zeros_like(h_NC);

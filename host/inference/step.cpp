@@ -86,9 +86,14 @@ class Step {
         last_rows.push_back(rows - 1), last_of.push_back(session);
     }
     const Head& head = composition_.model().head();
-    const at::Tensor features_NC = head.features(composition_.merged(at::cat(h), at::cat(w), batch), batch);
+    const auto joined = [](const std::vector<at::Tensor>& parts) {
+      return parts.size() == 1 ? parts[0] : at::cat(parts);
+    };
+    const at::Tensor features_NC = head.features(composition_.merged(joined(h), joined(w), batch), batch);
     if (!last_of.empty()) {
-      const at::Tensor logits_SV = head.logits(features_NC.index_select(0, at::tensor(last_rows))).contiguous();
+      const bool all = static_cast<std::int64_t>(last_rows.size()) == rows;
+      const at::Tensor last_SC = all ? features_NC : features_NC.index_select(0, at::tensor(last_rows));
+      const at::Tensor logits_SV = head.logits(last_SC).contiguous();
       for (std::size_t i = 0; i < last_of.size(); ++i) last_of[i]->logits_V_ = logits_SV[static_cast<std::int64_t>(i)];
     }
     for (Session* session : ready) {

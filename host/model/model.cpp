@@ -124,6 +124,13 @@ Model::Model(ModelManifest manifest, const ModelFiles& files, const std::filesys
       trunk_(shape_, manifest_.contract.cut.first, source_of(weights_)),
       head_(shape_, manifest_.contract.cut.last, source_of(weights_)) {}
 
+Head Model::head_in_bfloat16() const {
+  return Head(shape_, manifest_.contract.cut.last, [&](const std::string& name) {
+    const at::Tensor tensor = weights_.at(name);
+    return tensor.dim() == 2 ? tensor.to(at::kBFloat16) : tensor;
+  });
+}
+
 Shard Model::calibration() const {
   if (files_.calibration.empty())
     throw Error(Code::not_found, manifest_.name, "this model carries no calibration text",

@@ -44,6 +44,8 @@ class Model {
   const Statistics& statistics() const { return statistics_; }
   const Trunk& trunk() const { return trunk_; }
   const Head& head() const { return head_; }
+  // The head with its matrices rounded to bfloat16, for training under autocast: a copy.
+  Head head_in_bfloat16() const;
   const Weights& weights() const { return weights_; } // of trunk and head
   Format format() const { return files_.format; }     // of products
   // D_0 as tokens. Errors: not_found where the model was imported without --calibration.

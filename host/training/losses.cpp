@@ -1,6 +1,10 @@
 #include "host/training/losses.hpp"
 
+#include "kernels/cpu/cross_entropy.hpp"
+#include "kernels/cpu/engine.hpp"
+
 #include <ATen/ATen.h>
+#include <ATen/Parallel.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
@@ -43,6 +47,31 @@ struct DivergenceNode : torch::autograd::Function<DivergenceNode> {
   }
 };
 
+template <class Number>
+double cross_entropy_of(Number* logits_nV, std::int64_t vocabulary, const at::Tensor& targets_n) {
+  const cpu::Kernels& kernels = *cpu::engine().kernels;
+  const at::Tensor loss_n = at::empty(targets_n.sizes(), at::kFloat), target_n = targets_n.contiguous();
+  auto* loss = loss_n.data_ptr<float>();
+  const auto* target = target_n.data_ptr<std::int64_t>();
+  for (std::int64_t n = 0; n < target_n.size(0); ++n)
+    TORCH_CHECK_INDEX(target[n] >= 0 && target[n] < vocabulary, "target ", target[n], " of ", vocabulary, " tokens");
+  at::parallel_for(0, target_n.size(0), 1, [&](std::int64_t begin, std::int64_t end) {
+    std::vector<float> scratch(static_cast<std::size_t>(cpu::cross_entropy_scratch(vocabulary)));
+    for (std::int64_t n = begin; n < end; ++n)
+      loss[n] = cpu::cross_entropy_row(kernels, logits_nV + n * vocabulary, vocabulary, target[n], scratch.data());
+  });
+  return loss_n.sum(at::kDouble).item<double>();
+}
+
+// The sum over positions; the logits become the gradient towards them.
+double cross_entropy_of(const at::Tensor& logits_nV, const at::Tensor& targets_n) {
+  if (logits_nV.scalar_type() == at::kFloat)
+    return cross_entropy_of(logits_nV.data_ptr<float>(), logits_nV.size(1), targets_n);
+  static_assert(sizeof(at::BFloat16) == sizeof(std::uint16_t));
+  return cross_entropy_of(reinterpret_cast<std::uint16_t*>(logits_nV.data_ptr<at::BFloat16>()), logits_nV.size(1),
+                          targets_n);
+}
+
 // Calls body(first, count) over equal chunks of [0, rows).
 template <class Body>
 void for_chunks(std::int64_t rows, std::int64_t chunks, Body&& body) {
@@ -72,12 +101,10 @@ double VocabularyLoss::cross_entropy_into(const at::Tensor& features_NC, const a
   const std::int64_t rows = features_NC.size(0);
   double sum = 0.0;
   for_chunks(rows, chunks(rows), [&](std::int64_t first, std::int64_t count) {
-    at::Tensor p_nV = log_probabilities(features_NC.narrow(0, first, count), first_);
-    const at::Tensor target_n1 = targets_N.narrow(0, first, count).unsqueeze(1);
-    sum -= p_nV.gather(1, target_n1).sum(at::kDouble).item<double>();
+    const at::Tensor logits_nV = logits(features_NC.narrow(0, first, count));
+    sum += cross_entropy_of(logits_nV, targets_N.narrow(0, first, count));
     if (!gradient_NC.defined()) return;
-    p_nV.exp_().scatter_add_(1, target_n1, at::full({count, 1}, -1.0f));
-    gradient_NC.narrow(0, first, count).copy_(towards_features(p_nV)).div_(static_cast<double>(rows));
+    gradient_NC.narrow(0, first, count).copy_(towards_features(logits_nV)).div_(static_cast<double>(rows));
   });
   return sum / static_cast<double>(rows);
 }
@@ -90,7 +117,7 @@ double VocabularyLoss::divergence_into(const at::Tensor& features_NC, const at::
   for_chunks(rows, chunks(rows), [&](std::int64_t first, std::int64_t count) {
     at::Tensor log_q_nV = log_probabilities(features_NC.narrow(0, first, count), first_);
     at::Tensor log_p_nV = log_probabilities(base_features_NC.narrow(0, first, count), second_);
-    at::Tensor p_nV = logits_.narrow(0, 0, count); // free again
+    at::Tensor p_nV = buffer(third_, count, at::kFloat);
     at::exp_out(p_nV, log_p_nV);
     sum += log_p_nV.sub_(log_q_nV).mul_(p_nV).sum(at::kDouble).item<double>();
     if (!gradient_NC.defined()) return;
@@ -114,18 +141,22 @@ at::Tensor VocabularyLoss::per_position(const at::Tensor& features_NC, const at:
 
 std::int64_t VocabularyLoss::chunks(std::int64_t rows) const { return (rows + chunk_rows_ - 1) / chunk_rows_; }
 
-at::Tensor VocabularyLoss::log_probabilities(const at::Tensor& features_nC, at::Tensor& buffer) const {
-  // Products here choose their own precision, whatever autocast surrounds the call.
+at::Tensor VocabularyLoss::buffer(at::Tensor& kept, std::int64_t rows, at::ScalarType type) const {
+  if (!kept.defined() || kept.size(0) < rows) kept = at::empty({rows, unembedding_VC_.size(0)}, type);
+  return kept.narrow(0, 0, rows);
+}
+
+// Products here choose their own precision, whatever autocast surrounds the call.
+at::Tensor VocabularyLoss::logits(const at::Tensor& features_nC) const {
   const c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
-  const std::int64_t rows = features_nC.size(0), vocabulary = unembedding_VC_.size(0);
-  for (at::Tensor* each : {&logits_, &buffer})
-    if (!each->defined() || each->size(0) < rows) *each = at::empty({rows, vocabulary}, at::kFloat);
-  at::Tensor logits_nV = logits_.narrow(0, 0, rows), out_nV = buffer.narrow(0, 0, rows);
-  if (unembedding_VC_.scalar_type() == at::kFloat)
-    at::mm_out(logits_nV, features_nC.to(at::kFloat), unembedding_VC_.t());
-  else
-    logits_nV.copy_(at::mm(features_nC.to(at::kBFloat16), unembedding_VC_.t()));
-  at::_log_softmax_out(out_nV, logits_nV, 1, false);
+  at::Tensor logits_nV = buffer(logits_, features_nC.size(0), unembedding_VC_.scalar_type());
+  at::mm_out(logits_nV, features_nC.to(unembedding_VC_.scalar_type()), unembedding_VC_.t());
+  return logits_nV;
+}
+
+at::Tensor VocabularyLoss::log_probabilities(const at::Tensor& features_nC, at::Tensor& kept) const {
+  at::Tensor out_nV = buffer(kept, features_nC.size(0), at::kFloat);
+  at::_log_softmax_out(out_nV, logits(features_nC).to(at::kFloat), 1, false);
   return out_nV;
 }
 

@@ -32,15 +32,16 @@ class VocabularyLoss {
                          at::Tensor gradient_NC) const;
 
  private:
-  struct Buffers;
   std::int64_t chunks(std::int64_t rows) const;
+  at::Tensor buffer(at::Tensor& kept, std::int64_t rows, at::ScalarType type) const;
+  at::Tensor logits(const at::Tensor& features_nC) const; // (n,V), in the products' precision
   // log softmax of the features' logits, (n,V), in the named buffer.
-  at::Tensor log_probabilities(const at::Tensor& features_nC, at::Tensor& buffer) const;
+  at::Tensor log_probabilities(const at::Tensor& features_nC, at::Tensor& kept) const;
   at::Tensor towards_features(const at::Tensor& gradient_nV) const;
 
   at::Tensor unembedding_VC_;
   std::int64_t chunk_rows_;
-  mutable at::Tensor logits_, first_, second_; // buffers
+  mutable at::Tensor logits_, first_, second_, third_; // buffers
 };
 
 } // namespace tenon

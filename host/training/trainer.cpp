@@ -82,7 +82,8 @@ Trainer::Trainer(const TrainingPlan& plan, const Subject& subject, Streams domai
       normalization_{subject.model->statistics().mean_C, subject.model->statistics().deviation_C},
       r_C_(row.r_C.detach().clone()),
       b_1_(at::full({1}, row.b, at::kFloat)),
-      loss_(subject.model->head().unembedding_VC(), plan.train.bfloat16),
+      head_(plan.train.bfloat16 ? subject.model->head_in_bfloat16() : subject.model->head()),
+      loss_(head_.unembedding_VC(), plan.train.bfloat16),
       optimizer_(subject.trainable(), plan.train.weight_decay) {
   if (plan.row.objective != RowObjective::domain) {
     r_C_.set_requires_grad(true);
@@ -180,7 +181,7 @@ void Trainer::domain_loss(const Micro& micro, double share, StepReport& report) 
   at::Tensor features_NC;
   {
     const Autocast autocast(plan_.train.bfloat16);
-    features_NC = subject_.model->head().features_with_gradient(middle(micro, batch), batch);
+    features_NC = head_.features_with_gradient(middle(micro, batch), batch);
   }
   const at::Tensor from_KC = features_NC.index_select(0, micro.scored_K),
                    to_K = batch.tokens_N.index_select(0, micro.scored_K + 1);
@@ -203,9 +204,9 @@ void Trainer::general_loss(const Micro& micro, StepReport& report) {
     const Autocast autocast(plan_.train.bfloat16);
     {
       at::NoGradGuard no_grad; // in the precision of the other side
-      base_features_NC = subject_.model->head().features_with_gradient(micro.base_NC, batch);
+      base_features_NC = head_.features_with_gradient(micro.base_NC, batch);
     }
-    features_NC = subject_.model->head().features_with_gradient(middle(micro, batch), batch);
+    features_NC = head_.features_with_gradient(middle(micro, batch), batch);
   }
   const at::Tensor loss = loss_.divergence(features_NC.to(at::kFloat), base_features_NC.to(at::kFloat));
   const double value = loss.item<double>(), share = plan_.train.kl_weight / static_cast<double>(plan_.train.accumulate);

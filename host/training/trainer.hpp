@@ -70,6 +70,7 @@ class Trainer {
   std::optional<Streams> general_;
   Normalization normalization_;
   at::Tensor r_C_, b_1_;
+  Head head_; // in bfloat16 where products are: converted once, not in every step
   VocabularyLoss loss_;
   AdamW optimizer_;
   std::optional<AdamW> row_optimizer_;

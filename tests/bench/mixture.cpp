@@ -4,6 +4,8 @@
 // the peak, and how many times as long the others take as ours in bf16. Never a test.
 //
 //   tenon_mixture_bench [ROUNDS]     TENON_THREADS chooses threads; needs 4.5 GB
+//   tenon_mixture_bench serve        for peers/mixture.py: for every number of rows on standard input a line with the
+//                                    seconds of one layer in bf16, the bandwidth and the peak
 #include "kernels/cpu/mixture.hpp"
 #include "tests/bench/machine.hpp"
 #include "tests/bench/plain_mixture.hpp"
@@ -187,13 +189,28 @@ class Bench {
   Machine machine_;
 };
 
+int serve() {
+  Ours layer(PackedFormat::bf16);
+  Machine machine;
+  std::mt19937 random(1);
+  for (std::int64_t rows = 0; std::scanf("%ld", &rows) == 1 && rows >= 1 && rows <= kMostRows;) {
+    const Chosen chosen(rows, random);
+    machine.measure();
+    const double taken = seconds([&] { layer(static_cast<std::int64_t>(random() % kLayers), chosen.choices()); });
+    std::printf("%.9f %.1f %.1f\n", taken, machine.read(), machine.bf16());
+    std::fflush(stdout);
+  }
+  return 0;
+}
+
 } // namespace
 } // namespace tenon::cpu::bench
 
 int main(int argc, char** argv) {
   using namespace tenon::cpu;
+  if (argc > 1 && std::strcmp(argv[1], "serve") == 0) return bench::serve();
   const int rounds = argc > 1 ? std::atoi(argv[1]) : 7;
-  if (rounds < 1) return std::fputs("usage: tenon_mixture_bench [ROUNDS]\n", stderr), 2;
+  if (rounds < 1) return std::fputs("usage: tenon_mixture_bench [ROUNDS | serve]\n", stderr), 2;
   if (!supported(Tier::avx512)) return std::fputs("the baseline needs AVX-512 with BF16\n", stderr), 1;
   const c10::InferenceMode inference;
   bench::Bench all;

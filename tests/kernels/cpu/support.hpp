@@ -46,7 +46,7 @@ struct Weights {
 // steps, to 127 steps of the largest among 32 positions, so that small ones beside a large one err by their own size.
 struct Tolerance {
   double bf16 = 2e-6, integers = 1e-6, attention = 2e-6, attention_bf16 = 1.0 / 256, attention_int8 = 0.1,
-         activation = 1e-6, strengths = 2e-6;
+         activation = 1e-6, strengths = 2e-6, loss = 4e-6;
 };
 constexpr Tolerance kTolerance;
 

@@ -1,0 +1,48 @@
+#include "kernels/cpu/cross_entropy.hpp"
+
+#include <bit>
+#include <cmath>
+#include <cstring>
+
+// The compiler's vectors, for each tier of processors; the loader picks at run time.
+#define TENON_TIERS __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+
+namespace tenon::cpu {
+namespace {
+
+TENON_TIERS void widen(const std::uint16_t* from, float* to, std::int64_t count) {
+  for (std::int64_t i = 0; i < count; ++i) to[i] = std::bit_cast<float>(std::uint32_t{from[i]} << 16);
+}
+
+TENON_TIERS void scale(float* x, float by, std::int64_t count) {
+  for (std::int64_t i = 0; i < count; ++i) x[i] *= by;
+}
+
+// The row in scratch becomes its gradient.
+float in_place(const Kernels& kernels, std::int64_t count, std::int64_t target, float* scratch) {
+  const float at_target = scratch[target];
+  float largest = 0, sum = 0;
+  kernels.soften(scratch, count, cross_entropy_scratch(count), largest, sum);
+  scale(scratch, 1.0f / sum, count);
+  scratch[target] -= 1.0f;
+  return std::log(sum) + (largest - at_target);
+}
+
+} // namespace
+
+float cross_entropy_row(const Kernels& kernels, float* row, std::int64_t count, std::int64_t target, float* scratch) {
+  std::memcpy(scratch, row, static_cast<std::size_t>(count) * sizeof(float));
+  const float loss = in_place(kernels, count, target, scratch);
+  std::memcpy(row, scratch, static_cast<std::size_t>(count) * sizeof(float));
+  return loss;
+}
+
+float cross_entropy_row(const Kernels& kernels, std::uint16_t* row, std::int64_t count, std::int64_t target,
+                        float* scratch) {
+  widen(row, scratch, count);
+  const float loss = in_place(kernels, count, target, scratch);
+  kernels.round(scratch, count, row);
+  return loss;
+}
+
+} // namespace tenon::cpu
