@@ -182,6 +182,23 @@ TENON_INLINE __m512 add_group(__m512i whole, float step, __m512 d, __m512 sum) {
   return _mm512_fmadd_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(whole), _mm512_set1_ps(step)), d, sum);
 }
 
+// whole + w's quads times a row's 32 numbers, which every instruction spreads over its lanes by itself: a compiler
+// would spread those of all rows once, into registers that there are not, and write them to the stack and back.
+TENON_INLINE __m512i add_quads(__m512i whole, const __m512i (&w)[kQuads], const std::int8_t* x) {
+  asm("vpdpbusd (%1)%{1to16%}, %2, %0\n\t"
+      "vpdpbusd 4(%1)%{1to16%}, %3, %0\n\t"
+      "vpdpbusd 8(%1)%{1to16%}, %4, %0\n\t"
+      "vpdpbusd 12(%1)%{1to16%}, %5, %0\n\t"
+      "vpdpbusd 16(%1)%{1to16%}, %6, %0\n\t"
+      "vpdpbusd 20(%1)%{1to16%}, %7, %0\n\t"
+      "vpdpbusd 24(%1)%{1to16%}, %8, %0\n\t"
+      "vpdpbusd 28(%1)%{1to16%}, %9, %0"
+      : "+&v"(whole)
+      : "r"(x), "v"(w[0]), "v"(w[1]), "v"(w[2]), "v"(w[3]), "v"(w[4]), "v"(w[5]), "v"(w[6]), "v"(w[7]),
+        "m"(*reinterpret_cast<const std::int8_t(*)[kGroup]>(x)));
+  return whole;
+}
+
 // Weights that stand as bytes: all 64 outputs at a time, as many rows as their integer and their float sums leave room.
 template <int R>
 void int8_tile(const std::byte* unit, const Activations& x, std::int64_t row, float* out, std::int64_t stride,
@@ -244,10 +261,7 @@ void int4_tile(const std::byte* unit, const Activations& x, std::int64_t row, fl
       ahead.fetch();
 #pragma GCC unroll 8
       for (int r = 0; r < R; ++r) {
-        __m512i whole = _mm512_set1_epi32(rows.base[r]);
-#pragma GCC unroll 8
-        for (int k = 0; k < kQuads; ++k)
-          whole = _mm512_dpbusd_epi32(whole, quads[k], _mm512_set1_epi32(quad(rows.q[r] + 4 * k)));
+        const __m512i whole = add_quads(_mm512_set1_epi32(rows.base[r]), quads, rows.q[r]);
         sum[r][j] = add_group(whole, rows.step[r], d, sum[r][j]);
         if constexpr (I::minimum)
           sum[r][j] = _mm512_fmadd_ps(halves(unit + 128 + 32 * j), _mm512_set1_ps(rows.shift[r]), sum[r][j]);
