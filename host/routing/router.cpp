@@ -43,7 +43,9 @@ void give_all_to_base(at::Tensor w_TE, std::int64_t first, std::int64_t count) {
 at::Tensor Normalization::apply(const at::Tensor& h_NC) const { return (h_NC - mean_C) / deviation_C; }
 
 Router::Router(Normalization normalization, const std::vector<Row>& rows, Routing routing, double prior)
-    : normalization_(std::move(normalization)), routing_(std::move(routing)), prior_(prior) {
+    : normalization_{normalization.mean_C.contiguous(), normalization.deviation_C.contiguous()},
+      routing_(std::move(routing)),
+      prior_(prior) {
   require("policy", routing_.policy, {"token", "sticky", "sequence"});
   require("strengths", routing_.strengths, {"softmax", "top_k", "sparsemax", "entmax"});
   if (const std::string problem = routing_.problem(); !problem.empty())
@@ -58,15 +60,19 @@ Router::Router(Normalization normalization, const std::vector<Row>& rows, Routin
 }
 
 at::Tensor Router::scores(const at::Tensor& h_NC) const {
-  const at::Tensor n_NC = normalization_.apply(h_NC).contiguous();
-  const std::int64_t rows = n_NC.size(0), width = n_NC.size(1), others = experts() - 1;
+  const at::Tensor from_NC = h_NC.to(at::kFloat).contiguous();
+  const std::int64_t rows = from_NC.size(0), width = from_NC.size(1), others = experts() - 1;
   at::Tensor scores_NE = at::empty({rows, experts()});
+  std::vector<float> n_C(static_cast<std::size_t>(width));
   const auto dot = cpu::engine().kernels->dot;
-  const float *n = n_NC.data_ptr<float>(), *r = r_EC_.data_ptr<float>(), *b = b_E_.data_ptr<float>();
+  const float *h = from_NC.data_ptr<float>(), *mean = normalization_.mean_C.data_ptr<float>(),
+              *deviation = normalization_.deviation_C.data_ptr<float>(), *r = r_EC_.data_ptr<float>(),
+              *b = b_E_.data_ptr<float>();
   auto* out = scores_NE.data_ptr<float>();
-  for (std::int64_t row = 0; row < rows; ++row) {
+  for (std::int64_t row = 0; row < rows; ++row, h += width) {
+    for (std::int64_t c = 0; c < width; ++c) n_C[static_cast<std::size_t>(c)] = (h[c] - mean[c]) / deviation[c];
     *out++ = static_cast<float>(prior_);
-    for (std::int64_t i = 0; i < others; ++i) *out++ = dot(n + row * width, r + i * width, width) + b[i];
+    for (std::int64_t i = 0; i < others; ++i) *out++ = dot(n_C.data(), r + i * width, width) + b[i];
   }
   return scores_NE;
 }

@@ -37,7 +37,17 @@ at::Tensor row_by_row(const at::Tensor& scores_NE, const Rule& rule) {
 } // namespace
 
 at::Tensor softmax_strengths(const at::Tensor& scores_NE, double temperature) {
-  return (scores_NE / temperature).softmax(-1);
+  return row_by_row(scores_NE, [&](const float* scores, std::int32_t* experts, float* shares) {
+    const std::int64_t count = scores_NE.size(-1);
+    const double largest = *std::max_element(scores, scores + count);
+    double sum = 0.0;
+    for (std::int64_t i = 0; i < count; ++i) sum += std::exp((scores[i] - largest) / temperature);
+    for (std::int64_t i = 0; i < count; ++i) {
+      experts[i] = static_cast<std::int32_t>(i);
+      shares[i] = static_cast<float>(std::exp((scores[i] - largest) / temperature) / sum);
+    }
+    return count;
+  });
 }
 
 at::Tensor top_k_strengths(const at::Tensor& scores_NE, std::int64_t k, double temperature) {
