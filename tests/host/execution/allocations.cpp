@@ -1,5 +1,6 @@
 // What a call of an expert asks the allocators for, once it is warm. Counted where memory comes from: operator new of
 // the whole test program, LibTorch's included, and LibTorch's allocator of tensors' numbers.
+#include "tests/support/counted_new.hpp"
 #include "tests/support/packed_in_memory.hpp"
 #include "tests/support/tiny_model.hpp"
 
@@ -8,44 +9,18 @@
 
 #include <catch2/catch.hpp>
 
-#include <cstdlib>
-#include <map>
-#include <new>
-
-namespace {
-
-thread_local bool counting = false;
-thread_local std::int64_t objects = 0, tensors = 0; // news; numbers of tensors
-
-void* allocate(std::size_t bytes, std::size_t alignment) {
-  if (counting) ++objects;
-  void* memory = nullptr;
-  if (posix_memalign(&memory, std::max(alignment, sizeof(void*)), std::max<std::size_t>(bytes, 1)) != 0)
-    throw std::bad_alloc();
-  return memory;
-}
-
-} // namespace
-
-void* operator new(std::size_t bytes) { return allocate(bytes, alignof(std::max_align_t)); }
-void* operator new(std::size_t bytes, std::align_val_t alignment) {
-  return allocate(bytes, static_cast<std::size_t>(alignment));
-}
-void operator delete(void* memory) noexcept { std::free(memory); }
-void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
-void operator delete(void* memory, std::align_val_t) noexcept { std::free(memory); }
-void operator delete(void* memory, std::size_t, std::align_val_t) noexcept { std::free(memory); }
-
 namespace tenon::test {
 namespace {
 
-// LibTorch's allocator, counted, for as long as this lives.
+// Numbers of tensors that LibTorch asked for: its allocator, counted for as long as this lives.
 class Counted : public c10::Allocator {
  public:
+  std::int64_t tensors = 0;
+
   Counted() : theirs_(c10::GetCPUAllocator()) { c10::SetCPUAllocator(this, 1); }
   ~Counted() override { c10::SetCPUAllocator(theirs_, 1); }
   c10::DataPtr allocate(std::size_t bytes) override {
-    if (counting) ++tensors;
+    ++tensors;
     return theirs_->allocate(bytes);
   }
   c10::DeleterFnPtr raw_deleter() const override { return theirs_->raw_deleter(); }
@@ -59,15 +34,6 @@ struct Asked {
   std::int64_t objects, tensors;
   bool operator==(const Asked&) const = default;
 };
-
-template <class Call>
-Asked asked(const Call& call) {
-  objects = tensors = 0;
-  counting = true;
-  call();
-  counting = false;
-  return {objects, tensors};
-}
 
 } // namespace
 
@@ -89,13 +55,18 @@ TEST_CASE("a warm call of an expert asks for its result and a fixed number of he
     const at::Tensor y_1C = package.expert->forward(h_1C, {}, {&span, 1});
     state.advance(1), ++position;
   };
+  const auto asked = [&] {
+    const Asked before{allocations, counted.tensors};
+    step();
+    return Asked{allocations - before.objects, counted.tensors - before.tensors};
+  };
   for (int i = 0; i < 3; ++i) step();
 
-  const Asked first = asked(step);
+  const Asked first = asked();
   CHECK(first.tensors == 1); // the result's numbers
   // The result's header and its storage's, and what carries it and the call's arguments over the two boundaries.
   CHECK(first.objects <= 4);
-  for (int i = 0; i < 100; ++i) CHECK(asked(step) == first);
+  for (int i = 0; i < 100; ++i) CHECK(asked() == first);
 }
 
 } // namespace tenon::test

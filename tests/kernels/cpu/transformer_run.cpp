@@ -1,41 +1,12 @@
 #include "kernels/cpu/transformer_run.hpp"
 
 #include "tests/kernels/cpu/support.hpp"
+#include "tests/support/counted_new.hpp"
 
 #include <catch2/catch.hpp>
 
 #include <algorithm>
-#include <atomic>
-#include <cstddef>
-#include <cstdlib>
-#include <new>
 #include <utility>
-
-#ifndef __SANITIZE_ADDRESS__ // which has a new of its own
-namespace {
-
-std::atomic<std::int64_t> allocations{0};
-
-void* allocate(std::size_t bytes, std::size_t alignment) {
-  ++allocations;
-  void* memory = nullptr;
-  if (posix_memalign(&memory, std::max(alignment, sizeof(void*)), std::max<std::size_t>(bytes, 1)) != 0)
-    throw std::bad_alloc();
-  return memory;
-}
-
-} // namespace
-
-// Of the whole test program, so that whoever asks for memory is counted; the other forms of new call these.
-void* operator new(std::size_t bytes) { return allocate(bytes, alignof(std::max_align_t)); }
-void* operator new(std::size_t bytes, std::align_val_t alignment) {
-  return allocate(bytes, static_cast<std::size_t>(alignment));
-}
-void operator delete(void* memory) noexcept { std::free(memory); }
-void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
-void operator delete(void* memory, std::align_val_t) noexcept { std::free(memory); }
-void operator delete(void* memory, std::size_t, std::align_val_t) noexcept { std::free(memory); }
-#endif
 
 namespace tenon::cpu {
 namespace {
@@ -131,12 +102,12 @@ TEST_CASE("a run of blocks asks for no memory once it has run at its largest") {
     };
     std::int64_t position = 0;
     for (int i = 0; i < 3; ++i, position += 101) step(prompt, position), step(row, position + 100);
-    const std::int64_t before = allocations;
+    const std::int64_t before = tenon::test::allocations;
     step(prompt, position), position += 100;
     for (int i = 0; i < 20; ++i) step(row, position++);
-    CHECK(allocations == before);
+    CHECK(tenon::test::allocations == before);
     const auto one = std::make_unique<int>(1); // the count counts
-    CHECK(allocations == before + 1);
+    CHECK(tenon::test::allocations == before + 1);
   }
 }
 #endif
