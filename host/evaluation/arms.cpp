@@ -1,6 +1,6 @@
 #include "host/evaluation/arms.hpp"
 
-#include "host/execution/gather.hpp"
+#include "host/execution/merge.hpp"
 #include "host/model/random.hpp"
 
 #include <ATen/ATen.h>
@@ -62,11 +62,6 @@ at::Tensor without(const Composition& composition, std::size_t slot, const at::T
   return at::cat({w.narrow(1, 0, at), at::zeros({w.size(0), 1}), w.narrow(1, at, w.size(1) - at)}, 1);
 }
 
-void check_finite(const at::Tensor& y_NC, const LoadedExpert& expert) {
-  if (!y_NC.isfinite().all().item<bool>())
-    throw Error(Code::plugin, expert.title(), "forward returned values that are not finite");
-}
-
 } // namespace
 
 std::vector<Arm> make_arms(const Composition& composition, const at::Tensor& h_NC, const Batch& batch,
@@ -97,22 +92,18 @@ std::vector<at::Tensor> dense_outputs(Experts& experts, const at::Tensor& h_NC, 
                                       const LoadedExperts& versus) {
   at::NoGradGuard no_grad;
   const auto spans = batch.spans([](Sequence& sequence) -> ModuleState& { return sequence.experts[0]; });
-  std::vector<at::Tensor> outputs = {experts[0].forward(h_NC, {}, spans)};
-  check_finite(outputs[0], experts[0]);
+  std::vector<at::Tensor> outputs = {checked(experts[0].forward(h_NC, {}, spans), experts[0])};
   for (std::size_t slot = 1; slot < experts.size(); ++slot) {
     outputs.push_back(outputs[0]);
     if (experts.masked(slot)) continue;
     try {
-      const at::Tensor y_NC = experts[slot].forward(h_NC, outputs[0], spans);
-      check_finite(y_NC, experts[slot]);
-      outputs[slot] = y_NC;
+      outputs[slot] = checked(experts[slot].forward(h_NC, outputs[0], spans), experts[slot]);
     } catch (const Error& error) {
       experts.fault(slot, error);
     }
   }
   for (const auto& expert : versus) {
-    outputs.push_back(expert->forward(h_NC, outputs[0], spans));
-    check_finite(outputs.back(), *expert);
+    outputs.push_back(checked(expert->forward(h_NC, outputs[0], spans), *expert));
   }
   return outputs;
 }
@@ -122,10 +113,7 @@ at::Tensor mix(const at::Tensor& w_NE, const std::vector<at::Tensor>& outputs_NC
   for (std::size_t slot = 0; slot < static_cast<std::size_t>(w_NE.size(1)); ++slot) {
     const Chosen chosen = choose(w_NE, slot);
     if (chosen.empty()) continue;
-    const at::Tensor y_KC = outputs_NC[slot].index_select(0, chosen.rows_K);
-    m_NC.index_add_(0, chosen.rows_K, y_KC * chosen.strengths_K.unsqueeze(1));
-    const at::Tensor whole_K = chosen.strengths_K.eq(1.0f).nonzero().squeeze(1);
-    if (whole_K.numel() > 0) m_NC.index_copy_(0, chosen.rows_K.index_select(0, whole_K), y_KC.index_select(0, whole_K));
+    add_weighted(m_NC, chosen, outputs_NC[slot].index_select(0, chosen.rows_K));
   }
   return m_NC;
 }

@@ -1,6 +1,5 @@
 #include "host/execution/merge.hpp"
 
-#include "host/execution/gather.hpp"
 #include "host/routing/strengths.hpp"
 
 #include <ATen/ATen.h>
@@ -8,9 +7,7 @@
 #include <algorithm>
 
 namespace tenon {
-namespace {
 
-// m_n += w_n y_n over the chosen rows; where the strength is 1 the output stands as it is, sign of zero included.
 void add_weighted(at::Tensor& m_NC, const Chosen& chosen, const at::Tensor& y_KC) {
   const std::int64_t width = m_NC.size(1);
   const auto* row = chosen.rows_K.data_ptr<std::int64_t>();
@@ -24,7 +21,6 @@ void add_weighted(at::Tensor& m_NC, const Chosen& chosen, const at::Tensor& y_KC
   }
 }
 
-// Contiguous, and finite.
 at::Tensor checked(const at::Tensor& y, const LoadedExpert& expert) {
   const at::Tensor y_KC = y.contiguous();
   const auto* bits = reinterpret_cast<const std::uint32_t*>(y_KC.data_ptr<float>());
@@ -34,8 +30,6 @@ at::Tensor checked(const at::Tensor& y, const LoadedExpert& expert) {
   if (!finite) throw Error(Code::plugin, expert.title(), "forward returned values that are not finite");
   return y_KC;
 }
-
-} // namespace
 
 at::Tensor merge(const at::Tensor& h_NC, const at::Tensor& w_NE, Experts& experts, const Batch& batch) {
   at::NoGradGuard no_grad;

@@ -72,8 +72,6 @@ Weights Weights::open(const std::filesystem::path& path, const std::string& dige
   const SafetensorsFile stored(path);
   weights.packed_ = std::make_shared<const PackedWeights>(
       PackedWeights::Source{stored, weights.file_, digest, compute.looked_up}, compute.format, cache, progress);
-  // Matrices are multiplied in their packed forms: of the float32 ones only rows are looked up.
-  for (const TensorView& tensor : weights.file_->tensors()) expect_scattered_reads(tensor.bytes);
   return weights;
 }
 

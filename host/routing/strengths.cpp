@@ -41,11 +41,11 @@ at::Tensor softmax_strengths(const at::Tensor& scores_NE, double temperature) {
     const std::int64_t count = scores_NE.size(-1);
     const double largest = *std::max_element(scores, scores + count);
     double sum = 0.0;
-    for (std::int64_t i = 0; i < count; ++i) sum += std::exp((scores[i] - largest) / temperature);
     for (std::int64_t i = 0; i < count; ++i) {
       experts[i] = static_cast<std::int32_t>(i);
-      shares[i] = static_cast<float>(std::exp((scores[i] - largest) / temperature) / sum);
+      sum += shares[i] = static_cast<float>(std::exp((scores[i] - largest) / temperature));
     }
+    for (std::int64_t i = 0; i < count; ++i) shares[i] = static_cast<float>(shares[i] / sum);
     return count;
   });
 }

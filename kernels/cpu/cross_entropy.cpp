@@ -4,9 +4,6 @@
 #include <cmath>
 #include <cstring>
 
-// The compiler's vectors, for each tier of processors; the loader picks at run time.
-#define TENON_TIERS __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-
 namespace tenon::cpu {
 namespace {
 

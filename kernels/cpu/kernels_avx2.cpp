@@ -156,7 +156,7 @@ __m256i group_sum(const std::byte* at, const std::int8_t* x, std::int32_t sum_of
 // The first row reads the panel from memory, and asks for what lies a page on before the processor's own prefetchers
 // are under way.
 void ask_a_page_on(const std::byte* at, std::int64_t bytes) {
-  for (std::int64_t i = 4096; i < 4096 + bytes; i += 64)
+  for (std::int64_t i = kPage; i < kPage + bytes; i += 64)
     _mm_prefetch(reinterpret_cast<const char*>(at + i), _MM_HINT_T1);
 }
 

@@ -88,14 +88,13 @@ class Ahead {
   Ahead(const std::byte* panel, std::int64_t steps, int lines, std::int64_t tile, std::int64_t tiles, int many) {
     if (tiles < many) {
       streams_ = tile == 0;
-      lines_ = streams_ ? lines : 0;
+      if (streams_) lines_ = lines;
       return;
     }
     lines_ = static_cast<int>((lines + tiles - 1) / tiles);
     if (tile * lines_ >= lines) lines_ = 0; // all are asked for
     at_ = panel + steps * lines * 64 + tile * steps * lines_ * 64;
   }
-  static Ahead nothing() { return {}; }
   // Reading is at this place.
   TENON_INLINE void read(const std::byte* place) {
     if (streams_) at_ = place + kPage;
@@ -105,8 +104,6 @@ class Ahead {
   }
 
  private:
-  Ahead() = default;
-  static constexpr std::int64_t kPage = 4096;
   static constexpr _mm_hint kHint = _MM_HINT_T1;
   const std::byte* at_ = nullptr;
   int lines_ = 0;
@@ -136,7 +133,7 @@ void bf16_tile(const std::byte* pairs, std::int64_t count, const std::uint16_t* 
 
 void bf16_product(const std::byte* panel, const Activations& x, std::int64_t first, std::int64_t rows, float* out,
                   std::int64_t stride) {
-  constexpr int most = 6;
+  constexpr int most = 6, many = 4; // few rows, but more than one, stream faster unasked
   const std::int64_t x_stride = x.bf16_stride(), pairs = x_stride / 2, block = rows <= most ? pairs : kBlockPairs;
   if (pairs == 0) return for_tiles<1>(rows, [&]<int R>(std::int64_t r) { std::memset(out + r * stride, 0, 256); });
   for (std::int64_t p = 0; p < pairs; p += block) {
@@ -144,7 +141,7 @@ void bf16_product(const std::byte* panel, const Activations& x, std::int64_t fir
     const std::byte* at = panel + p * kPairBytes;
     for_tiles<most>(rows, [&]<int R>(std::int64_t r) {
       bf16_tile<R>(at, count, x.bf16 + (first + r) * x_stride + 2 * p, x_stride, out + r * stride, stride, p == 0,
-                   rows == 1 || tiles >= 4 ? Ahead(at, count, 4, r / most, tiles, 4) : Ahead::nothing());
+                   Ahead(at, count, rows == 1 || tiles >= many ? 4 : 0, r / most, tiles, many));
     });
   }
 }

@@ -15,12 +15,13 @@ struct Layout {
   const char* name;
   std::int64_t inputs; // of one unit
   std::size_t bytes;   // of one unit
+  float offset;        // of the numbers as they are packed
 };
 
-constexpr std::array<Layout, 4> kLayouts{{{PackedFormat::bf16, "bf16", 2, 256},
-                                          {PackedFormat::int8g32, "int8g32", kGroup, 128 + 2048},
-                                          {PackedFormat::int4g32, "int4g32", kGroup, 128 + 1024},
-                                          {PackedFormat::int4g32m, "int4g32m", kGroup, 256 + 1024}}};
+constexpr std::array<Layout, 4> kLayouts{{{PackedFormat::bf16, "bf16", 2, 256, 0.0f},
+                                          {PackedFormat::int8g32, "int8g32", kGroup, 128 + 2048, 128.0f},
+                                          {PackedFormat::int4g32, "int4g32", kGroup, 128 + 1024, 8.0f},
+                                          {PackedFormat::int4g32m, "int4g32m", kGroup, 256 + 1024, 0.0f}}};
 
 const Layout& layout(PackedFormat format) { return kLayouts[static_cast<std::size_t>(format)]; }
 
@@ -218,14 +219,10 @@ void unpack_row(const PackedMatrix& matrix, std::int64_t row, std::span<float> o
       continue;
     }
     const Group group = read_group(matrix.format, unit, lane);
-    const bool minimum = matrix.format == PackedFormat::int4g32m;
-    const float d = nn::f16_to_f32(group.scale), m = minimum ? nn::f16_to_f32(group.minimum) : 0.0f,
-                offset = matrix.format == PackedFormat::int8g32 ? 128.0f
-                         : minimum                              ? 0.0f
-                                                                : 8.0f;
+    const float d = nn::f16_to_f32(group.scale), m = nn::f16_to_f32(group.minimum);
     for (std::int64_t i = 0; i < kGroup; ++i) {
-      const float q = static_cast<float>(group.q[i]) - offset;
-      out[c + i] = minimum ? q * d + m : q * d;
+      const float q = static_cast<float>(group.q[i]) - with.offset;
+      out[c + i] = matrix.format == PackedFormat::int4g32m ? q * d + m : q * d;
     }
   }
 }

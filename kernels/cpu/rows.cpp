@@ -1,9 +1,8 @@
 #include "kernels/cpu/rows.hpp"
 
-#include <cmath>
+#include "kernels/cpu/tier.hpp"
 
-// The compiler's vectors, for each tier of processors; the loader picks at run time.
-#define TENON_TIERS __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#include <cmath>
 
 namespace tenon::cpu {
 namespace {

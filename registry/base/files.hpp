@@ -28,10 +28,6 @@ class MappedFile {
   std::span<const std::byte> bytes_;
 };
 
-// Mapped bytes of which rows will be read here and there: only the pages that are read come to memory, not those around
-// them. Advice; a system that does not take it is none the worse.
-void expect_scattered_reads(std::span<const std::byte> mapped);
-
 // Writes beside the target, fsyncs, renames over it: readers see the old file or the new one, never half of it.
 // Dropped without commit(), it leaves nothing behind. Creates missing parent folders.
 class AtomicFile {
