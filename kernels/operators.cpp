@@ -1,5 +1,6 @@
 // Registration of the kernels as LibTorch operators. Names carry versions and are never reused: a plugin's facts list
 // those it calls, and a host that lacks one refuses the plugin before its code runs.
+#include "kernels/gradients.hpp"
 #include "kernels/packed_operators.hpp"
 
 #include <torch/custom_class.h>
@@ -52,8 +53,8 @@ PackedPointer pack_block_v2(c10::List<PackedPointer> linears, const at::Tensor& 
   };
   PackedBlock block;
   block.q = take(0), block.k = take(1), block.v = take(2), block.o = take(3);
-  if (count == 7) block.gate = take(4);
-  block.up = take(count - 2), block.down = take(count - 1);
+  if (count == 7) block.ffn.gate = take(4);
+  block.ffn.up = take(count - 2), block.ffn.down = take(count - 1);
   block.attention_norm = {attention_norm.detach(), plain(attention_norm_bias)};
   block.ffn_norm = {ffn_norm.detach(), plain(ffn_norm_bias)};
   block.q_norm = head_norm(q_norm), block.k_norm = head_norm(k_norm);
@@ -61,6 +62,30 @@ PackedPointer pack_block_v2(c10::List<PackedPointer> linears, const at::Tensor& 
   block.norm_eps = norm_eps, block.rope_theta = rope_theta;
   auto handle = c10::make_intrusive<PackedHandle>();
   handle->blocks.push_back(std::move(block));
+  return handle;
+}
+
+PackedPointer pack_mixture_v1(const at::Tensor& router, c10::List<PackedPointer> linears, std::int64_t active) {
+  const auto count = static_cast<std::int64_t>(linears.size()) / 3;
+  TORCH_CHECK(count > 0 && linears.size() % 3 == 0,
+              "[tenon::pack_mixture_v1] need gate, up, down of each expert; found ", linears.size(), " linears");
+  TORCH_CHECK(active > 0 && active <= count, "[tenon::pack_mixture_v1] ", active, " active of ", count, " experts");
+  PackedMixture mixture{router.detach().contiguous(), active, {}, {}};
+  for (std::size_t i = 0; i < linears.size(); i += 3) {
+    const PackedFeedForward one{as_linear(linears.get(i)), as_linear(linears.get(i + 1)),
+                                as_linear(linears.get(i + 2))};
+    mixture.experts.push_back(one);
+    const at::Tensor& up = mixture.experts[0].up.weight;
+    TORCH_CHECK(router.dim() == 2 && router.size(0) == count && router.size(1) == up.size(1) &&
+                    one.gate->weight.sizes() == up.sizes() && one.up.weight.sizes() == up.sizes() &&
+                    one.down.weight.sizes() == up.t().sizes(),
+                "[tenon::pack_mixture_v1] expert ", i / 3, " or the router has another shape than the first expert");
+    TORCH_CHECK(!one.gate->a && !one.up.a && !one.down.a, "[tenon::pack_mixture_v1] expert ", i / 3,
+                " has a change of low rank");
+  }
+  pack_kernels(mixture);
+  auto handle = c10::make_intrusive<PackedHandle>();
+  handle->mixture = std::move(mixture);
   return handle;
 }
 
@@ -74,6 +99,11 @@ PackedPointer pack_run_v1(c10::List<PackedPointer> blocks) {
 }
 
 at::Tensor linear_v1(const at::Tensor& x_NC, const PackedPointer& packed) { return linear(x_NC, as_linear(packed)); }
+
+at::Tensor mixture_v1(const at::Tensor& x_NC, const PackedPointer& packed) {
+  TORCH_CHECK(packed->mixture, "[tenon::mixture_v1] this handle is no packed mixture");
+  return mixture(x_NC, *packed->mixture);
+}
 
 at::Tensor rope_v1(const at::Tensor& x_NHD, std::int64_t spans, std::int64_t span_count, double theta) {
   return rope(x_NHD, spans_at(spans, span_count), theta);
@@ -102,9 +132,13 @@ TORCH_LIBRARY(tenon, library) {
               "[] linears, Tensor attention_norm, Tensor? attention_norm_bias, Tensor ffn_norm, Tensor? ffn_norm_bias, "
               "Tensor? q_norm, Tensor? k_norm, int heads, int kv_heads, int head_dim, float norm_eps, "
               "float rope_theta) -> " PACKED);
+  library.def("pack_mixture_v1(Tensor router, " PACKED "[] linears, int active) -> " PACKED);
   library.def("pack_run_v1(" PACKED "[] blocks) -> " PACKED);
   library.def("linear_v1(Tensor x, " PACKED " packed) -> Tensor");
+  library.def("mixture_v1(Tensor x, " PACKED " packed) -> Tensor");
   library.def("rms_norm_v1(Tensor x, Tensor weight, float eps) -> Tensor");
+  library.def("silu_multiply_v1(Tensor gate, Tensor up) -> Tensor");
+  library.def("rotate_v1(Tensor x, Tensor cos, Tensor sin) -> Tensor");
   library.def("layer_norm_v1(Tensor x, Tensor weight, Tensor bias, float eps) -> Tensor");
   library.def("rope_v1(Tensor x, int spans, int span_count, float theta) -> Tensor");
   library.def("attention_v1(Tensor q, Tensor k, Tensor v, int spans, int span_count, int slot) -> Tensor");
@@ -114,13 +148,23 @@ TORCH_LIBRARY(tenon, library) {
 TORCH_LIBRARY_IMPL(tenon, CompositeExplicitAutograd, library) {
   library.impl("pack_linear_v1", pack_linear_v1);
   library.impl("pack_block_v2", pack_block_v2);
+  library.impl("pack_mixture_v1", pack_mixture_v1);
   library.impl("pack_run_v1", pack_run_v1);
   library.impl("linear_v1", linear_v1);
+  library.impl("mixture_v1", mixture_v1);
+  library.impl("silu_multiply_v1", silu_multiply);
+  library.impl("rotate_v1", rotate);
   library.impl("rms_norm_v1", rms_norm);
   library.impl("layer_norm_v1", layer_norm);
   library.impl("rope_v1", rope_v1);
   library.impl("attention_v1", attention_v1);
   library.impl("run_v1", run_v1);
+}
+
+TORCH_LIBRARY_IMPL(tenon, Autograd, library) {
+  library.impl("rms_norm_v1", differentiable_rms_norm);
+  library.impl("silu_multiply_v1", silu_multiply);
+  library.impl("rotate_v1", rotate);
 }
 
 } // namespace tenon

@@ -2,6 +2,7 @@
 // weights, computed by LibTorch in float32; and, where the weights have a packed form, what our own kernels read.
 #pragma once
 
+#include "kernels/cpu/mixture.hpp"
 #include "kernels/cpu/transformer_run.hpp"
 #include "kernels/packed_forms.hpp"
 #include "kernels/sequence_state.hpp"
@@ -32,19 +33,32 @@ struct PackedNorm {
   std::optional<at::Tensor> bias;
 };
 
+struct PackedFeedForward {
+  std::optional<PackedLinear> gate; // absent: down(gelu(up(x)))
+  PackedLinear up, down;
+};
+
 struct PackedBlock {
   PackedLinear q, k, v, o;
-  std::optional<PackedLinear> gate; // absent: the feed-forward is down(gelu(up(x)))
-  PackedLinear up, down;
+  PackedFeedForward ffn;
   PackedNorm attention_norm, ffn_norm;
   std::optional<PackedNorm> q_norm, k_norm; // of every head, before it is rotated
   std::int64_t heads = 0, kv_heads = 0, head_dim = 0;
   double norm_eps = 0, rope_theta = 0; // rope_theta 0: nothing is rotated
 };
 
+// Feed-forwards that rows choose among; router (E,C), contiguous.
+struct PackedMixture {
+  at::Tensor router;
+  std::int64_t active = 0;
+  std::vector<PackedFeedForward> experts;
+  std::vector<cpu::FeedForward> kernels; // of the experts, where every weight has a packed form
+};
+
 // One class behind every handle, so that a list of handles has one type; which part is filled is its kind.
 struct PackedHandle : torch::CustomClassHolder {
   std::optional<PackedLinear> linear;
+  std::optional<PackedMixture> mixture;
   std::vector<PackedBlock> blocks; // one: a block; several: a run
   // Of a run whose every weight has a packed form: what the kernels read, which points into `blocks`, and how they keep
   // keys and values.

@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 
+#include <malloc.h>
 #include <algorithm>
 #include <stdexcept>
 #include <string>
@@ -9,16 +10,23 @@
 namespace tenon {
 namespace {
 
+thread_local cpu::Arena scratch;
+
 cpu::Arena& arena() {
-  thread_local cpu::Arena one;
-  one.reset();
-  return one;
+  scratch.reset();
+  return scratch;
 }
 
 bool packed(const PackedLinear& linear) { return linear.form.has_value(); }
+bool packed(const PackedFeedForward& ffn) {
+  return (!ffn.gate || packed(*ffn.gate)) && packed(ffn.up) && packed(ffn.down);
+}
 bool packed(const PackedBlock& block) {
-  return packed(block.q) && packed(block.k) && packed(block.v) && packed(block.o) &&
-         (!block.gate || packed(*block.gate)) && packed(block.up) && packed(block.down);
+  return packed(block.q) && packed(block.k) && packed(block.v) && packed(block.o) && packed(block.ffn);
+}
+template <class T>
+bool all_packed(const std::vector<T>& parts) {
+  return std::all_of(parts.begin(), parts.end(), [](const T& part) { return packed(part); });
 }
 
 cpu::Norm norm(const PackedNorm& norm) {
@@ -26,11 +34,17 @@ cpu::Norm norm(const PackedNorm& norm) {
 }
 const float* norm(const std::optional<PackedNorm>& norm) { return norm ? norm->weight.data_ptr<float>() : nullptr; }
 
+cpu::FeedForward kernel(const PackedFeedForward& ffn) {
+  cpu::FeedForward out{{}, ffn.up.kernel(), ffn.down.kernel()};
+  if (ffn.gate) out.gate = ffn.gate->kernel();
+  return out;
+}
+
 cpu::Block kernel(const PackedBlock& block) {
   cpu::Block out;
   out.q = block.q.kernel(), out.k = block.k.kernel(), out.v = block.v.kernel(), out.o = block.o.kernel();
-  if (block.gate) out.gate = block.gate->kernel();
-  out.up = block.up.kernel(), out.down = block.down.kernel();
+  if (block.ffn.gate) out.gate = block.ffn.gate->kernel();
+  out.up = block.ffn.up.kernel(), out.down = block.ffn.down.kernel();
   out.attention_norm = norm(block.attention_norm), out.ffn_norm = norm(block.ffn_norm);
   out.q_norm = norm(block.q_norm), out.k_norm = norm(block.k_norm);
   return out;
@@ -50,12 +64,14 @@ template <class T>
 bool same(const std::optional<T>& a, const std::optional<T>& b) {
   return a.has_value() == b.has_value() && (!a || same(*a, *b));
 }
+bool same(const PackedFeedForward& a, const PackedFeedForward& b) {
+  return same(a.gate, b.gate) && same(a.up, b.up) && same(a.down, b.down);
+}
 bool same(const PackedBlock& a, const PackedBlock& b) {
-  return same(a.q, b.q) && same(a.k, b.k) && same(a.v, b.v) && same(a.o, b.o) && same(a.gate, b.gate) &&
-         same(a.up, b.up) && same(a.down, b.down) && same(a.attention_norm, b.attention_norm) &&
-         same(a.ffn_norm, b.ffn_norm) && same(a.q_norm, b.q_norm) && same(a.k_norm, b.k_norm) && a.heads == b.heads &&
-         a.kv_heads == b.kv_heads && a.head_dim == b.head_dim && a.norm_eps == b.norm_eps &&
-         a.rope_theta == b.rope_theta;
+  return same(a.q, b.q) && same(a.k, b.k) && same(a.v, b.v) && same(a.o, b.o) && same(a.ffn, b.ffn) &&
+         same(a.attention_norm, b.attention_norm) && same(a.ffn_norm, b.ffn_norm) && same(a.q_norm, b.q_norm) &&
+         same(a.k_norm, b.k_norm) && a.heads == b.heads && a.kv_heads == b.kv_heads && a.head_dim == b.head_dim &&
+         a.norm_eps == b.norm_eps && a.rope_theta == b.rope_theta;
 }
 
 cpu::HeadShape heads(const PackedHandle& run) {
@@ -120,6 +136,13 @@ class States : public cpu::KeyValueStore {
 
 } // namespace
 
+void give_back_memory() {
+  scratch = cpu::Arena();
+#if defined(__GLIBC__)
+  malloc_trim(0);
+#endif
+}
+
 at::Tensor packed_linear(const at::Tensor& x_NC, const PackedLinear& packed) {
   const at::Tensor x = x_NC.to(at::kFloat).contiguous();
   const cpu::Linear linear = packed.kernel();
@@ -131,6 +154,23 @@ at::Tensor packed_linear(const at::Tensor& x_NC, const PackedLinear& packed) {
   const cpu::Product one[] = {{&linear, y_NF.data_ptr<float>()}};
   cpu::multiply(engine, memory, rows, one);
   return y_NF;
+}
+
+void pack_kernels(PackedMixture& mixture) {
+  if (!all_packed(mixture.experts)) return;
+  for (const PackedFeedForward& expert : mixture.experts) mixture.kernels.push_back(kernel(expert));
+}
+
+at::Tensor packed_mixture(const at::Tensor& x_NC, const PackedMixture& packed) {
+  const at::Tensor x = x_NC.to(at::kFloat).contiguous();
+  at::Tensor y_NC = at::empty_like(x);
+  const cpu::Engine& engine = cpu::engine();
+  cpu::Arena& memory = arena();
+  const cpu::MixtureRouter router{packed.router.data_ptr<float>(), packed.router.size(0), packed.router.size(1),
+                                  packed.active};
+  const cpu::Choices choices = cpu::choose(engine, memory, router, x.data_ptr<float>(), x.size(0));
+  cpu::mix(engine, memory, packed.kernels, choices, x.data_ptr<float>(), y_NC.data_ptr<float>());
+  return y_NC;
 }
 
 at::Tensor looked_up_rows(const at::Tensor& table_VC, const at::Tensor& ids_N) {
@@ -150,8 +190,7 @@ at::Tensor looked_up_rows(const at::Tensor& table_VC, const at::Tensor& ids_N) {
 }
 
 void pack_kernels(PackedHandle& run) {
-  for (const PackedBlock& block : run.blocks)
-    if (!packed(block)) return;
+  if (!all_packed(run.blocks)) return;
   run.keys = cpu::chosen_key_format(heads(run));
   run.key_form = std::make_shared<PanelRows>(run.keys, heads(run), false);
   run.value_form = std::make_shared<PanelRows>(run.keys, heads(run), true);

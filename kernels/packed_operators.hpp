@@ -1,4 +1,4 @@
-// linear and run_blocks of kernels/transformer.hpp, by our own kernels on packed weights.
+// linear, mixture and run_blocks of kernels/transformer.hpp, by our own kernels on packed weights.
 // Thread: any; a sequence's state is used by one call at a time.
 #pragma once
 
@@ -9,9 +9,18 @@ namespace tenon {
 // Requires: packed.form.
 at::Tensor packed_linear(const at::Tensor& x_NC, const PackedLinear& packed);
 
+// Fills in what the kernels read of the experts, where every weight has a packed form.
+void pack_kernels(PackedMixture& mixture);
+// Scores are float32, in one order of summation. Requires: packed.kernels.
+at::Tensor packed_mixture(const at::Tensor& x_NC, const PackedMixture& packed);
+
 // Rows ids (N) of a table (V,C): from its packed form where that loses nothing, so that nobody reads the float32 one.
 // Throws std::out_of_range.
 at::Tensor looked_up_rows(const at::Tensor& table_VC, const at::Tensor& ids_N);
+
+// Gives the system back what this thread's calls computed in, and what the allocator keeps of what was freed. For after
+// work that needs more than what follows: loading, a long prompt.
+void give_back_memory();
 
 // Fills in what the kernels read of the run's blocks, and how they keep keys and values, where every weight has a
 // packed form. Throws std::runtime_error where TENON_KEYS names no form, or one that cannot hold these heads.

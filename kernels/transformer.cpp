@@ -97,16 +97,6 @@ at::Tensor attention_part(const at::Tensor& x_NC, const PackedBlock& block, cons
   return linear(y_NHD.view({rows, -1}), block.o);
 }
 
-at::Tensor ffn_part(const at::Tensor& x_NC, const PackedBlock& block) {
-  if (!block.gate) {
-    at::Tensor inner_NF = linear(x_NC, block.up);
-    return linear(at::gelu_(inner_NF, "tanh"), block.down);
-  }
-  at::Tensor inner_NF = linear(x_NC, *block.gate);
-  at::silu_(inner_NF);
-  return linear(inner_NF.mul_(linear(x_NC, block.up)), block.down);
-}
-
 } // namespace
 
 at::Tensor linear(const at::Tensor& x_NC, const PackedLinear& packed) {
@@ -114,6 +104,30 @@ at::Tensor linear(const at::Tensor& x_NC, const PackedLinear& packed) {
   at::Tensor y_NF = at::linear(x_NC, packed.weight, packed.bias);
   if (packed.a) y_NF.add_(at::linear(at::linear(x_NC, *packed.a), *packed.b), packed.scale);
   return y_NF;
+}
+
+at::Tensor feed_forward(const at::Tensor& x_NC, const PackedFeedForward& packed) {
+  if (!packed.gate) {
+    at::Tensor inner_NF = linear(x_NC, packed.up);
+    return linear(at::gelu_(inner_NF, "tanh"), packed.down);
+  }
+  at::Tensor inner_NF = linear(x_NC, *packed.gate);
+  at::silu_(inner_NF);
+  return linear(inner_NF.mul_(linear(x_NC, packed.up)), packed.down);
+}
+
+at::Tensor mixture(const at::Tensor& x_NC, const PackedMixture& packed) {
+  if (!packed.kernels.empty()) return packed_mixture(x_NC, packed);
+  const auto [scores_NK, chosen_NK] = at::linear(x_NC, packed.router).topk(packed.active, 1);
+  const at::Tensor w_NK = scores_NK.softmax(1);
+  at::Tensor y_NC = at::zeros_like(x_NC);
+  for (std::size_t e = 0; e < packed.experts.size(); ++e) {
+    const std::vector<at::Tensor> places = chosen_NK.eq(static_cast<std::int64_t>(e)).nonzero().unbind(1);
+    if (places[0].size(0) == 0) continue;
+    const at::Tensor w_n1 = at::index(w_NK, {places[0], places[1]}).unsqueeze(1);
+    y_NC.index_add_(0, places[0], feed_forward(x_NC.index_select(0, places[0]), packed.experts[e]) * w_n1);
+  }
+  return y_NC;
 }
 
 at::Tensor rms_norm(const at::Tensor& x_NC, const at::Tensor& weight_C, double eps) {
@@ -169,7 +183,7 @@ at::Tensor run_blocks(const at::Tensor& x_NC, const std::vector<PackedBlock>& bl
     h_NC = attention_part(norm(h_NC, block.attention_norm, block.norm_eps), block, rotation, spans,
                           slot + 2 * static_cast<std::int64_t>(i))
                .add_(h_NC);
-    h_NC.add_(ffn_part(norm(h_NC, block.ffn_norm, block.norm_eps), block));
+    h_NC.add_(feed_forward(norm(h_NC, block.ffn_norm, block.norm_eps), block.ffn));
   }
   return h_NC;
 }

@@ -16,6 +16,12 @@ using Spans = std::span<const tenon_span>;
 
 at::Tensor linear(const at::Tensor& x_NC, const PackedLinear& packed);
 
+// down(silu(gate(x)) * up(x)), or down(gelu(up(x))).
+at::Tensor feed_forward(const at::Tensor& x_NC, const PackedFeedForward& packed);
+
+// y = sum over the `active` best e of w_e * expert_e(x), w a softmax over their scores in router x.
+at::Tensor mixture(const at::Tensor& x_NC, const PackedMixture& packed);
+
 // x / sqrt(mean(x^2) + eps) * weight, over the last dimension.
 at::Tensor rms_norm(const at::Tensor& x_NC, const at::Tensor& weight_C, double eps);
 

@@ -2,11 +2,11 @@
 
 #include "host/execution/merge.hpp"
 #include "kernels/cpu/key_values.hpp"
+#include "kernels/packed_operators.hpp"
 #include "registry/base/error.hpp"
 #include "registry/base/sha256.hpp"
 
 #include <ATen/ATen.h>
-#include <malloc.h>
 
 namespace tenon {
 namespace {
@@ -41,13 +41,6 @@ std::vector<Row> rows_of(const std::vector<ExpertPackage>& packages) {
 
 std::shared_ptr<const Model> load_model(const Loader& loader, const LockedModel& locked) {
   return loader.model(loader.registry().locked(locked.name, locked.version, locked.entry).entry);
-}
-
-// Loading reads and converts much that nobody needs afterwards; the allocator would keep its memory.
-void give_back_memory() {
-#if defined(__GLIBC__)
-  malloc_trim(0);
-#endif
 }
 
 } // namespace

@@ -27,15 +27,14 @@ std::size_t hash_of(std::uint64_t pair) {
 } // namespace
 
 Bpe::Bpe(std::span<const Merge> merges) : slots_(std::bit_ceil(merges.size() * 2 + 2)) {
-  std::int32_t rank = 0;
   for (const Merge& merge : merges) {
     Slot& slot = slot_for(pair_of(merge.left, merge.right));
     if (slot.pair != kEmpty) {
       throw Error(
           Code::integrity, "tokenizer",
-          "merge " + std::to_string(rank) + " repeats merge " + std::to_string(slot.rank) + ", need each pair once");
+          "merge " + std::to_string(count_) + " repeats merge " + std::to_string(slot.rank) + ", need each pair once");
     }
-    slot = {pair_of(merge.left, merge.right), rank++, merge.result};
+    slot = {pair_of(merge.left, merge.right), count_++, merge.result};
   }
 }
 
@@ -53,6 +52,15 @@ const Bpe::Slot* Bpe::find(std::int32_t left, std::int32_t right) const {
     if (slots_[at].pair == pair) return &slots_[at];
   }
   return nullptr;
+}
+
+std::vector<Merge> Bpe::merges() const {
+  std::vector<Merge> out(static_cast<std::size_t>(count_));
+  for (const Slot& slot : slots_)
+    if (slot.pair != kEmpty)
+      out[static_cast<std::size_t>(slot.rank)] = {static_cast<std::int32_t>(slot.pair >> 32),
+                                                  static_cast<std::int32_t>(slot.pair & 0xffffffffu), slot.result};
+  return out;
 }
 
 void Bpe::merge(std::span<const std::int32_t> symbols, std::vector<std::int32_t>& out) const {
@@ -166,6 +174,12 @@ bool symbols_to_bytes(std::string_view token, std::string& bytes) {
     token.remove_prefix(step.length_bytes);
   }
   return true;
+}
+
+std::string bytes_to_symbols(std::string_view bytes) {
+  std::string out;
+  for (const char byte : bytes) out += byte_symbols()[static_cast<unsigned char>(byte)];
+  return out;
 }
 
 } // namespace tenon

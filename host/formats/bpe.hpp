@@ -22,6 +22,8 @@ class Bpe {
 
   // Appends what is left of the symbols once every merge is done. O(n log n).
   void merge(std::span<const std::int32_t> symbols, std::vector<std::int32_t>& out) const;
+  // As given: in order of rank.
+  std::vector<Merge> merges() const;
 
  private:
   struct Slot {
@@ -35,6 +37,7 @@ class Bpe {
   void merge_short(std::span<const std::int32_t> symbols, std::vector<std::int32_t>& out) const;
   void merge_long(std::span<const std::int32_t> symbols, std::vector<std::int32_t>& out) const;
 
+  std::int32_t count_ = 0;
   std::vector<Slot> slots_; // open addressing; the size is a power of two
 };
 
@@ -43,5 +46,6 @@ const std::array<std::string, 256>& byte_symbols();
 
 // The bytes behind a token written in byte-level symbols; false if it holds any other character.
 bool symbols_to_bytes(std::string_view token, std::string& bytes);
+std::string bytes_to_symbols(std::string_view bytes);
 
 } // namespace tenon

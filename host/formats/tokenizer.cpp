@@ -5,6 +5,8 @@
 #include "registry/base/error.hpp"
 #include "registry/base/sha256.hpp"
 
+#include <unordered_map>
+
 namespace tenon {
 namespace {
 
@@ -26,7 +28,7 @@ Tokenizer::Impl::Impl(TokenizerData given) : data(std::move(given)), added(check
     read_merges();
   } else if (data.type == "bytes") {
     if (!data.tokens.empty() || !data.merges.empty()) contradiction("a byte tokenizer with a vocabulary, need none");
-    for (int byte = 0; byte < 256; ++byte) token_texts.emplace_back(1, static_cast<char>(byte));
+    for (int byte = 0; byte < 256; ++byte) texts.add(std::string(1, static_cast<char>(byte)));
   } else {
     throw Error(Code::incompatible, "tokenizer", "found the type " + shown(data.type) + ", need bpe or bytes");
   }
@@ -67,7 +69,7 @@ void Tokenizer::Impl::check_normalizer() const {
 }
 
 void Tokenizer::Impl::read_vocabulary() {
-  token_texts.reserve(data.tokens.size());
+  vocabulary = data.tokens.size();
   auto next_added = data.added.begin();
   for (std::size_t id = 0; id < data.tokens.size(); ++id) {
     std::string bytes;
@@ -76,10 +78,11 @@ void Tokenizer::Impl::read_vocabulary() {
     const bool is_added = next_added != data.added.end() && next_added->id == static_cast<std::int32_t>(id);
     if (is_added) {
       bytes = next_added->content;
+      if (token != bytes) contradiction("added token " + shown(bytes) + " takes the id of " + shown(token));
     } else if (token.empty() || !symbols_to_bytes(token, bytes)) {
       contradiction("token " + std::to_string(id) + " is " + shown(token) + ", need byte-level symbols");
     }
-    token_texts.push_back(std::move(bytes));
+    texts.add(bytes);
   }
 }
 
@@ -109,36 +112,31 @@ void Tokenizer::Impl::read_merges() {
 void Tokenizer::Impl::place_added() {
   for (const AddedToken& token : data.added) {
     const auto id = static_cast<std::size_t>(token.id);
-    if (id > token_texts.size()) {
+    if (id > texts.size()) {
       contradiction("added token " + shown(token.content) + " has the id " + std::to_string(id) + ", need " +
-                    std::to_string(token_texts.size()) + " or less");
+                    std::to_string(texts.size()) + " or less");
     }
-    if (id == token_texts.size()) token_texts.push_back(token.content);
-    if (token_texts[id] != token.content || (data.type == "bytes" && id < 256)) {
+    if (id == texts.size()) texts.add(token.content);
+    if (texts[id] != token.content || (data.type == "bytes" && id < 256)) {
       contradiction("added token " + shown(token.content) + " takes the id " + std::to_string(id) + " of " +
-                    shown(token_texts[id]));
+                    shown(texts[id]));
     }
   }
-  special.assign(token_texts.size(), false);
+  special.assign(texts.size(), false);
   for (const AddedToken& token : data.added) special[static_cast<std::size_t>(token.id)] = token.special;
 }
 
 void Tokenizer::Impl::index_tokens() {
-  ids_by_text.reserve(token_texts.size());
-  for (const AddedToken& token : data.added) {
-    if (!ids_by_text.emplace(token_texts[static_cast<std::size_t>(token.id)], token.id).second) {
-      contradiction("added token " + shown(token.content) + " stands twice");
-    }
-  }
-  for (std::size_t id = 0; id < token_texts.size(); ++id) {
-    ids_by_text.emplace(token_texts[id], static_cast<std::int32_t>(id));
-  }
+  texts.reserve_index();
+  for (const AddedToken& token : data.added)
+    if (!texts.index(token.id)) contradiction("added token " + shown(token.content) + " stands twice");
+  for (std::size_t id = 0; id < texts.size(); ++id) texts.index(static_cast<std::int32_t>(id));
 }
 
 void Tokenizer::Impl::find_bytes() {
   byte_ids.fill(-1);
-  for (std::size_t id = 0; id < token_texts.size(); ++id) {
-    const std::string& text = token_texts[id];
+  for (std::size_t id = 0; id < texts.size(); ++id) {
+    const std::string_view text = texts[id];
     if (text.size() != 1 || special[id]) continue;
     byte_ids[static_cast<unsigned char>(text[0])] = static_cast<std::int32_t>(id);
   }
@@ -155,9 +153,22 @@ void Tokenizer::Impl::find_bytes() {
 }
 
 void Tokenizer::Impl::check_id(const char* what, const std::optional<std::int32_t>& id) const {
-  if (!id || (*id >= 0 && static_cast<std::size_t>(*id) < token_texts.size())) return;
+  if (!id || (*id >= 0 && static_cast<std::size_t>(*id) < texts.size())) return;
   contradiction(std::string(what) + " is token " + std::to_string(*id) + ", need one below " +
-                std::to_string(token_texts.size()));
+                std::to_string(texts.size()));
+}
+
+TokenizerData Tokenizer::Impl::whole() const {
+  TokenizerData out = data;
+  std::vector<bool> as_it_is(texts.size(), false);
+  for (const AddedToken& token : data.added) as_it_is[static_cast<std::size_t>(token.id)] = true;
+  for (std::size_t id = 0; id < vocabulary; ++id)
+    out.tokens.push_back(as_it_is[id] ? std::string(texts[id]) : bytes_to_symbols(texts[id]));
+  if (!bpe) return out;
+  for (const Merge& merge : bpe->merges())
+    out.merges.emplace_back(out.tokens[static_cast<std::size_t>(merge.left)],
+                            out.tokens[static_cast<std::size_t>(merge.right)]);
+  return out;
 }
 
 void Tokenizer::Impl::encode_word(std::string_view word, std::vector<std::int32_t>& symbols,
@@ -181,9 +192,9 @@ void Tokenizer::Impl::encode_word(std::string_view word, std::vector<std::int32_
     return;
   }
   if (data.ignore_merges) {
-    const auto whole = ids_by_text.find(word);
-    if (whole != ids_by_text.end() && !special[static_cast<std::size_t>(whole->second)]) {
-      out.push_back(whole->second);
+    const auto whole = texts.find(word);
+    if (whole && !special[static_cast<std::size_t>(*whole)]) {
+      out.push_back(*whole);
       return;
     }
   }
@@ -216,8 +227,9 @@ void Tokenizer::Impl::encode_text(std::string_view text, std::vector<std::int32_
 Tokenizer::Tokenizer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Tokenizer::Tokenizer(TokenizerData data) {
   auto impl = std::make_unique<Impl>(std::move(data));
-  impl->json = tokenizer_json(impl->data);
-  impl->digest = "sha256:" + sha256(impl->json);
+  impl->digest = "sha256:" + sha256(tokenizer_json(impl->data));
+  std::vector<std::string>().swap(impl->data.tokens);
+  std::vector<std::pair<std::string, std::string>>().swap(impl->data.merges);
   impl_ = std::move(impl);
 }
 Tokenizer::~Tokenizer() = default;
@@ -260,32 +272,28 @@ std::string_view Tokenizer::token_bytes(std::int32_t id) const {
     throw Error(Code::usage, "tokenizer",
                 "found the id " + std::to_string(id) + ", need one from 0 to " + std::to_string(vocab_size() - 1));
   }
-  return impl_->token_texts[static_cast<std::size_t>(id)];
+  return impl_->texts[static_cast<std::size_t>(id)];
 }
 
 bool Tokenizer::is_special(std::int32_t id) const {
   return id >= 0 && id < vocab_size() && impl_->special[static_cast<std::size_t>(id)];
 }
 
-std::optional<std::int32_t> Tokenizer::find(std::string_view token) const {
-  const auto found = impl_->ids_by_text.find(token);
-  if (found == impl_->ids_by_text.end()) return std::nullopt;
-  return found->second;
-}
+std::optional<std::int32_t> Tokenizer::find(std::string_view token) const { return impl_->texts.find(token); }
 
 std::optional<std::int32_t> Tokenizer::separator() const {
   const auto end_of_text = find("<|endoftext|>");
   return end_of_text && is_special(*end_of_text) ? end_of_text : eos();
 }
 
-std::int32_t Tokenizer::vocab_size() const { return static_cast<std::int32_t>(impl_->token_texts.size()); }
+std::int32_t Tokenizer::vocab_size() const { return static_cast<std::int32_t>(impl_->texts.size()); }
 std::optional<std::int32_t> Tokenizer::bos() const { return impl_->data.bos; }
 std::optional<std::int32_t> Tokenizer::eos() const { return impl_->data.eos; }
 bool Tokenizer::add_bos() const { return impl_->data.add_bos; }
 const std::string& Tokenizer::chat_template() const { return impl_->data.chat_template; }
 const std::string& Tokenizer::type() const { return impl_->data.type; }
 const TokenizerData& Tokenizer::data() const { return impl_->data; }
-const std::string& Tokenizer::json() const { return impl_->json; }
+std::string Tokenizer::json() const { return tokenizer_json(impl_->whole()); }
 const std::string& Tokenizer::digest() const { return impl_->digest; }
 bool Tokenizer::has_every_byte() const { return impl_->every_byte; }
 

@@ -39,7 +39,7 @@ class Tokenizer {
   // The package's tokenizer.json: Tenon's own schema, canonical, so that one tokenizer has one digest.
   // Errors: integrity.
   static Tokenizer from_json(std::string_view text, std::string_view where = "tokenizer.json");
-  const std::string& json() const; // from_json(json()) is this tokenizer
+  std::string json() const; // from_json(json()) is this tokenizer; made anew by every call
   // "sha256:" of json(): the tokenizer digest of the model contract.
   const std::string& digest() const;
 
@@ -66,7 +66,7 @@ class Tokenizer {
   bool add_bos() const;
   const std::string& chat_template() const; // Jinja source, or empty
   const std::string& type() const;          // "bpe", "bytes"
-  const TokenizerData& data() const;
+  const TokenizerData& data() const;        // without vocabulary and merges, which are in json()
 
   // False when decoding must look for escaped bytes (see above).
   bool has_every_byte() const;

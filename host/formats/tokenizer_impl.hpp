@@ -5,11 +5,11 @@
 #include "host/formats/bpe.hpp"
 #include "host/formats/byte_escape.hpp"
 #include "host/formats/splitter.hpp"
+#include "host/formats/token_table.hpp"
 #include "host/formats/tokenizer.hpp"
 
 #include <algorithm>
 #include <array>
-#include <unordered_map>
 
 namespace tenon {
 
@@ -27,21 +27,23 @@ struct Tokenizer::Impl {
   void index_tokens();
   void find_bytes();
   void check_id(const char* what, const std::optional<std::int32_t>& id) const;
+  // data as it was given.
+  TokenizerData whole() const;
 
   // symbols: scratch.
   void encode_word(std::string_view word, std::vector<std::int32_t>& symbols, std::vector<std::int32_t>& out) const;
   void encode_text(std::string_view text, std::vector<std::int32_t>& out) const;
 
-  TokenizerData data;
+  TokenizerData data; // without tokens and merges once they are read
   AddedTokens added;
   std::optional<Splitter> splitter; // with bpe
   std::optional<Bpe> bpe;
-  std::vector<std::string> token_texts;                           // id -> bytes
-  std::vector<bool> special;                                      // by id
-  std::unordered_map<std::string_view, std::int32_t> ids_by_text; // borrows from token_texts
-  std::array<std::int32_t, 256> byte_ids;                         // -1: not in the vocabulary
+  std::size_t vocabulary = 0;             // how many tokens were given
+  TokenTable texts;                       // id -> bytes
+  std::vector<bool> special;              // by id
+  std::array<std::int32_t, 256> byte_ids; // -1: not in the vocabulary
   bool every_byte = true;
-  std::string json, digest;
+  std::string digest;
 };
 
 } // namespace tenon

@@ -3,6 +3,7 @@
 #include "host/formats/utf8.hpp"
 #include "registry/base/error.hpp"
 #include "registry/base/json.hpp"
+#include "registry/base/sha256.hpp"
 
 #include <boost/json.hpp>
 #include <limits>
@@ -117,7 +118,7 @@ std::string tokenizer_json(const TokenizerData& data) {
 Tokenizer Tokenizer::from_json(std::string_view text, std::string_view where) {
   const json::value root = parse_json(text, where);
   Tokenizer tokenizer(read_data(JsonReader(root, std::string(where))));
-  if (tokenizer.json() != text) {
+  if (tokenizer.digest() != "sha256:" + sha256(text)) {
     throw Error(Code::integrity, std::string(where),
                 "found another spelling of the same tokenizer, need canonical JSON (one tokenizer, one digest)",
                 "import the model again from its source");

@@ -1,10 +1,12 @@
 #include "host/inference/step.hpp"
 
 #include "host/execution/arrears.hpp"
+#include "kernels/packed_operators.hpp"
 
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <utility>
 
 namespace tenon {
 
@@ -106,7 +108,21 @@ class Step {
   std::span<const StepPart> parts_;
 };
 
+namespace {
+
+// A long prompt computes in memory that the tokens after it do not need.
+void give_back_after_long(std::int64_t rows) {
+  constexpr std::int64_t many = 128;
+  thread_local bool was_long = false;
+  if (std::exchange(was_long, rows >= many) && rows < many) give_back_memory();
+}
+
+} // namespace
+
 void step(Composition& composition, std::span<const StepPart> parts, std::int64_t catch_up_rows) {
+  std::int64_t rows = 0;
+  for (const StepPart& part : parts) rows += part.rows;
+  give_back_after_long(rows);
   Step(composition, parts).run(catch_up_rows);
 }
 

@@ -1,15 +1,12 @@
 #include "kernels/cpu/cross_entropy.hpp"
 
-#include <bit>
+#include "kernels/cpu/rows.hpp"
+
 #include <cmath>
 #include <cstring>
 
 namespace tenon::cpu {
 namespace {
-
-TENON_TIERS void widen(const std::uint16_t* from, float* to, std::int64_t count) {
-  for (std::int64_t i = 0; i < count; ++i) to[i] = std::bit_cast<float>(std::uint32_t{from[i]} << 16);
-}
 
 TENON_TIERS void scale(float* x, float by, std::int64_t count) {
   for (std::int64_t i = 0; i < count; ++i) x[i] *= by;
@@ -36,7 +33,7 @@ float cross_entropy_row(const Kernels& kernels, float* row, std::int64_t count, 
 
 float cross_entropy_row(const Kernels& kernels, std::uint16_t* row, std::int64_t count, std::int64_t target,
                         float* scratch) {
-  widen(row, scratch, count);
+  widen_row(row, scratch, count);
   const float loss = in_place(kernels, count, target, scratch);
   kernels.round(scratch, count, row);
   return loss;

@@ -67,6 +67,9 @@ struct Kernels {
   void (*quantise)(const float* x, std::int64_t count, std::int8_t* q, float* scale, std::int32_t* sum);
   // gate = gate / (1 + exp(-gate)) * up. (Shazeer 2020, arXiv 2002.05202, equation 6)
   void (*silu_multiply)(float* gate, const float* up, std::int64_t count);
+  // What a gradient d towards silu(gate) * up is towards both. d_gate may be gate's or d's memory, d_up likewise.
+  void (*silu_gradient)(const float* gate, const float* up, const float* d, float* d_gate, float* d_up,
+                        std::int64_t count);
   // The tanh form. (Hendrycks and Gimpel 2016, arXiv 1606.08415, section 2)
   void (*gelu)(float* x, std::int64_t count);
   // y += a * x.

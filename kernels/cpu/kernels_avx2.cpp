@@ -120,92 +120,154 @@ void bf16_product(const std::byte* panel, const Activations& x, std::int64_t fir
 
 __m256 halves(const std::byte* at) { return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(at))); }
 
-// Signed weights: |w| as unsigned against x with w's sign. Two products are at most 2 * 128 * 127 = 32512, so that the
-// saturating sum of 16 bits never saturates.
-__m256i signed_quads(__m256i w, __m256i x) { return _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w)); }
-__m256i add_quads(__m256i sum, __m256i pairs) {
-  return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
-}
-
-// Integer sum of one group for 8 lanes at byte `at` of every quad.
 template <PackedFormat F>
-__m256i group_sum(const std::byte* at, const std::int8_t* x, std::int32_t sum_of_x) {
-  if constexpr (F == PackedFormat::int8g32) {
-    __m256i sum = _mm256_setzero_si256();
+struct Integers {
+  static constexpr bool minimum = F == PackedFormat::int4g32m;
+  static constexpr std::int64_t head = minimum ? 256 : 128, bytes = head + (F == PackedFormat::int8g32 ? 2048 : 1024);
+  static constexpr int offset = F == PackedFormat::int4g32 ? 8 : 0;
+};
+
+// Integer sums of one group for 8 lanes at byte `at` of every quad, for R rows of 32 numbers.
+template <int R>
+__attribute__((always_inline)) inline void group_sums8(const std::byte* at, const std::int8_t* const (&x)[R],
+                                                       __m256i (&sum)[R]) {
+  // |w| as unsigned against x with w's sign: two products are at most 2 * 128 * 127 = 32512, and their sum of 16 bits
+  // never saturates.
 #pragma GCC unroll 8
-    for (int k = 0; k < 8; ++k) {
-      const __m256i w = _mm256_xor_si256(load(at + 256 * k), _mm256_set1_epi8(static_cast<char>(0x80)));
-      sum = add_quads(sum, signed_quads(w, _mm256_set1_epi32(quad(x + 4 * k))));
-    }
-    return sum;
-  } else {
-    constexpr int offset = F == PackedFormat::int4g32 ? 8 : 0;
-    const __m256i low = _mm256_set1_epi8(15);
-    __m256i sum = _mm256_set1_epi32(-offset * sum_of_x);
+  for (int r = 0; r < R; ++r) sum[r] = _mm256_setzero_si256();
 #pragma GCC unroll 8
-    for (int k = 0; k < 4; ++k) {
-      const __m256i both = load(at + 256 * k), first = _mm256_and_si256(both, low),
-                    second = _mm256_and_si256(_mm256_srli_epi16(both, 4), low);
-      sum = add_quads(sum, _mm256_maddubs_epi16(first, _mm256_set1_epi32(quad(x + 4 * k))));
-      sum = add_quads(sum, _mm256_maddubs_epi16(second, _mm256_set1_epi32(quad(x + 16 + 4 * k))));
+  for (int k = 0; k < 8; ++k) {
+    const __m256i w = _mm256_xor_si256(load(at + 256 * k), _mm256_set1_epi8(static_cast<char>(0x80))),
+                  size = _mm256_abs_epi8(w);
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
+      const __m256i pairs = _mm256_maddubs_epi16(size, _mm256_sign_epi8(_mm256_set1_epi32(quad(x[r] + 4 * k)), w));
+      sum[r] = _mm256_add_epi32(sum[r], _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
     }
-    return sum;
   }
 }
 
-// The first row reads the panel from memory, and asks for what lies a page on before the processor's own prefetchers
+template <int R>
+__attribute__((always_inline)) inline void group_sums4(const std::byte* at, const std::int8_t* const (&x)[R],
+                                                       __m256i (&sum)[R]) {
+  // Two products are at most 2 * 15 * 127, all 16 of a lane of 16 bits 30480: they are added there, and widened once.
+  const __m256i low = _mm256_set1_epi8(15);
+  __m256i w[8];
+#pragma GCC unroll 8
+  for (int k = 0; k < 4; ++k) {
+    const __m256i both = load(at + 256 * k);
+    w[k] = _mm256_and_si256(both, low), w[4 + k] = _mm256_and_si256(_mm256_srli_epi16(both, 4), low);
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r) {
+    __m256i pairs = _mm256_maddubs_epi16(w[0], _mm256_set1_epi32(quad(x[r])));
+#pragma GCC unroll 8
+    for (int k = 1; k < 8; ++k)
+      pairs = _mm256_add_epi16(pairs, _mm256_maddubs_epi16(w[k], _mm256_set1_epi32(quad(x[r] + 4 * k))));
+    sum[r] = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+  }
+}
+
+// The first rows read the panel from memory, and ask for what lies a page on before the processor's own prefetchers
 // are under way.
 void ask_a_page_on(const std::byte* at, std::int64_t bytes) {
   for (std::int64_t i = kPage; i < kPage + bytes; i += 64)
     _mm_prefetch(reinterpret_cast<const char*>(at + i), _MM_HINT_T1);
 }
 
+// R rows and N vectors of outputs, from lane `lane` on: one row takes the whole panel, which it streams from memory.
+template <PackedFormat F, int R, int N>
+void integer_tile(const std::byte* panel, const Activations& x, std::int64_t row, std::int64_t lane, float* out,
+                  std::int64_t stride, bool ask) {
+  using I = Integers<F>;
+  __m256 sum[R][N];
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
+    for (int j = 0; j < N; ++j) sum[r][j] = _mm256_setzero_ps();
+  for (std::int64_t g = 0; g < x.groups(); ++g) {
+    const std::byte* unit = panel + g * I::bytes;
+    if (ask) ask_a_page_on(unit, I::bytes);
+    const std::int8_t* q[R];
+    float step[R], shift[R];
+    std::int32_t base[R];
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
+      const std::int64_t at = (row + r) * x.groups() + g;
+      q[r] = x.q + (row + r) * x.width + g * kGroup;
+      step[r] = x.scale[at], shift[r] = static_cast<float>(x.sum[at]) * x.scale[at], base[r] = -I::offset * x.sum[at];
+    }
+#pragma GCC unroll 8
+    for (int j = 0; j < N; ++j) {
+      const std::byte* at = unit + I::head + 4 * lane + 32 * j;
+      __m256i whole[R];
+      if constexpr (F == PackedFormat::int8g32)
+        group_sums8<R>(at, q, whole);
+      else
+        group_sums4<R>(at, q, whole);
+      const __m256 d = halves(unit + 2 * lane + 16 * j);
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r) {
+        if (I::offset) whole[r] = _mm256_add_epi32(whole[r], _mm256_set1_epi32(base[r]));
+        sum[r][j] = _mm256_fmadd_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(whole[r]), _mm256_set1_ps(step[r])), d, sum[r][j]);
+        if (I::minimum)
+          sum[r][j] = _mm256_fmadd_ps(halves(unit + 128 + 2 * lane + 16 * j), _mm256_set1_ps(shift[r]), sum[r][j]);
+      }
+    }
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
+    for (int j = 0; j < N; ++j) _mm256_storeu_ps(out + r * stride + lane + 8 * j, sum[r][j]);
+}
+
 template <PackedFormat F>
 void integer_product(const std::byte* panel, const Activations& x, std::int64_t first, std::int64_t rows, float* out,
                      std::int64_t stride) {
-  constexpr bool minimum = F == PackedFormat::int4g32m;
-  constexpr std::int64_t head = minimum ? 256 : 128, bytes = head + (F == PackedFormat::int8g32 ? 2048 : 1024);
-  constexpr int vectors = kPanel / 8;
-  for (std::int64_t r = 0; r < rows; ++r) {
-    __m256 sum[vectors];
-#pragma GCC unroll 8
-    for (int j = 0; j < vectors; ++j) sum[j] = _mm256_setzero_ps();
-    for (std::int64_t g = 0; g < x.groups(); ++g) {
-      const std::byte* unit = panel + g * bytes;
-      if (r == 0) ask_a_page_on(unit, bytes);
-      const std::int64_t at = (first + r) * x.groups() + g;
-      const std::int8_t* q = x.q + (first + r) * x.width + g * kGroup;
-      const __m256 step = _mm256_set1_ps(x.scale[at]),
-                   shift = _mm256_set1_ps(static_cast<float>(x.sum[at]) * x.scale[at]);
-#pragma GCC unroll 8
-      for (int j = 0; j < vectors; ++j) {
-        const __m256 part = _mm256_mul_ps(_mm256_cvtepi32_ps(group_sum<F>(unit + head + 32 * j, q, x.sum[at])), step);
-        sum[j] = _mm256_fmadd_ps(part, halves(unit + 16 * j), sum[j]);
-        if (minimum) sum[j] = _mm256_fmadd_ps(halves(unit + 128 + 16 * j), shift, sum[j]);
-      }
-    }
-#pragma GCC unroll 8
-    for (int j = 0; j < vectors; ++j) _mm256_storeu_ps(out + r * stride + 8 * j, sum[j]);
+  for_tiles<4>(rows, [&]<int R>(std::int64_t r) {
+    constexpr int vectors = R == 1 ? 8 : 1;
+    for (std::int64_t lane = 0; lane < kPanel; lane += 8 * vectors)
+      integer_tile<F, R, vectors>(panel, x, first + r, lane, out + r * stride, stride, r == 0 && lane == 0);
+  });
+}
+
+void round(const float* x, std::int64_t count, std::uint16_t* out) {
+  const __m256i one = _mm256_set1_epi32(1), half = _mm256_set1_epi32(0x7fff), quiet = _mm256_set1_epi32(0x40);
+  std::int64_t i = 0;
+  for (; i + 8 <= count; i += 8) {
+    const __m256 value = _mm256_loadu_ps(x + i);
+    const __m256i bits = _mm256_castps_si256(value), upper = _mm256_srli_epi32(bits, 16),
+                  even = _mm256_add_epi32(half, _mm256_and_si256(upper, one)),
+                  nearest = _mm256_srli_epi32(_mm256_add_epi32(bits, even), 16),
+                  nan = _mm256_castps_si256(_mm256_cmp_ps(value, value, _CMP_UNORD_Q)),
+                  rounded = _mm256_blendv_epi8(nearest, _mm256_or_si256(upper, quiet), nan);
+    const __m256i packed = _mm256_permute4x64_epi64(_mm256_packus_epi32(rounded, rounded), 0x08);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(out + i), _mm256_castsi256_si128(packed));
   }
+  round_each(x + i, count - i, out + i);
 }
 
 void quantise(const float* x, std::int64_t count, std::int8_t* q, float* scale, std::int32_t* sum) {
   const __m256 sign = _mm256_set1_ps(-0.0f), infinite = _mm256_set1_ps(std::numeric_limits<float>::infinity());
+  const __m256i in_order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
   for (std::int64_t g = 0; g < count / kGroup; ++g, x += kGroup, q += kGroup) {
     V256 most = V256::zero();
     bool finite = true;
-    for (int i = 0; i < kGroup; i += 8) {
-      const __m256 a = _mm256_andnot_ps(sign, _mm256_loadu_ps(x + i));
+    __m256i n[4];
+    for (int i = 0; i < 4; ++i) {
+      const __m256 a = _mm256_andnot_ps(sign, _mm256_loadu_ps(x + 8 * i));
       finite = finite && _mm256_movemask_ps(_mm256_cmp_ps(a, infinite, _CMP_NLT_UQ)) == 0;
       most = V256::max(most, {a});
     }
-    const float largest = most.largest(), inverse = largest > kSmallest ? 127.0f / largest : 0.0f;
-    sum[g] = 0;
-    for (int i = 0; i < kGroup; ++i) {
-      const int one = _mm_cvtss_si32(_mm_set_ss(x[i] * inverse));
-      q[i] = static_cast<std::int8_t>(one);
-      sum[g] += q[i];
-    }
+    const float largest = most.largest();
+    const __m256 inverse = _mm256_set1_ps(largest > kSmallest ? 127.0f / largest : 0.0f);
+    for (int i = 0; i < 4; ++i) n[i] = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + 8 * i), inverse));
+    const __m256i bytes = _mm256_packs_epi16(_mm256_packs_epi32(n[0], n[1]), _mm256_packs_epi32(n[2], n[3])),
+                  two = _mm256_add_epi32(_mm256_add_epi32(n[0], n[1]), _mm256_add_epi32(n[2], n[3]));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(q), _mm256_permutevar8x32_epi32(bytes, in_order));
+    const __m128i four = _mm_add_epi32(_mm256_castsi256_si128(two), _mm256_extracti128_si256(two, 1)),
+                  last = _mm_add_epi32(four, _mm_shuffle_epi32(four, 0x4e));
+    sum[g] = finite ? _mm_cvtsi128_si32(_mm_add_epi32(last, _mm_shuffle_epi32(last, 0xb1))) : 0;
     scale[g] = finite ? largest / 127.0f : std::numeric_limits<float>::quiet_NaN();
   }
 }
@@ -216,9 +278,10 @@ extern const Kernels avx2_kernels;
 const Kernels avx2_kernels = {Tier::avx2,
                               {bf16_product, integer_product<PackedFormat::int8g32>,
                                integer_product<PackedFormat::int4g32>, integer_product<PackedFormat::int4g32m>},
-                              round_each,
+                              round,
                               quantise,
                               silu_multiply<V256>,
+                              silu_gradient<V256>,
                               gelu<V256>,
                               add_scaled<V256>,
                               dot<V256>,

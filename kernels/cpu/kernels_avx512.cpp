@@ -323,6 +323,7 @@ const Kernels avx512_kernels = {
     round,
     quantise,
     silu_multiply<V512>,
+    silu_gradient<V512>,
     gelu<V512>,
     add_scaled<V512>,
     dot<V512>,

@@ -1,8 +1,11 @@
 #include "kernels/cpu/mixture.hpp"
 
 #include "kernels/cpu/product_tasks.hpp"
+#include "kernels/cpu/routing.hpp"
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
 #include <utility>
 
 namespace tenon::cpu {
@@ -44,6 +47,8 @@ Forms forms_of(const FeedForward& expert) {
   return expert.gate ? forms |= *expert.gate : forms;
 }
 
+constexpr std::int64_t kRowBlock = 16; // rows of a task that moves them
+
 class Layer {
  public:
   Layer(const Engine& engine, Arena& arena, std::span<const FeedForward> experts, const Choices& choices)
@@ -71,8 +76,6 @@ class Layer {
   }
 
  private:
-  static constexpr std::int64_t kRowBlock = 16;
-
   Rows gathered(const float* x, std::int64_t width, Forms forms) const {
     const NewRows in(arena_, sorted_.places, width, forms, false);
     engine_.pool->run((sorted_.places + kRowBlock - 1) / kRowBlock, [&](std::int64_t task) {
@@ -120,6 +123,28 @@ class Layer {
 };
 
 } // namespace
+
+Choices choose(const Engine& engine, Arena& arena, const MixtureRouter& router, const float* x, std::int64_t rows) {
+  const std::int64_t count = router.experts, k = router.active;
+  auto* scores = arena.take<float>(rows * count);
+  auto* experts = arena.take<std::int32_t>(rows * k);
+  auto* strengths = arena.take<float>(rows * k);
+  const auto each = [&](std::int64_t t) {
+    float* score = scores + t * count;
+    for (std::int64_t e = 0; e < count; ++e)
+      score[e] = engine.kernels->dot(router.weights_EC + e * router.width, x + t * router.width, router.width);
+    if (std::all_of(score, score + count, [](float one) { return std::isfinite(one); })) {
+      top_k(*engine.kernels, score, count, k, 1.0f, experts + t * k, strengths + t * k);
+    } else {
+      std::fill_n(experts + t * k, k, 0);
+      std::fill_n(strengths + t * k, k, std::numeric_limits<float>::quiet_NaN());
+    }
+  };
+  engine.pool->run((rows + kRowBlock - 1) / kRowBlock, [&](std::int64_t task) {
+    for (std::int64_t t = task * kRowBlock; t < std::min(rows, (task + 1) * kRowBlock); ++t) each(t);
+  });
+  return {rows, k, experts, strengths};
+}
 
 void mix(const Engine& engine, Arena& arena, std::span<const FeedForward> experts, const Choices& choices,
          const float* x, float* y) {

@@ -27,6 +27,15 @@ struct Choices {
   const float* strengths = nullptr;
 };
 
+// Scores every row and takes the `active` best, whose strengths are a softmax over their scores.
+struct MixtureRouter {
+  const float* weights_EC = nullptr;
+  std::int64_t experts = 0, width = 0, active = 0;
+};
+// x (N,C). The choices live in the arena, in the order of experts' numbers. Of a row whose scores are not finite, the
+// strengths are not. Requires: 0 < active <= experts.
+Choices choose(const Engine& engine, Arena& arena, const MixtureRouter& router, const float* x, std::int64_t rows);
+
 // x, y (N,C). Requires: choices within the experts; experts of one shape, without low-rank changes.
 void mix(const Engine& engine, Arena& arena, std::span<const FeedForward> experts, const Choices& choices,
          const float* x, float* y);

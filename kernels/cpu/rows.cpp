@@ -2,6 +2,7 @@
 
 #include "kernels/cpu/tier.hpp"
 
+#include <bit>
 #include <cmath>
 
 namespace tenon::cpu {
@@ -43,6 +44,26 @@ TENON_TIERS void scaled(const float* x, const float* weight, float scale, float*
   for (std::int64_t i = 0; i < width; ++i) y[i] = x[i] * scale * weight[i];
 }
 
+TENON_TIERS float sum_of_products(const float* x, const float* y, const float* z, std::int64_t width) {
+  float lanes[kLanes] = {};
+  std::int64_t i = 0;
+  for (; i + kLanes <= width; i += kLanes)
+    for (std::int64_t lane = 0; lane < kLanes; ++lane) lanes[lane] += x[i + lane] * y[i + lane] * z[i + lane];
+  float sum = 0.0f;
+  for (const float lane : lanes) sum += lane;
+  for (; i < width; ++i) sum += x[i] * y[i] * z[i];
+  return sum;
+}
+
+TENON_TIERS void add_products(const float* x, const float* y, float scale, float* sum, std::int64_t width) {
+  for (std::int64_t i = 0; i < width; ++i) sum[i] += x[i] * y[i] * scale;
+}
+
+TENON_TIERS void scaled_less(const float* d, const float* weight, float scale, const float* x, float less, float* out,
+                             std::int64_t width) {
+  for (std::int64_t i = 0; i < width; ++i) out[i] = d[i] * weight[i] * scale - x[i] * less;
+}
+
 TENON_TIERS void rotate(float* x, const float* cos, const float* sin, std::int64_t half) {
   for (std::int64_t i = 0; i < half; ++i) {
     const float first = x[i], second = x[i + half];
@@ -53,11 +74,27 @@ TENON_TIERS void rotate(float* x, const float* cos, const float* sin, std::int64
 
 } // namespace
 
+TENON_TIERS void widen_row(const std::uint16_t* from, float* to, std::int64_t count) {
+  for (std::int64_t i = 0; i < count; ++i) to[i] = std::bit_cast<float>(std::uint32_t{from[i]} << 16);
+}
+
 void rms_norm_rows(const float* x, const float* weight, float* y, std::int64_t rows, std::int64_t width, double eps) {
   for (std::int64_t row = 0; row < rows; ++row) {
     const float* from = x + row * width;
     const auto mean = static_cast<double>(sum_of_squares(from, width)) / static_cast<double>(width);
     scaled(from, weight, static_cast<float>(1.0 / std::sqrt(mean + eps)), y + row * width, width);
+  }
+}
+
+// With s = 1 / sqrt(mean(x^2) + eps):  d_x = s d w - x s^3 mean(d w x),  d_w = sum over rows of s d x.
+void rms_norm_gradient_rows(const float* x, const float* weight, const float* d, float* d_x, float* d_weight,
+                            std::int64_t rows, std::int64_t width, double eps) {
+  const auto count = static_cast<double>(width);
+  for (std::int64_t at = 0; at < rows * width; at += width) {
+    const double s = 1.0 / std::sqrt(static_cast<double>(sum_of_squares(x + at, width)) / count + eps),
+                 less = s * s * s * static_cast<double>(sum_of_products(d + at, weight, x + at, width)) / count;
+    if (d_weight) add_products(d + at, x + at, static_cast<float>(s), d_weight, width);
+    scaled_less(d + at, weight, static_cast<float>(s), x + at, static_cast<float>(less), d_x + at, width);
   }
 }
 

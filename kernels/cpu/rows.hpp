@@ -11,6 +11,11 @@ namespace tenon::cpu {
 // y = x / sqrt(mean(x^2) + eps) * weight over each row of `width`. x and y may be the same.
 void rms_norm_rows(const float* x, const float* weight, float* y, std::int64_t rows, std::int64_t width, double eps);
 
+// Of y = rms_norm(x), from the gradient d towards y: that towards x, and, unless it is null, added to d_weight (width)
+// that towards the weight. d_x may be d's memory.
+void rms_norm_gradient_rows(const float* x, const float* weight, const float* d, float* d_x, float* d_weight,
+                            std::int64_t rows, std::int64_t width, double eps);
+
 // y = (x - mean(x)) / sqrt(variance(x) + eps) * weight + bias over each row of `width`. x and y may be the same.
 void layer_norm_rows(const float* x, const float* weight, const float* bias, float* y, std::int64_t rows,
                      std::int64_t width, double eps);
@@ -19,5 +24,8 @@ void layer_norm_rows(const float* x, const float* weight, const float* bias, flo
 // cos and sin: (rows, head_dim / 2).
 void rotate_rows(float* x, const float* cos, const float* sin, std::int64_t rows, std::int64_t heads,
                  std::int64_t head_dim);
+
+// bfloat16 to float32.
+void widen_row(const std::uint16_t* from, float* to, std::int64_t count);
 
 } // namespace tenon::cpu

@@ -83,6 +83,17 @@ void silu_multiply(float* gate, const float* up, std::int64_t count) {
 }
 
 template <class V>
+void silu_gradient(const float* gate, const float* up, const float* d, float* d_gate, float* d_up, std::int64_t count) {
+  const V one = V::set(1.0f);
+  for_vectors<V>(count, [&](std::int64_t i, std::int64_t n) {
+    const V g = get<V>(gate + i, n), u = get<V>(up + i, n), y = get<V>(d + i, n);
+    const V s = one / (one + exponential(V::zero() - g)), a = g * s;
+    put<V>(d_gate + i, n, y * u * (s + a * (one - s)));
+    put<V>(d_up + i, n, y * a);
+  });
+}
+
+template <class V>
 void gelu(float* x, std::int64_t count) {
   for_vectors<V>(count, [&](std::int64_t i, std::int64_t n) {
     const V a = get<V>(x + i, n), z = a * V::fma(V::set(0.044715f * 0.79788456f), a * a, V::set(0.79788456f));

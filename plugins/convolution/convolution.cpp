@@ -40,7 +40,7 @@ class ConvolutionBlock : public torch::nn::Module {
     return out_->forward(conv_->forward(value_->forward(x_NC) * gate_->forward(x_NC).sigmoid(), spans));
   }
   void add_state(tenon::StateLayout& layout, const std::string& prefix) const { conv_->add_state(layout, prefix); }
-  tenon::nn::Linear& last() { return *out_; }
+  std::vector<tenon::Tensor> last() const { return {out_->weight}; }
   void begin() {}
 
  private:

@@ -17,7 +17,7 @@ class MlpBlock : public tenon::nn::SwiGlu {
 
   tenon::Tensor forward(const tenon::Tensor& x_NC, c10::ArrayRef<tenon::Span>) { return SwiGlu::forward(x_NC); }
   void add_state(tenon::StateLayout&, const std::string&) const {}
-  tenon::nn::Linear& last() { return *down; }
+  std::vector<tenon::Tensor> last() const { return {down->weight}; }
   void begin() {}
 };
 

@@ -24,7 +24,7 @@ class RecurrentBlock : public torch::nn::Module {
     return out_->forward(cell_->forward(x_NC, spans));
   }
   void add_state(tenon::StateLayout& layout, const std::string& prefix) const { cell_->add_state(layout, prefix); }
-  tenon::nn::Linear& last() { return *out_; }
+  std::vector<tenon::Tensor> last() const { return {out_->weight}; }
   void begin() { cell_->open_forget_gate(); }
 
  private:

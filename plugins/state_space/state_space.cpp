@@ -37,7 +37,7 @@ class StateSpaceBlock : public torch::nn::Module {
     conv_->add_state(layout, prefix);
     scan_->add_state(layout, prefix);
   }
-  Linear& last() { return *out_proj_; }
+  std::vector<tenon::Tensor> last() const { return {out_proj_->weight}; }
   void begin() { scan_->spread_time_scales(); }
 
  private:

@@ -5,12 +5,14 @@
 //   together   S sequences that share one expert (the model's own middle), tokens/s of all over tokens/s of one
 //   apart      S sequences, each with an expert of the base's size of its own, over one. What bytes allow: one token
 //              reads trunk, one expert and head; S together read trunk and head once and S experts
+//   changes    S sequences, each with changes of rank 16 to the base of its own (tenon.low_rank), over one such
 // Rounds alternate between the arms, between two probes of the machine; medians of the rounds' ratios are printed, with
 // the lowest and the highest, and what part of the machine's limit (bytes or products, whichever binds) each arm
 // reached. Never a test: the figures are the machine's as much as ours.
 #include "host/inference/cost.hpp"
 #include "host/inference/sampling.hpp"
 #include "host/inference/step.hpp"
+#include "host/training/subject.hpp"
 #include "kernels/packed_forms.hpp"
 #include "tests/bench/machine.hpp"
 
@@ -57,6 +59,21 @@ class Copies {
     return copy;
   }
 
+  // The base with changes of low rank, as they are born.
+  ExpertPackage changed(const ExpertPackage& base, std::int64_t number) {
+    ExpertPackage out = base;
+    out.entry.name = fmt::format("change{}", number);
+    const Plugin& plugin = find_plugin(loader_, {}, "tenon.low_rank", "");
+    const json::object config = plugin.facts.architecture("tenon.low_rank")->complete({{"rank", 16}});
+    out.expert = loader_.create(plugin, "tenon.low_rank", config, model_, &base.manifest, out.entry.title());
+    for (const ExpertParameter& parameter : out.expert->parameters())
+      if (parameter.shared) out.expert->bind(parameter.name, base.weights->at(*parameter.shared));
+    out.expert->initialize(static_cast<std::uint64_t>(number));
+    out.expert->prepare(TENON_INFERENCE);
+    out.row = Row{at::zeros({model_.shape().width}), kCertain};
+    return out;
+  }
+
  private:
   at::Tensor of_its_own(const at::Tensor& weight) {
     const auto form =
@@ -85,8 +102,8 @@ std::vector<std::int32_t> prompt(std::int64_t number, std::int64_t vocab) {
   return ids;
 }
 
-// Tokens/s of these many sequences decoded together, greedily. apart: sequence i has expert i + 1 alone, else the base.
-double decode(Composition& composition, std::int64_t count, bool apart) {
+// Tokens/s of these many sequences decoded together, greedily. own: sequence i has expert own + i alone; 0: the base.
+double decode(Composition& composition, std::int64_t count, std::int64_t own) {
   const std::size_t slots = composition.packages().size();
   const Sampler sampler(SamplingOptions{});
   std::vector<Session> sessions;
@@ -94,7 +111,7 @@ double decode(Composition& composition, std::int64_t count, bool apart) {
     SessionOptions options;
     options.excluded.assign(slots, true);
     options.excluded[0] = false;
-    if (apart) options.excluded[static_cast<std::size_t>(i) + 1] = false;
+    if (own > 0) options.excluded[static_cast<std::size_t>(own + i)] = false;
     Session& session = sessions.emplace_back(composition, options);
     session.append(prompt(i, composition.model().shape().vocab));
     (void)session.logits();
@@ -110,7 +127,7 @@ double decode(Composition& composition, std::int64_t count, bool apart) {
       step(composition, parts);
     }
   });
-  if (apart)
+  if (own > 0)
     for (const Session& session : sessions)
       if (session.strengths(kPrompt)[0] != 0) throw std::runtime_error("the base was asked, too");
   return static_cast<double>(count * kTokens) / taken;
@@ -137,6 +154,7 @@ class Bench {
     expert_ = expert_cost(*base.expert);
     std::vector<ExpertPackage> packages = {base};
     for (std::int64_t i = 0; i < count; ++i) packages.push_back(copies_.make(base, i));
+    for (std::int64_t i = 0; i < count; ++i) packages.push_back(copies_.changed(base, i));
     composition_ = std::make_unique<Composition>(model_, packages, Routing{"top_k", 2, 1.0, "token"}, 0.0,
                                                  Composition::Options{true, {}});
     fmt::print("{} in {}: {:.1f} MB shared, {:.1f} MB an expert; {} prompt tokens, {} written\n", name, format,
@@ -146,20 +164,24 @@ class Bench {
   void run(int rounds) {
     for (int round = 0; round <= rounds; ++round) { // the first warms up
       const cpu::Limits before = probe_.measure(*cpu::engine().pool);
-      const double alone = decode(*composition_, 1, false), all = decode(*composition_, count_, false),
-                   own = decode(*composition_, 1, true), each = decode(*composition_, count_, true);
+      const double alone = decode(*composition_, 1, 0), all = decode(*composition_, count_, 0),
+                   own = decode(*composition_, 1, 1), each = decode(*composition_, count_, 1),
+                   change = decode(*composition_, 1, 1 + count_), changes = decode(*composition_, count_, 1 + count_);
       const cpu::Limits after = probe_.measure(*cpu::engine().pool);
       if (round == 0) continue;
       const cpu::Limits machine{(before.read + after.read) / 2, (before.float32 + after.float32) / 2,
                                 (before.bf16 + after.bf16) / 2, (before.int8 + after.int8) / 2};
       const auto s = static_cast<double>(count_);
       one_.push_back(alone), together_.push_back(all / alone), apart_.push_back(each / own);
+      change_.push_back(change / alone), changes_.push_back(changes / change);
       one_part_.push_back(alone / limit(machine, ends_, expert_, 1, 1));
       together_part_.push_back(all / limit(machine, ends_, expert_, s, 1));
       apart_part_.push_back(each / limit(machine, ends_, expert_, s, s));
-      fmt::print(stderr,
-                 "round {}: {:.1f} tokens/s alone, {:.1f} together, {:.1f} apart; {:.1f} GB/s, int8 {:.0f} GOP/s\n",
-                 round, alone, all, each, machine.read, machine.int8);
+      fmt::print(
+          stderr,
+          "round {}: {:.1f} tokens/s alone, {:.1f} together, {:.1f} apart, {:.1f} changed; {:.1f} GB/s, int8 {:.0f} "
+          "GOP/s\n",
+          round, alone, all, each, changes, machine.read, machine.int8);
     }
     print();
   }
@@ -173,6 +195,7 @@ class Bench {
                median(together_part_));
     fmt::print("apart      {} of one, {:.2f} of the limit; bytes allow {:.2f}x, reached {:.2f} of it; bar 0.70\n",
                spread(apart_), median(apart_part_), bytes, median(apart_) / bytes);
+    fmt::print("changes    {} of one such, which writes {} of what the base does\n", spread(changes_), spread(change_));
   }
 
   Loader loader_;
@@ -182,7 +205,7 @@ class Bench {
   Cost ends_, expert_;
   std::unique_ptr<Composition> composition_;
   cpu::Probe probe_;
-  std::vector<double> one_, together_, apart_, one_part_, together_part_, apart_part_;
+  std::vector<double> one_, together_, apart_, one_part_, together_part_, apart_part_, change_, changes_;
 };
 
 } // namespace

@@ -19,6 +19,7 @@ std::vector<PluginKind> every_kind() {
       out.push_back({"tenon_" + name, "tenon." + name + form, config});
     };
     add("mlp", {});
+    add("mixture", {{"experts", 3}, {"balance", 0}}); // a loss of balance is no part of what differences see
     add("convolution", {{"kernel_size", 4}});
     add("recurrent", {{"cell", "gru"}});
     add("recurrent", {{"cell", "lstm"}});
@@ -232,6 +233,8 @@ TEST_CASE("configurations that cannot be built are refused in words") {
       {"tenon_mlp", "tenon.mlp", {{"depth", 0}}, {"depth", "0"}},
       {"tenon_mlp", "tenon.mlp", {{"inner_width", "wide"}}, {"inner_width"}},
       {"tenon_mlp", "tenon.mlp_middle", {{"rank", 4}}, {"rank"}},
+      {"tenon_mixture", "tenon.mixture", {{"experts", 3}, {"active", 4}}, {"active 4", "experts 3"}},
+      {"tenon_mixture", "tenon.mixture_middle", {{"active", 1}}, {"active"}},
       {"tenon_convolution", "tenon.convolution", {{"depth", 9}, {"kernel_size", 9}}, {"see 73", "need 64"}},
       {"tenon_convolution", "tenon.convolution_middle", {{"kernel_size", 1}}, {"kernel_size"}},
       {"tenon_recurrent", "tenon.recurrent", {{"cell", "elman"}}, {"cell"}},

@@ -50,10 +50,10 @@ at::Tensor sparse(Composition& composition, const std::vector<std::int32_t>& ids
 
 } // namespace
 
-TEST_CASE("mlp, convolution, recurrent and state space run sparsely say what they say run over everything") {
+TEST_CASE("mlp, mixture, convolution, recurrent and state space run sparsely say what they say run over everything") {
   const Tiny tiny;
   const auto ids = tokens("text", kLength);
-  for (const std::string name : {"mlp", "convolution", "recurrent", "state_space"})
+  for (const std::string name : {"mlp", "mixture", "convolution", "recurrent", "state_space"})
     for (const std::string suffix : {"", "_middle"}) {
       INFO("tenon." << name << suffix);
       const auto composition = with_one(tiny, name, suffix);

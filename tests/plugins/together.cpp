@@ -15,7 +15,8 @@ struct Workshop {
   Scratch scratch;
 
   Workshop() {
-    for (const char* library : {"tenon_mlp.so", "tenon_convolution.so", "tenon_recurrent.so", "tenon_state_space.so"})
+    for (const char* library :
+         {"tenon_mlp.so", "tenon_mixture.so", "tenon_convolution.so", "tenon_recurrent.so", "tenon_state_space.so"})
       tiny.registry.publish(plugin_draft(std::filesystem::path(TENON_PLUGINS) / library));
   }
 
@@ -38,7 +39,7 @@ TEST_CASE("experts of every architecture learn, are published, and go together i
   const auto model =
       workshop.tiny.loader().model(workshop.tiny.registry.resolve(PackageRequest::parse("tiny"), Kind::model));
   std::vector<ExpertPackage> packages = {workshop.tiny.loader().base(*model)};
-  for (const std::string name : {"mlp", "convolution", "recurrent", "state_space"}) {
+  for (const std::string name : {"mlp", "mixture", "convolution", "recurrent", "state_space"}) {
     INFO(name);
     CHECK(percent_gained(workshop.train(name, name, {"train.steps=40"})) > 2.0);
     const Entry entry = workshop.tiny.registry.publish(draft_from_folder(workshop.scratch.path() / name));
@@ -58,7 +59,7 @@ TEST_CASE("experts of every architecture learn, are published, and go together i
 
 TEST_CASE("middles of every architecture train in bfloat16, in batches") {
   Workshop workshop;
-  for (const std::string name : {"mlp", "convolution", "recurrent", "state_space"}) {
+  for (const std::string name : {"mlp", "mixture", "convolution", "recurrent", "state_space"}) {
     INFO(name);
     const auto result =
         workshop.train(name, name + "_middle", {"train.steps=3", "train.dtype=bfloat16", "train.batch=2"});

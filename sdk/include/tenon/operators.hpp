@@ -43,10 +43,20 @@ inline Tensor linear(const Tensor& x_NC, const Packed& packed) {
   static const auto handle = find("tenon::linear_v1");
   return call(handle, x_NC, packed).toTensor();
 }
-// x / sqrt(mean(x^2) + eps) * weight, over the last dimension.
+// x / sqrt(mean(x^2) + eps) * weight, over the last dimension; in float32 at least. Gradient flows.
 inline Tensor rms_norm(const Tensor& x_NC, const Tensor& weight_C, double eps) {
   static const auto handle = find("tenon::rms_norm_v1");
   return call(handle, x_NC, weight_C, eps).toTensor();
+}
+// gate / (1 + exp(-gate)) * up, of one shape and type. Gradient flows.
+inline Tensor silu_multiply(const Tensor& gate, const Tensor& up) {
+  static const auto handle = find("tenon::silu_multiply_v1");
+  return call(handle, gate, up).toTensor();
+}
+// Rotary positions by angles at hand: x (B,T,H,D); cos and sin (T,D/2), pairs as in rope. Gradient flows to x.
+inline Tensor rotate(const Tensor& x_BTHD, const Tensor& cos_TP, const Tensor& sin_TP) {
+  static const auto handle = find("tenon::rotate_v1");
+  return call(handle, x_BTHD, cos_TP, sin_TP).toTensor();
 }
 // (x - mean(x)) / sqrt(variance(x) + eps) * weight + bias, over the last dimension.
 inline Tensor layer_norm(const Tensor& x_NC, const Tensor& weight_C, const Tensor& bias_C, double eps) {
@@ -83,6 +93,20 @@ inline Packed pack_block(const std::vector<Packed>& linears, const BlockNorms& n
   return call(handle, std::move(list), norms.attention, or_none(norms.attention_bias), norms.ffn,
               or_none(norms.ffn_bias), or_none(norms.q), or_none(norms.k), shape.heads, shape.kv_heads, shape.head_dim,
               shape.norm_eps, shape.rope_theta);
+}
+// Feed-forwards of one shape that rows choose among. router (E,C): a row goes through the `active` experts with the
+// highest scores router x, weighed by a softmax over these. linears: gate, up, down of each expert (SwiGlu), without
+// changes of low rank.
+inline Packed pack_mixture(const Tensor& router_EC, const std::vector<Packed>& linears, std::int64_t active) {
+  static const auto handle = find("tenon::pack_mixture_v1");
+  c10::impl::GenericList list(linears.at(0).type());
+  for (const Packed& linear : linears) list.push_back(linear);
+  return call(handle, router_EC, std::move(list), active);
+}
+// x (N,C) -> (N,C).
+inline Tensor mixture(const Tensor& x_NC, const Packed& packed) {
+  static const auto handle = find("tenon::mixture_v1");
+  return call(handle, x_NC, packed).toTensor();
 }
 // Blocks that follow each other, as one handle.
 inline Packed pack_run(const std::vector<Packed>& blocks) {

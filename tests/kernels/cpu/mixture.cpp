@@ -4,6 +4,10 @@
 
 #include <catch2/catch.hpp>
 
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
 namespace tenon::cpu {
 namespace {
 
@@ -97,6 +101,50 @@ TEST_CASE("a row's mixture is the same bits whatever the threads and the rows be
         CHECK(same_bits(chosen.mixed({&kernels_of(tier), &several}, experts, 9, count), expected));
       }
     }
+}
+
+TEST_CASE("every row chooses its best experts, weighed by a softmax over their scores, whatever the threads") {
+  constexpr std::int64_t rows = 50, experts = 7, active = 3;
+  const std::vector<float> weights = noise(experts * kWidth, 8), x = noise(rows * kWidth, 9);
+  Pool alone(1), several(3);
+  for (const Tier tier : supported_tiers()) {
+    CAPTURE(tier_name(tier));
+    Arena arena, other;
+    const MixtureRouter router{weights.data(), experts, kWidth, active};
+    const Choices found = choose({&kernels_of(tier), &several}, arena, router, x.data(), rows),
+                  again = choose({&kernels_of(tier), &alone}, other, router, x.data() + 20 * kWidth, 1);
+    for (std::int64_t t = 0; t < rows; ++t) {
+      std::vector<std::pair<double, std::int32_t>> score(experts);
+      for (std::int32_t e = 0; e < experts; ++e) {
+        for (std::int64_t c = 0; c < kWidth; ++c) score[e].first -= double{weights[e * kWidth + c]} * x[t * kWidth + c];
+        score[e].second = e;
+      }
+      std::sort(score.begin(), score.end());
+      double sum = 0.0;
+      for (std::int64_t i = 0; i < active; ++i) sum += std::exp(-score[i].first);
+      std::sort(score.begin(), score.begin() + active, [](auto a, auto b) { return a.second < b.second; });
+      for (std::int64_t i = 0; i < active; ++i) {
+        CHECK(found.experts[t * active + i] == score[i].second);
+        CHECK(found.strengths[t * active + i] == Approx(std::exp(-score[i].first) / sum).epsilon(1e-4));
+      }
+    }
+    for (std::int64_t i = 0; i < active; ++i) {
+      CHECK(again.experts[i] == found.experts[20 * active + i]);
+      CHECK(again.strengths[i] == found.strengths[20 * active + i]);
+    }
+  }
+}
+
+TEST_CASE("a row that is not finite gets strengths that are not, and its neighbours theirs") {
+  Pool pool(1);
+  const std::vector<float> weights = noise(4 * kWidth, 8);
+  std::vector<float> x = noise(2 * kWidth, 9);
+  x[3] = std::numeric_limits<float>::quiet_NaN();
+  Arena arena;
+  const Choices found =
+      choose({&kernels_of(supported_tiers().back()), &pool}, arena, {weights.data(), 4, kWidth, 2}, x.data(), 2);
+  CHECK(std::isnan(found.strengths[0]));
+  CHECK(found.strengths[2] + found.strengths[3] == Approx(1.0));
 }
 
 TEST_CASE("rows that chose nothing are zeros, and no rows are nothing") {

@@ -8,7 +8,7 @@
 //   Block(const Setup& setup, std::uint32_t slot)              its state begins at this slot
 //   Tensor forward(const Tensor& x_NC, c10::ArrayRef<Span>)    (N,C)
 //   void add_state(StateLayout& layout, const std::string& prefix) const
-//   Linear& last()                                             the product its result comes from
+//   std::vector<Tensor> last() const                           weights of the products its result comes from
 //   void begin()                                               values at birth, where the usual ones will not do
 // The configuration's "depth" says how many. Thread: as Expert.
 #pragma once
@@ -50,7 +50,8 @@ class ResidualExpert : public Expert {
     Expert::initialize(random);
     for (const auto& block : blocks_) {
       block->begin();
-      if (on_base) block->last().weight.zero_();
+      if (!on_base) continue;
+      for (Tensor& weight : block->last()) weight.zero_();
     }
   }
 

@@ -10,11 +10,7 @@ class RmsNorm : public Norm {
  public:
   using Norm::Norm;
 
-  Tensor forward(const Tensor& x) override {
-    if (!is_training()) return operators::rms_norm(x, weight, eps());
-    const Tensor wide_x = wide(x);
-    return wide_x * at::rsqrt(wide_x.square().mean(-1, true) + eps()) * weight;
-  }
+  Tensor forward(const Tensor& x) override { return operators::rms_norm(x, weight, eps()); }
 };
 
 } // namespace tenon::nn

@@ -15,28 +15,26 @@ class Rope {
     return operators::rope(x_NHD, spans, theta_);
   }
 
-  // x (B,T,H,D) at positions 0..T-1; plain LibTorch, gradient flows.
+  // x (B,T,H,D) at positions 0..T-1; gradient flows.
   Tensor training(const Tensor& x_BTHD) {
     const std::int64_t length = x_BTHD.size(1);
-    if (!cos_TD_.defined() || cos_TD_.size(0) < length) tabulate(length);
-    const Tensor cos = cos_TD_.narrow(0, 0, length).unsqueeze(1), sin = sin_TD_.narrow(0, 0, length).unsqueeze(1);
-    const auto halves = x_BTHD.chunk(2, -1);
-    return x_BTHD * cos + at::cat({-halves[1], halves[0]}, -1) * sin;
+    if (!cos_TP_.defined() || cos_TP_.size(0) < length) tabulate(length);
+    return operators::rotate(x_BTHD, cos_TP_.narrow(0, 0, length), sin_TP_.narrow(0, 0, length));
   }
 
  private:
   void tabulate(std::int64_t length) {
     at::NoGradGuard no_grad;
-    const Tensor frequency = at::pow(theta_, -at::arange(0, head_dim_, 2, at::kFloat) / static_cast<double>(head_dim_));
-    const Tensor angle = at::arange(length, at::kFloat).unsqueeze(1) * frequency;
-    const Tensor both = at::cat({angle, angle}, 1);
-    cos_TD_ = both.cos();
-    sin_TD_ = both.sin();
+    const Tensor frequency_P =
+        at::pow(theta_, -at::arange(0, head_dim_, 2, at::kFloat) / static_cast<double>(head_dim_));
+    const Tensor angle_TP = at::arange(length, at::kFloat).unsqueeze(1) * frequency_P;
+    cos_TP_ = angle_TP.cos();
+    sin_TP_ = angle_TP.sin();
   }
 
   std::int64_t head_dim_;
   double theta_;
-  Tensor cos_TD_, sin_TD_;
+  Tensor cos_TP_, sin_TP_;
 };
 
 } // namespace tenon::nn

@@ -14,7 +14,7 @@ class SwiGlu : public FeedForward {
   }
 
   Tensor forward(const Tensor& x_NC) override {
-    return down->forward(at::silu(gate->forward(x_NC)) * up->forward(x_NC));
+    return down->forward(operators::silu_multiply(gate->forward(x_NC), up->forward(x_NC)));
   }
   std::vector<std::shared_ptr<Linear>> products() const override { return {gate, up, down}; }
 

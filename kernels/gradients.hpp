@@ -1,0 +1,22 @@
+// Operators through which gradients flow, for blocks that train: one pass over memory forward and one back, where
+// LibTorch's operators, one after another, make a dozen.
+//
+// Rows of bfloat16 (autocast) are widened, computed in float32 and rounded once; other types than these two are
+// computed by LibTorch's operators, as the formulas say. Sums over rows have one order, whatever the threads. Thread:
+// any.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+namespace tenon {
+
+// x / sqrt(mean(x^2) + eps) * weight, over the last dimension.
+at::Tensor differentiable_rms_norm(const at::Tensor& x, const at::Tensor& weight_C, double eps);
+
+// gate / (1 + exp(-gate)) * up. Requires: one shape and type.
+at::Tensor silu_multiply(const at::Tensor& gate, const at::Tensor& up);
+
+// Turns pairs (i, i + D/2) of every head by the angles of its position. cos and sin (T, D/2), float32.
+at::Tensor rotate(const at::Tensor& x_BTHD, const at::Tensor& cos_TP, const at::Tensor& sin_TP);
+
+} // namespace tenon

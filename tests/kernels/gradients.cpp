@@ -1,0 +1,138 @@
+#include "kernels/gradients.hpp"
+
+#include "host/model/random.hpp"
+#include "kernels/cpu/engine.hpp"
+#include "kernels/cpu/rows.hpp"
+
+#include <tenon/operators.hpp>
+
+#include <catch2/catch.hpp>
+
+#include <ATen/Parallel.h>
+#include <functional>
+
+using namespace tenon;
+
+namespace {
+
+at::Tensor noise(const std::string& name, at::IntArrayRef shape, double deviation = 1.0) {
+  at::Tensor out = at::empty(shape);
+  RandomStream(5, name).normal({out.data_ptr<float>(), static_cast<std::size_t>(out.numel())});
+  return out * deviation;
+}
+
+// A result, and what a gradient of `direction` towards it is towards each input.
+using Operator = std::function<at::Tensor(const std::vector<at::Tensor>&)>;
+std::vector<at::Tensor> with_gradients(const Operator& call, const std::vector<at::Tensor>& inputs,
+                                       at::ScalarType type) {
+  std::vector<at::Tensor> leaves, out;
+  for (const at::Tensor& input : inputs) leaves.push_back(input.to(type, false, true).set_requires_grad(true));
+  const at::Tensor y = call(leaves);
+  (y * noise("direction", y.sizes()).to(y.scalar_type())).sum().backward();
+  out.push_back(y.detach().to(at::kDouble));
+  for (const at::Tensor& leaf : leaves) out.push_back(leaf.grad().to(at::kDouble));
+  return out;
+}
+
+double relative_error(const at::Tensor& found, const at::Tensor& expected) {
+  return ((found - expected).norm() / expected.norm()).item<double>();
+}
+
+struct Case {
+  std::string name;
+  Operator call;
+  std::vector<at::Tensor> inputs;
+};
+
+// Rows and widths that fill no vector and no task; silu_multiply far out, where exp would overflow.
+std::vector<Case> cases() {
+  const Operator norm = [](const auto&in) { return operators::rms_norm(in[0], in[1], 1e-5); },
+                 gate = [](const auto&in) { return operators::silu_multiply(in[0], in[1]); }, turn = [](const auto&in) {
+                   const at::Tensor angle_TP = noise("angle", {in[0].size(1), in[0].size(3) / 2});
+                   return operators::rotate(in[0], angle_TP.cos(), angle_TP.sin());
+                 };
+  std::vector<Case> out;
+  for (const std::int64_t rows : {1, 33, 300})
+    for (const std::int64_t width : {1, 17, 576}) {
+      out.push_back({"rms_norm", norm, {noise("x", {rows, width}), noise("w", {width})}});
+      out.push_back({"silu_multiply", gate, {noise("gate", {rows, width}, 30.0), noise("up", {rows, width})}});
+    }
+  for (const std::int64_t heads : {1, 3})
+    for (const std::int64_t depth : {2, 64}) out.push_back({"rotate", turn, {noise("x", {2, 50, heads, depth})}});
+  return out;
+}
+
+} // namespace
+
+TEST_CASE("operators that train give the results and gradients of their formulas in double precision") {
+  for (const Case& one : cases()) {
+    const auto exact = with_gradients(one.call, one.inputs, at::kDouble),
+               found = with_gradients(one.call, one.inputs, at::kFloat);
+    for (std::size_t i = 0; i < exact.size(); ++i) {
+      CAPTURE(one.name, one.inputs[0].sizes(), i);
+      // A norm over a single number loses all of the number's own gradient: what is left is rounding.
+      if (one.name == "rms_norm" && one.inputs[0].size(1) == 1 && i == 1)
+        CHECK(found[i].abs().max().item<double>() < 1e-4);
+      else
+        CHECK(relative_error(found[i], exact[i]) < 2e-6);
+    }
+  }
+}
+
+TEST_CASE("in bfloat16 they are rounded once, as the products around them are") {
+  for (const Case& one : cases()) {
+    std::vector<at::Tensor> rounded;
+    for (const at::Tensor& input : one.inputs) rounded.push_back(input.to(at::kBFloat16).to(at::kFloat));
+    if (one.name == "rms_norm") rounded[1] = one.inputs[1];
+    const Operator call = [&](std::vector<at::Tensor> in) {
+      if (one.name == "rms_norm") in[1] = in[1].to(at::kFloat); // weights of norms stay float32
+      return one.call(in);
+    };
+    const auto found = with_gradients(call, rounded, at::kBFloat16),
+               exact = with_gradients(one.call, rounded, at::kDouble);
+    for (std::size_t i = 0; i < exact.size(); ++i) {
+      CAPTURE(one.name, one.inputs[0].sizes(), i);
+      if (one.name == "rms_norm" && (i == 2 || one.inputs[0].size(1) == 1)) continue; // the weight was rounded, too
+      CHECK(relative_error(found[i], exact[i]) < 1e-2);
+    }
+  }
+}
+
+TEST_CASE("gradients are the same bits whatever the threads") {
+  const int threads = at::get_num_threads();
+  for (const Case& one : cases()) {
+    at::set_num_threads(1);
+    const auto alone = with_gradients(one.call, one.inputs, at::kFloat);
+    at::set_num_threads(3);
+    const auto several = with_gradients(one.call, one.inputs, at::kFloat);
+    for (std::size_t i = 0; i < alone.size(); ++i) {
+      CAPTURE(one.name, i);
+      CHECK(alone[i].equal(several[i]));
+    }
+  }
+  at::set_num_threads(threads);
+}
+
+TEST_CASE("the gradient of a gate is that of its formula in every tier and length") {
+  for (const cpu::Tier tier : cpu::supported_tiers())
+    for (const std::int64_t count : {1, 7, 16, 100}) {
+      CAPTURE(cpu::tier_name(tier), count);
+      const at::Tensor gate = noise("gate", {count}, 20.0), up = noise("up", {count}), d = noise("d", {count});
+      at::Tensor d_gate = at::empty({count}), d_up = at::empty({count});
+      cpu::kernels_of(tier).silu_gradient(gate.data_ptr<float>(), up.data_ptr<float>(), d.data_ptr<float>(),
+                                          d_gate.data_ptr<float>(), d_up.data_ptr<float>(), count);
+      const at::Tensor g = gate.to(at::kDouble), s = at::sigmoid(g);
+      const auto worst = [](const at::Tensor& found, const at::Tensor& exact) {
+        return ((found - exact).abs() / (exact.abs() + 1e-3)).max().item<double>();
+      };
+      CHECK(worst(d_gate, d * up * s * (1 + g * (1 - s))) < 1e-5);
+      CHECK(worst(d_up, d * g * s) < 1e-5);
+    }
+}
+
+TEST_CASE("shapes that do not fit together are refused by name") {
+  CHECK_THROWS_WITH(operators::silu_multiply(at::zeros({2, 3}), at::zeros({3, 2})), Catch::Contains("[2, 3]"));
+  CHECK_THROWS_WITH(operators::silu_multiply(at::zeros({2}), at::zeros({2}, at::kDouble)), Catch::Contains("Double"));
+  CHECK_THROWS_WITH(operators::rotate(at::zeros({1, 4, 2, 6}), at::zeros({4, 2}), at::zeros({4, 2})),
+                    Catch::Contains("(T,D/2)"));
+}
