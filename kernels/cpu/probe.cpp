@@ -71,6 +71,11 @@ __attribute__((target("avx512f"))) void read_512(const std::byte* from, std::int
 
 } // namespace
 
+void read_all(const std::byte* from, std::int64_t bytes) {
+  static const auto walk = supported(Tier::avx512) ? read_512 : supported(Tier::avx2) ? read_256 : read_plain;
+  walk(from, bytes);
+}
+
 void Probe::Unmap::operator()(std::byte* memory) const { munmap(memory, static_cast<std::size_t>(bytes)); }
 
 Probe::Probe(std::int64_t bytes, Pages pages) : memory_(nullptr, Unmap{bytes}) {
@@ -84,9 +89,8 @@ Probe::Probe(std::int64_t bytes, Pages pages) : memory_(nullptr, Unmap{bytes}) {
 
 double Probe::read(Pool& pool) const {
   const std::int64_t part = memory_.get_deleter().bytes / kParts;
-  const auto walk = supported(Tier::avx512) ? read_512 : supported(Tier::avx2) ? read_256 : read_plain;
   const double taken =
-      seconds([&] { pool.run(kParts, [&](std::int64_t p) { walk(memory_.get() + p * part, part); }); });
+      seconds([&] { pool.run(kParts, [&](std::int64_t p) { read_all(memory_.get() + p * part, part); }); });
   return static_cast<double>(part * kParts) / taken / 1e9;
 }
 

@@ -24,6 +24,9 @@ struct Limits {
   double peak(PackedFormat format) const { return format == PackedFormat::bf16 ? bf16 : int8; }
 };
 
+// Loads all of it, as fast as plain loads do. Requires: bytes a multiple of 256.
+void read_all(const std::byte* from, std::int64_t bytes);
+
 constexpr std::int64_t kProbeBytes = std::int64_t{160} << 20;
 
 class Probe {

@@ -4,6 +4,11 @@
 // (decoding one sequence: weights, keys and values) or of the peak (reading: products and causal attention). Never a
 // test.
 //
+// Then, of a token decoded at the beginning, where its time goes: what the blocks' bytes take at the machine's
+// bandwidth; read by plain loads matrix by matrix, as products go through them (`pieces`); with one block's weights in
+// all places, so that they come from a cache (`cached`: arithmetic and everything small); and its parallel regions,
+// empty.
+//
 //   tenon_blocks_bench [ROUNDS]     TENON_TIER and TENON_THREADS choose tier and threads; weights lie in 2 MiB pages
 #include "kernels/cpu/transformer_run.hpp"
 #include "tests/bench/machine.hpp"
@@ -30,9 +35,12 @@ std::vector<float> noise(std::int64_t count, std::uint32_t seed) {
 // The model in one format. int4: a head in int8, as files have it.
 class Model {
  public:
-  explicit Model(PackedFormat format) : memory_(std::size_t{320} << 20), next_(memory_.bytes().data()) {
+  // cached: every block's weights lie in the same place.
+  explicit Model(PackedFormat format, bool cached = false)
+      : memory_(std::size_t{320} << 20), next_(memory_.bytes().data()) {
     const PackedFormat head = format == PackedFormat::bf16 ? format : PackedFormat::int8g32;
     for (std::int64_t i = 0; i < kBlocks; ++i) {
+      if (cached) next_ = memory_.bytes().data();
       Block block;
       block.q = linear(format, kHeads.q_width(), kWidth), block.k = linear(format, kHeads.kv_width(), kWidth);
       block.v = linear(format, kHeads.kv_width(), kWidth), block.o = linear(format, kWidth, kHeads.q_width());
@@ -41,9 +49,11 @@ class Model {
       block.attention_norm = block.ffn_norm = {ones_.data(), nullptr};
       blocks_.push_back(block);
     }
+    head_at_ = next_;
     head_ = linear(head, kVocabulary, kWidth);
   }
   std::int64_t bytes() const { return next_ - memory_.bytes().data(); }
+  std::int64_t block_bytes() const { return head_at_ - memory_.bytes().data(); } // of all blocks
   const std::vector<Block>& blocks() const { return blocks_; }
   const Linear& head() const { return head_; }
 
@@ -61,7 +71,7 @@ class Model {
   }
 
   HugeMemory memory_;
-  std::byte* next_;
+  std::byte *next_, *head_at_ = nullptr;
   std::vector<float> ones_ = std::vector<float>(kWidth, 1.0f);
   std::vector<Block> blocks_;
   Linear head_;
@@ -135,8 +145,57 @@ class Bench {
   }
   const Machine& machine() const { return machine_; }
 
+  // Milliseconds of one token in the blocks, without the head.
+  void account(const Model& model, const Model& cached, int rounds) {
+    std::vector<double> token, bandwidth, pieces, inside, regions;
+    const auto once = [&](const auto& work) {
+      constexpr int times = 8;
+      return 1e3 / times * seconds([&] {
+               for (int i = 0; i < times; ++i) work();
+             });
+    };
+    for (int round = 0; round < rounds; ++round) {
+      machine_.measure();
+      bandwidth.push_back(static_cast<double>(model.block_bytes()) / machine_.read() / 1e6);
+      pieces.push_back(once([&] { for_pieces(model, read_all); }));
+      token.push_back(once([&] { blocks(model, {0, 1, 1}); }));
+      inside.push_back(once([&] { blocks(cached, {0, 1, 1}); }));
+      regions.push_back(once([&] { for_pieces(model, [](const std::byte*, std::int64_t) {}); }));
+    }
+    std::printf(
+        "  a token's blocks take %.2f ms; their bytes %.2f at the bandwidth, %.2f in pieces; cached %.2f; regions "
+        "%.2f\n",
+        median(token), median(bandwidth), median(pieces), median(inside), median(regions));
+  }
+
  private:
+  // Every thread's part of every region's weights, in the regions of a token.
+  template <class Each>
+  void for_pieces(const Model& model, const Each& each) const {
+    const std::int64_t threads = engine().pool->threads();
+    const auto region = [&](const Linear& first, const Linear& last) {
+      const std::byte* begin = first.weight.bytes;
+      const std::int64_t lines = (last.weight.panel(last.weight.panels()) - begin) / 256;
+      engine().pool->run(threads, [&](std::int64_t t) {
+        each(begin + lines * t / threads * 256, (lines * (t + 1) / threads - lines * t / threads) * 256);
+      });
+    };
+    for (const Block& block : model.blocks())
+      region(block.q, block.v), region(block.o, block.o), region(*block.gate, block.up), region(block.down, block.down);
+  }
+
   void step(const Model& model, const Case& c) {
+    blocks(model, c);
+    const std::int64_t rows = c.rows * c.sequences;
+    // Logits of each sequence's last row.
+    const Product head[] = {{&model.head(), logits_.data()}};
+    multiply(engine(), arena_,
+             prepare(engine(), arena_, h_.data() + (rows - c.sequences) * kWidth, c.sequences, kWidth,
+                     Forms() |= model.head()),
+             head);
+  }
+
+  void blocks(const Model& model, const Case& c) {
     const RunShape shape{kHeads, 1e-5, 10000.0};
     const std::int64_t rows = c.rows * c.sequences;
     std::vector<RunSpan> spans;
@@ -146,12 +205,6 @@ class Bench {
     store_.past = c.past;
     const std::span<const Block> run[] = {model.blocks()};
     run_blocks(engine(), arena_, shape, run, spans, store_, h_.data(), rows);
-    // Logits of each sequence's last row.
-    const Product head[] = {{&model.head(), logits_.data()}};
-    multiply(engine(), arena_,
-             prepare(engine(), arena_, h_.data() + (rows - c.sequences) * kWidth, c.sequences, kWidth,
-                     Forms() |= model.head()),
-             head);
   }
 
   Machine machine_;
@@ -178,6 +231,7 @@ int main(int argc, char** argv) {
                   c.reads() ? "reads  " : "decodes at", static_cast<int>(c.reads() ? c.rows : c.past),
                   static_cast<int>(c.sequences), bench::median(c.rate), bench::median(c.fraction),
                   c.reads() ? "peak" : "bandwidth");
+    all.account(model, bench::Model(format, true), rounds);
   }
   all.machine().print();
 }

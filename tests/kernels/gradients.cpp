@@ -70,9 +70,9 @@ TEST_CASE("operators that train give the results and gradients of their formulas
                found = with_gradients(one.call, one.inputs, at::kFloat);
     for (std::size_t i = 0; i < exact.size(); ++i) {
       CAPTURE(one.name, one.inputs[0].sizes(), i);
-      // A norm over a single number loses all of the number's own gradient: what is left is rounding.
+      // A norm over a single number cancels most of the number's own gradient.
       if (one.name == "rms_norm" && one.inputs[0].size(1) == 1 && i == 1)
-        CHECK(found[i].abs().max().item<double>() < 1e-4);
+        CHECK((found[i] - exact[i]).abs().max().item<double>() < 1e-5 * (1 + exact[i].abs().max().item<double>()));
       else
         CHECK(relative_error(found[i], exact[i]) < 2e-6);
     }

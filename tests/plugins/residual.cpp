@@ -147,10 +147,13 @@ TEST_CASE("a position reaches itself and those that follow, as far as the contex
     at::Tensor other = h.clone();
     other[changed].add_(3.0);
     const at::Tensor moved_T = (whole(kind, other, base) - whole(kind, h, base)).abs().amax(1);
-    CHECK(moved_T.narrow(0, 0, changed).max().item<double>() == 0.0);
+    // What goes through the same perceptron of a mixture is multiplied together, and another number of rows may round
+    // otherwise.
+    const double still = kind.library == "tenon_mixture" ? 1e-6 : 0.0;
+    CHECK(moved_T.narrow(0, 0, changed).max().item<double>() <= still);
     CHECK(moved_T[changed].item<double>() > 1e-3);
     switch (context.kind) {
-      case ExpertContext::Kind::token: CHECK(moved_T.slice(0, changed + 1).max().item<double>() == 0.0); break;
+      case ExpertContext::Kind::token: CHECK(moved_T.slice(0, changed + 1).max().item<double>() <= still); break;
       case ExpertContext::Kind::window:
         CHECK(moved_T[changed + 3].item<double>() > 1e-4);
         CHECK(moved_T.slice(0, changed + context.window).max().item<double>() == 0.0);

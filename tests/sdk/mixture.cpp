@@ -97,10 +97,10 @@ TEST_CASE("the loss of balance reaches the router's gradient as if it were part 
   const at::Tensor scores_NE = at::linear(x, mixture->router->weight),
                    chosen_NK = std::get<1>(scores_NE.detach().topk(2, -1)),
                    f_E = at::bincount(chosen_NK.flatten(), {}, 5).to(at::kFloat) / 60.0;
-  (0.3 * 5.0 * (f_E * scores_NE.softmax(-1).mean(0)).sum()).backward();
+  (30.0 * 5.0 * (f_E * scores_NE.softmax(-1).mean(0)).sum()).backward();
   const at::Tensor expected = mixture->router->weight.grad();
   CHECK(expected.abs().max().item<double>() > 1e-4);
-  CHECK(relative_error(gradient(0.3) - gradient(0.0), expected) < 1e-3);
+  CHECK(relative_error(gradient(30.0) - gradient(0.0), expected) < 1e-3);
 }
 
 TEST_CASE("experts of unequal shapes, or with changes of low rank, are not packed as one mixture") {

@@ -6,7 +6,9 @@
 // State: h in `slot` and, for lstm, c in `slot + 1`.
 #pragma once
 
+#include <c10/core/impl/LocalDispatchKeySet.h>
 #include <tenon/nn/linear.hpp>
+#include <tenon/nn/norm.hpp>
 #include <tenon/nn/sequences.hpp>
 
 namespace tenon::nn {
@@ -44,14 +46,19 @@ class Recurrent : public torch::nn::Module {
     const Tensor x_BTC = batched(x_NC, spans);
     const Tensor zero_1BF = at::zeros({1, x_BTC.size(0), width_}, x_NC.options());
     const std::vector<Tensor> weights = {from_x->weight, from_h->weight, from_x->bias, from_h->bias};
-    const Tensor h_BTF = cell_ == Cell::lstm
-                             ? std::get<0>(at::lstm(x_BTC, {zero_1BF, zero_1BF}, weights, /*has_biases=*/true,
-                                                    /*num_layers=*/1, /*dropout=*/0.0, /*train=*/true,
-                                                    /*bidirectional=*/false, /*batch_first=*/true))
-                             : std::get<0>(at::gru(x_BTC, zero_1BF, weights, /*has_biases=*/true, /*num_layers=*/1,
-                                                   /*dropout=*/0.0, /*train=*/true, /*bidirectional=*/false,
-                                                   /*batch_first=*/true));
+    const Tensor h_BTF = cell_ == Cell::lstm ? lstm(x_BTC, zero_1BF, weights)
+                                             : std::get<0>(at::gru(x_BTC, zero_1BF, weights, /*has_biases=*/true,
+                                                                   /*num_layers=*/1, /*dropout=*/0.0, /*train=*/true,
+                                                                   /*bidirectional=*/false, /*batch_first=*/true));
     return h_BTF.reshape({x_NC.size(0), width_});
+  }
+
+  // In float32 under autocast, too: oneDNN has an LSTM in bfloat16 for some processors only.
+  static Tensor lstm(const Tensor& x_BTC, const Tensor& zero_1BF, const std::vector<Tensor>& weights) {
+    const c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
+    return std::get<0>(at::lstm(wide(x_BTC), {wide(zero_1BF), wide(zero_1BF)}, weights, /*has_biases=*/true,
+                                /*num_layers=*/1, /*dropout=*/0.0, /*train=*/true, /*bidirectional=*/false,
+                                /*batch_first=*/true));
   }
 
   Tensor inference(const Tensor& x_NC, c10::ArrayRef<Span> spans) {
