@@ -77,7 +77,9 @@ plugin() {
   tenon publish plugin/build/*.so
 }
 
-gradient=(--set train.dtype=bfloat16) # 1.6 times faster here, to the same loss
+gradient=()
+# 1.6 times faster, to the same loss; without these instructions many times slower.
+if grep -qw avx512_bf16 /proc/cpuinfo; then gradient=(--set train.dtype=bfloat16); fi
 
 # author NAME VENDOR LIKE CORPUS SETTINGS...: one author's whole day, in a folder and processes of its own.
 author() (
