@@ -59,6 +59,11 @@ class Rows {
 };
 
 bool ours(const at::Tensor& x) { return x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16; }
+// These nodes' gradients have none of their own.
+void first_order_only() {
+  TORCH_CHECK(!at::GradMode::is_enabled(), "[tenon] norms, gates and rotations have first gradients only");
+}
+
 bool flows(const at::Tensor& x) { return at::GradMode::is_enabled() && x.requires_grad(); }
 
 struct RmsNormNode : torch::autograd::Function<RmsNormNode> {
@@ -69,6 +74,7 @@ struct RmsNormNode : torch::autograd::Function<RmsNormNode> {
   }
 
   static variable_list backward(AutogradContext* context, variable_list gradients) {
+    first_order_only();
     const auto saved = context->get_saved_variables();
     const at::Tensor x = saved[0].contiguous(), weight_C = saved[1].contiguous(), d = gradients[0].contiguous(),
                      d_x = at::empty_like(x);
@@ -106,6 +112,7 @@ struct SiluMultiplyNode : torch::autograd::Function<SiluMultiplyNode> {
   }
 
   static variable_list backward(AutogradContext* context, variable_list gradients) {
+    first_order_only();
     const auto saved = context->get_saved_variables();
     const Rows gate(saved[0]), up(saved[1]), d(gradients[0]),
         d_gate(at::empty(gate.tensor().sizes(), saved[0].options())),
@@ -147,6 +154,7 @@ struct RotateNode : torch::autograd::Function<RotateNode> {
   }
 
   static variable_list backward(AutogradContext* context, variable_list gradients) {
+    first_order_only();
     const auto saved = context->get_saved_variables();
     return {rotated(gradients[0], saved[0], saved[1].neg()), at::Tensor(), at::Tensor()};
   }
@@ -155,6 +163,8 @@ struct RotateNode : torch::autograd::Function<RotateNode> {
 } // namespace
 
 at::Tensor differentiable_rms_norm(const at::Tensor& x, const at::Tensor& weight_C, double eps) {
+  TORCH_CHECK(weight_C.dim() == 1 && x.dim() > 0 && x.size(-1) > 0 && x.size(-1) == weight_C.size(0),
+              "[tenon::rms_norm_v1] found rows ", x.sizes(), " and a weight ", weight_C.sizes());
   if (x.scalar_type() == at::kBFloat16) return differentiable_rms_norm(x.to(at::kFloat), weight_C, eps);
   if (!ours(x)) return x * at::rsqrt(x.square().mean(-1, true) + eps) * weight_C;
   return flows(x) || flows(weight_C) ? RmsNormNode::apply(x, weight_C, eps) : rms_norm(x, weight_C, eps);

@@ -102,6 +102,9 @@ at::Tensor linear_v1(const at::Tensor& x_NC, const PackedPointer& packed) { retu
 
 at::Tensor mixture_v1(const at::Tensor& x_NC, const PackedPointer& packed) {
   TORCH_CHECK(packed->mixture, "[tenon::mixture_v1] this handle is no packed mixture");
+  const std::int64_t width = packed->mixture->router.size(1);
+  TORCH_CHECK(x_NC.dim() == 2 && x_NC.size(1) == width, "[tenon::mixture_v1] need rows of ", width, "; found ",
+              x_NC.sizes());
   return mixture(x_NC, *packed->mixture);
 }
 
@@ -154,7 +157,7 @@ TORCH_LIBRARY_IMPL(tenon, CompositeExplicitAutograd, library) {
   library.impl("mixture_v1", mixture_v1);
   library.impl("silu_multiply_v1", silu_multiply);
   library.impl("rotate_v1", rotate);
-  library.impl("rms_norm_v1", rms_norm);
+  library.impl("rms_norm_v1", differentiable_rms_norm);
   library.impl("layer_norm_v1", layer_norm);
   library.impl("rope_v1", rope_v1);
   library.impl("attention_v1", attention_v1);

@@ -1,12 +1,17 @@
 #include "host/formats/token_table.hpp"
 
+#include "registry/base/error.hpp"
+
 #include <bit>
 #include <functional>
+#include <limits>
 
 namespace tenon {
 
 void TokenTable::add(std::string_view text) {
   texts_ += text;
+  if (texts_.size() > std::numeric_limits<std::uint32_t>::max())
+    throw Error(Code::integrity, "tokenizer", "found a vocabulary of more than 4 GiB");
   ends_.push_back(static_cast<std::uint32_t>(texts_.size()));
 }
 

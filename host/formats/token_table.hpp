@@ -13,7 +13,7 @@ namespace tenon {
 
 class TokenTable {
  public:
-  // The next id's text.
+  // The next id's text. Errors: integrity (all together are more than 4 GiB).
   void add(std::string_view text);
   std::size_t size() const { return ends_.size(); }
   // Requires: id < size(). Borrowed from the table, until the next add.

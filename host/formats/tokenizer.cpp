@@ -78,7 +78,7 @@ void Tokenizer::Impl::read_vocabulary() {
     const bool is_added = next_added != data.added.end() && next_added->id == static_cast<std::int32_t>(id);
     if (is_added) {
       bytes = next_added->content;
-      if (token != bytes) contradiction("added token " + shown(bytes) + " takes the id of " + shown(token));
+      if (token != bytes) spelled.emplace(static_cast<std::int32_t>(id), token);
     } else if (token.empty() || !symbols_to_bytes(token, bytes)) {
       contradiction("token " + std::to_string(id) + " is " + shown(token) + ", need byte-level symbols");
     }
@@ -164,6 +164,7 @@ TokenizerData Tokenizer::Impl::whole() const {
   for (const AddedToken& token : data.added) as_it_is[static_cast<std::size_t>(token.id)] = true;
   for (std::size_t id = 0; id < vocabulary; ++id)
     out.tokens.push_back(as_it_is[id] ? std::string(texts[id]) : bytes_to_symbols(texts[id]));
+  for (const auto& [id, token] : spelled) out.tokens[static_cast<std::size_t>(id)] = token;
   if (!bpe) return out;
   for (const Merge& merge : bpe->merges())
     out.merges.emplace_back(out.tokens[static_cast<std::size_t>(merge.left)],

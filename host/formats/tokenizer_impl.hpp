@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <array>
+#include <map>
 
 namespace tenon {
 
@@ -38,10 +39,11 @@ struct Tokenizer::Impl {
   AddedTokens added;
   std::optional<Splitter> splitter; // with bpe
   std::optional<Bpe> bpe;
-  std::size_t vocabulary = 0;             // how many tokens were given
-  TokenTable texts;                       // id -> bytes
-  std::vector<bool> special;              // by id
-  std::array<std::int32_t, 256> byte_ids; // -1: not in the vocabulary
+  std::size_t vocabulary = 0;                  // how many tokens were given
+  std::map<std::int32_t, std::string> spelled; // added ones that the vocabulary spells otherwise
+  TokenTable texts;                            // id -> bytes
+  std::vector<bool> special;                   // by id
+  std::array<std::int32_t, 256> byte_ids;      // -1: not in the vocabulary
   bool every_byte = true;
   std::string digest;
 };

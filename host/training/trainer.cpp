@@ -112,8 +112,20 @@ StepReport Trainer::step(std::int64_t step) {
       domain_loss(micro, static_cast<double>(micro.scored_K.size(0)) / static_cast<double>(scored), report);
     }
   }
+  average_gradients();
   update(report);
   return report;
+}
+
+// Every batch went back at its full weight, so that what modules add to gradients by themselves counts as a mean, too.
+void Trainer::average_gradients() {
+  if (plan_.train.accumulate == 1) return;
+  const auto average = [&](const NamedTensors& parameters) {
+    for (const auto& [name, parameter] : parameters)
+      if (parameter.grad().defined()) parameter.mutable_grad().div_(static_cast<double>(plan_.train.accumulate));
+  };
+  average(optimizer_.parameters());
+  if (row_optimizer_) average(row_optimizer_->parameters());
 }
 
 Trainer::Micro Trainer::domain_batch(std::int64_t first) const {
@@ -193,7 +205,7 @@ void Trainer::domain_loss(const Micro& micro, double share, StepReport& report) 
   if (alone == sequences) report.alone = value;
   if (alone == 0) report.mixture = value;
   report.tokens += sequences * length;
-  backward(loss * share);
+  backward(loss * (share * static_cast<double>(plan_.train.accumulate)));
 }
 
 void Trainer::general_loss(const Micro& micro, StepReport& report) {
@@ -213,7 +225,7 @@ void Trainer::general_loss(const Micro& micro, StepReport& report) {
   report.loss += value * share;
   report.divergence = report.divergence.value_or(0.0) + value / static_cast<double>(plan_.train.accumulate);
   report.tokens += batch.size();
-  backward(loss * share);
+  backward(loss * (share * static_cast<double>(plan_.train.accumulate)));
 }
 
 // The plugin's part of it runs outside any thunk, so what it throws is caught here.

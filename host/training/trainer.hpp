@@ -62,6 +62,7 @@ class Trainer {
   void domain_loss(const Micro& micro, double share, StepReport& report);
   void general_loss(const Micro& micro, StepReport& report);
   void backward(const at::Tensor& loss);
+  void average_gradients();
   void update(StepReport& report);
 
   const TrainingPlan& plan_;

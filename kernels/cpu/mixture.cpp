@@ -42,9 +42,19 @@ struct Sorted {
   }
 };
 
-Forms forms_of(const FeedForward& expert) {
-  Forms forms = Forms() |= expert.up;
-  return expert.gate ? forms |= *expert.gate : forms;
+// What rows must be in for all of them: formats may differ.
+Forms outer_forms(std::span<const FeedForward> experts) {
+  Forms forms;
+  for (const FeedForward& expert : experts) {
+    forms |= expert.up;
+    if (expert.gate) forms |= *expert.gate;
+  }
+  return forms;
+}
+Forms inner_forms(std::span<const FeedForward> experts) {
+  Forms forms;
+  for (const FeedForward& expert : experts) forms |= expert.down;
+  return forms;
 }
 
 constexpr std::int64_t kRowBlock = 16; // rows of a task that moves them
@@ -60,8 +70,8 @@ class Layer {
 
   void run(const float* x, float* y) {
     const FeedForward& first = experts_[0];
-    const Rows in = gathered(x, first.up.inputs(), forms_of(first));
-    const NewRows inner(arena_, sorted_.places, first.up.outputs(), Forms() |= first.down, false);
+    const Rows in = gathered(x, first.up.inputs(), outer_forms(experts_));
+    const NewRows inner(arena_, sorted_.places, first.up.outputs(), inner_forms(experts_), false);
     for_panels(first.up.weight.panels(), [&](const FeedForward& expert, const PanelTask& task) {
       multiply_panels_gated(*engine_.kernels, expert.gate ? &*expert.gate : nullptr, {}, expert.up, {}, in, task,
                             inner);
@@ -134,7 +144,8 @@ Choices choose(const Engine& engine, Arena& arena, const MixtureRouter& router, 
     for (std::int64_t e = 0; e < count; ++e)
       score[e] = engine.kernels->dot(router.weights_EC + e * router.width, x + t * router.width, router.width);
     if (std::all_of(score, score + count, [](float one) { return std::isfinite(one); })) {
-      top_k(*engine.kernels, score, count, k, 1.0f, experts + t * k, strengths + t * k);
+      const std::int64_t found = top_k(*engine.kernels, score, count, k, 1.0f, experts + t * k, strengths + t * k);
+      std::fill(experts + t * k + found, experts + (t + 1) * k, -1); // too far behind to have a share
     } else {
       std::fill_n(experts + t * k, k, 0);
       std::fill_n(strengths + t * k, k, std::numeric_limits<float>::quiet_NaN());

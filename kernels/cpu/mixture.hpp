@@ -32,8 +32,9 @@ struct MixtureRouter {
   const float* weights_EC = nullptr;
   std::int64_t experts = 0, width = 0, active = 0;
 };
-// x (N,C). The choices live in the arena, in the order of experts' numbers. Of a row whose scores are not finite, the
-// strengths are not. Requires: 0 < active <= experts.
+// x (N,C). The choices live in the arena, in the order of experts' numbers, then those that are none: of an expert so
+// far behind that nothing is left for it. Of a row whose scores are not finite, the strengths are not. Requires: 0 <
+// active <= experts.
 Choices choose(const Engine& engine, Arena& arena, const MixtureRouter& router, const float* x, std::int64_t rows);
 
 // x, y (N,C). Requires: choices within the experts; experts of one shape, without low-rank changes.

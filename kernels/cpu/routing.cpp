@@ -18,16 +18,24 @@ std::int64_t candidates(const Kernels& kernels, const float* scores, std::int64_
   return found;
 }
 
+// Drops those of whom keep(strength) is false.
+template <class Keep>
+std::int64_t keep_if(std::int64_t count, std::int32_t* experts, float* strengths, const Keep& keep) {
+  std::int64_t kept = 0;
+  for (std::int64_t i = 0; i < count; ++i) {
+    const float strength = strengths[i];
+    experts[kept] = experts[i], strengths[kept] = strength;
+    kept += keep(strength); // no branch: who stays is hard to foresee
+  }
+  return kept;
+}
+
 // Divides by the sum and drops who has nothing.
 std::int64_t normalise(std::int64_t count, std::int32_t* experts, float* strengths) {
   double sum = 0;
   for (std::int64_t i = 0; i < count; ++i) sum += strengths[i];
-  std::int64_t kept = 0;
-  for (std::int64_t i = 0; i < count; ++i) {
-    if (strengths[i] <= 0) continue;
-    experts[kept] = experts[i];
-    strengths[kept++] = static_cast<float>(strengths[i] / sum);
-  }
+  const std::int64_t kept = keep_if(count, experts, strengths, [](float strength) { return strength > 0; });
+  for (std::int64_t i = 0; i < kept; ++i) strengths[i] = static_cast<float>(strengths[i] / sum);
   return kept;
 }
 
@@ -48,31 +56,32 @@ std::int64_t top_k(const Kernels& kernels, const float* scores, std::int64_t cou
 std::int64_t sparsemax(const Kernels& kernels, const float* scores, std::int64_t count, float temperature,
                        std::int32_t* experts, float* strengths) {
   if (count == 0) return 0;
-  const std::int64_t found = candidates(kernels, scores, count, temperature, 1.0f, experts, strengths);
-  double t = -1;
-  for (std::int64_t before = 0, sharing = -1; sharing != before;) {
+  std::int64_t found = candidates(kernels, scores, count, temperature, 1.0f, experts, strengths);
+  double t = 0;
+  for (std::int64_t before = -1; found != before;) {
     double sum = 0;
-    before = std::exchange(sharing, 0);
-    for (std::int64_t i = 0; i < found; ++i)
-      if (strengths[i] > t) sum += strengths[i], ++sharing;
-    t = (sum - 1) / static_cast<double>(sharing);
+    for (std::int64_t i = 0; i < found; ++i) sum += strengths[i];
+    t = (sum - 1) / static_cast<double>(found);
+    before = std::exchange(found, keep_if(found, experts, strengths, [&](float z) { return z > t; }));
   }
   for (std::int64_t i = 0; i < found; ++i) strengths[i] = static_cast<float>(std::max(strengths[i] - t, 0.0));
   return normalise(found, experts, strengths);
 }
 
-// Newton's steps from the left on a sum that falls and is convex in t: they never pass the root.
+// Newton's steps from the left on a sum that falls and is convex in t: they never pass the root, and whoever has no
+// share at one of them has none at the end.
 std::int64_t entmax15(const Kernels& kernels, const float* scores, std::int64_t count, float temperature,
                       std::int32_t* experts, float* strengths) {
   if (count == 0) return 0;
   constexpr int most = 60;
   constexpr double enough = 1e-9;
-  const std::int64_t found = candidates(kernels, scores, count, temperature, 2.0f, experts, strengths);
+  std::int64_t found = candidates(kernels, scores, count, temperature, 2.0f, experts, strengths);
   double t = -1;
   for (int i = 0; i < most; ++i) {
+    found = keep_if(found, experts, strengths, [&](float z) { return z / 2 > t; });
     double sum = 0, squares = 0;
     for (std::int64_t j = 0; j < found; ++j) {
-      const double share = std::max(strengths[j] / 2 - t, 0.0);
+      const double share = strengths[j] / 2 - t;
       sum += share, squares += share * share;
     }
     t += (squares - 1) / (2 * sum);

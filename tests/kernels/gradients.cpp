@@ -90,11 +90,39 @@ TEST_CASE("in bfloat16 they are rounded once, as the products around them are") 
     };
     const auto found = with_gradients(call, rounded, at::kBFloat16),
                exact = with_gradients(one.call, rounded, at::kDouble);
+    if (one.name != "rms_norm") {
+      std::vector<at::Tensor> wide;
+      for (const at::Tensor& input : rounded) wide.push_back(input.to(at::kFloat));
+      CHECK(found[0].equal(one.call(wide).to(at::kBFloat16).to(at::kDouble)));
+    }
     for (std::size_t i = 0; i < exact.size(); ++i) {
       CAPTURE(one.name, one.inputs[0].sizes(), i);
       if (one.name == "rms_norm" && (i == 2 || one.inputs[0].size(1) == 1)) continue; // the weight was rounded, too
       CHECK(relative_error(found[i], exact[i]) < 1e-2);
     }
+  }
+}
+
+TEST_CASE("rows that lie turned, gradients that are one number spread out, and inputs that need none are as others") {
+  const at::Tensor x = noise("x", {40, 24}), other = noise("other", {24, 40}), weight = noise("w", {40});
+  const auto gradient = [](const Operator& call, const at::Tensor& input, at::ScalarType type) {
+    const at::Tensor leaf = input.to(type, false, true).set_requires_grad(true);
+    call({leaf}).sum().backward();
+    return leaf.grad().to(at::kDouble);
+  };
+  const auto as = [](const at::Tensor& tensor, const at::Tensor& like) { return tensor.to(like.scalar_type()); };
+  const std::vector<Operator> calls = {
+      [&](const auto& in) { return operators::rms_norm(in[0].t(), as(weight, in[0]), 1e-5); },
+      [&](const auto& in) { return operators::silu_multiply(in[0].t(), as(other, in[0])); },
+      [&](const auto& in) { return operators::silu_multiply(as(other, in[0]), in[0].t()); },
+      [&](const auto& in) {
+        return operators::rotate(in[0].t().view({2, 12, 4, 10}), at::ones({12, 5}), at::full({12, 5}, 0.5));
+      }};
+  for (std::size_t i = 0; i < calls.size(); ++i) {
+    CAPTURE(i);
+    const Operator& call = calls[i];
+    const at::Tensor input = i < 3 ? x : x.t().contiguous().view({24, 40}).t(); // t() of it lies in order
+    CHECK(relative_error(gradient(call, input, at::kFloat), gradient(call, input, at::kDouble)) < 2e-6);
   }
 }
 
@@ -131,6 +159,7 @@ TEST_CASE("the gradient of a gate is that of its formula in every tier and lengt
 }
 
 TEST_CASE("shapes that do not fit together are refused by name") {
+  CHECK_THROWS_WITH(operators::rms_norm(at::zeros({2, 9}), at::zeros({4}), 1e-5), Catch::Contains("[2, 9]"));
   CHECK_THROWS_WITH(operators::silu_multiply(at::zeros({2, 3}), at::zeros({3, 2})), Catch::Contains("[2, 3]"));
   CHECK_THROWS_WITH(operators::silu_multiply(at::zeros({2}), at::zeros({2}, at::kDouble)), Catch::Contains("Double"));
   CHECK_THROWS_WITH(operators::rotate(at::zeros({1, 4, 2, 6}), at::zeros({4, 2}), at::zeros({4, 2})),

@@ -80,6 +80,7 @@ TEST_CASE("a packed mixture computes on rows rounded as its format says, the sam
                        const at::Tensor groups = rows.reshape({-1, 32}), step = groups.abs().amax(1, true) / 127.0;
                        return ((groups / step).round() * step).view_as(rows);
                      });
+    CHECK(mixture->forward(x.narrow(0, 0, 0)).numel() == 0);
     CHECK(relative_error(found, expected) < 2e-3); // a sum's last bit may decide between two steps
     for (const std::int64_t count : {1, 3, 70})
       CHECK(mixture->forward(x.narrow(0, 11, count)).equal(found.narrow(0, 11, count)));
@@ -115,5 +116,7 @@ TEST_CASE("experts of unequal shapes, or with changes of low rank, are not packe
   CHECK_THROWS_WITH(operators::pack_mixture(router, two, 1), Catch::Contains("low rank"));
   two[4] = linear(16, 8);
   CHECK_THROWS_WITH(operators::pack_mixture(router, two, 3), Catch::Contains("3 active of 2"));
-  CHECK_NOTHROW(operators::pack_mixture(router, two, 2));
+  const Packed sound = operators::pack_mixture(router, two, 2);
+  CHECK(operators::mixture(at::zeros({3, 8}), sound).sizes() == at::IntArrayRef({3, 8}));
+  CHECK_THROWS_WITH(operators::mixture(at::zeros({3, 6}), sound), Catch::Contains("rows of 8"));
 }

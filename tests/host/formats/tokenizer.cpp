@@ -241,6 +241,15 @@ TEST_CASE("tokenizer refuses data that contradict themselves") {
   CHECK(message_of(data).find("wordpiece") != std::string::npos);
 }
 
+TEST_CASE("an added token that the vocabulary spells otherwise keeps both spellings") {
+  TokenizerData data = tiny();
+  data.tokens.push_back("otherwise"); // the place of <|end|>
+  const Tokenizer tokenizer(data);
+  CHECK(tokenizer.token_bytes(data.added[0].id) == "<|end|>");
+  CHECK(tokenizer.json().find("\"otherwise\"") != std::string::npos);
+  CHECK(Tokenizer::from_json(tokenizer.json()).digest() == tokenizer.digest());
+}
+
 TEST_CASE("tokenizer refuses a vocabulary in which lacking bytes cannot be written") {
   TokenizerData data = tiny_with_gaps();
   std::erase(data.tokens, byte_symbols()[0xED]);

@@ -19,10 +19,12 @@ struct Experts {
   std::vector<Weights> weights;
   std::vector<FeedForward> experts;
 
-  Experts(PackedFormat format, bool gated) {
+  Experts(PackedFormat format, bool gated) : Experts(format, format, gated) {}
+  // of_odd: of the experts with odd numbers.
+  Experts(PackedFormat format, PackedFormat of_odd, bool gated) {
     for (std::uint64_t e = 0; e < kExperts; ++e)
       for (std::uint64_t part = 0; part < 3; ++part)
-        weights.emplace_back(format, part == 2 ? kWidth : kInner, part == 2 ? kInner : kWidth,
+        weights.emplace_back(e % 2 ? of_odd : format, part == 2 ? kWidth : kInner, part == 2 ? kInner : kWidth,
                              noise(kInner * kWidth, 10 * e + part, 0.3f));
     for (std::size_t e = 0; e < kExperts; ++e) {
       FeedForward one{{}, {weights[3 * e + 1].matrix}, {weights[3 * e + 2].matrix}};
@@ -132,6 +134,30 @@ TEST_CASE("every row chooses its best experts, weighed by a softmax over their s
       CHECK(again.experts[i] == found.experts[20 * active + i]);
       CHECK(again.strengths[i] == found.strengths[20 * active + i]);
     }
+  }
+}
+
+TEST_CASE("experts of unlike formats are mixed, too") {
+  Pool pool(2);
+  for (const Tier tier : supported_tiers()) {
+    CAPTURE(tier_name(tier));
+    const Engine engine{&kernels_of(tier), &pool};
+    const Experts experts(PackedFormat::bf16, PackedFormat::int8g32, true);
+    const Chosen chosen(70, 2);
+    CHECK(same_bits(chosen.mixed(engine, experts), chosen.expected(engine, experts)));
+  }
+}
+
+TEST_CASE("an expert too far behind for a share is no choice") {
+  Pool pool(1);
+  std::vector<float> weights(3 * kWidth, 0.0f), x(kWidth, 0.0f);
+  weights[kWidth] = 200.0f, weights[2 * kWidth] = -1.0f, x[0] = 1.0f; // scores 0, 200, -1
+  for (const Tier tier : supported_tiers()) {
+    Arena arena;
+    const Choices found = choose({&kernels_of(tier), &pool}, arena, {weights.data(), 3, kWidth, 2}, x.data(), 1);
+    CHECK(found.experts[0] == 1);
+    CHECK(found.strengths[0] == 1.0f);
+    CHECK(found.experts[1] == -1);
   }
 }
 

@@ -4,6 +4,9 @@
 
 #include <catch2/catch.hpp>
 
+#include <bit>
+#include <cmath>
+
 namespace tenon::cpu {
 namespace {
 
@@ -86,14 +89,18 @@ TEST_CASE("integer formats give the same bits in every tier, at the extremes too
   std::vector<float> extreme(outputs * inputs), x(rows * inputs);
   for (std::size_t i = 0; i < extreme.size(); ++i) extreme[i] = i % 3 == 0 ? -1.0f : 1.0f;
   for (std::size_t i = 0; i < x.size(); ++i) x[i] = i % 5 == 0 ? -1.0f : 1.0f;
+  // All of a group's products at their largest, of one sign; one weight apart, so that int4's steps go from end to end.
+  std::vector<float> highest(outputs * inputs, 1.0f);
+  for (std::size_t i = 0; i < highest.size(); i += kGroup) highest[i] = -1.0f;
+  const std::vector<float> ones(rows * inputs, 1.0f), minus_ones(rows * inputs, -1.0f);
   Pool pool(1);
   for (const Tier tier : supported_tiers())
     for (const PackedFormat format : {PackedFormat::int8g32, PackedFormat::int4g32, PackedFormat::int4g32m}) {
       CAPTURE(tier_name(tier), packed_name(format));
       const Weights weights(format, outputs, inputs, extreme),
-          others(format, outputs, inputs, noise(outputs * inputs, 8));
-      for (const Weights* one : {&weights, &others})
-        for (const std::vector<float>& rows_of : {x, noise(rows * inputs, 9)})
+          others(format, outputs, inputs, noise(outputs * inputs, 8)), most(format, outputs, inputs, highest);
+      for (const Weights* one : {&weights, &others, &most})
+        for (const std::vector<float>& rows_of : {x, noise(rows * inputs, 9), ones, minus_ones})
           CHECK(same_bits(product({&kernels_of(tier), &pool}, {one->matrix}, rows_of, rows),
                           product({&reference(), &pool}, {one->matrix}, rows_of, rows)));
     }
@@ -116,6 +123,25 @@ TEST_CASE("a row's results are the same bits whatever the threads and the rows b
         CHECK(same_bits(product({&kernels_of(tier), &several}, linear, some, count), expected));
       }
     }
+}
+
+TEST_CASE("every tier rounds to the same bfloat16, at ties, at the ends and where there is no number") {
+  std::vector<float> x = noise(1000, 5);
+  for (const std::uint32_t bits : {0x3f808000u, 0x3f818000u, 0x3f808001u, 0x3f807fffu, 0x7f7fffffu, 0xff7fffffu,
+                                   0x7f800000u, 0x7fc00001u, 0x7f800001u, 0x80000000u, 0x00000001u, 0x00018000u})
+    x.push_back(std::bit_cast<float>(bits));
+  for (const Tier tier : supported_tiers()) {
+    CAPTURE(tier_name(tier));
+    std::vector<std::uint16_t> found(x.size());
+    kernels_of(tier).round(x.data(), static_cast<std::int64_t>(x.size()), found.data());
+    for (std::size_t i = 0; i < x.size(); ++i) {
+      CAPTURE(i, x[i]);
+      if (std::isnan(x[i]))
+        CHECK(std::isnan(nn::bf16_to_f32(found[i])));
+      else if (std::fpclassify(x[i]) != FP_SUBNORMAL) // AVX-512's instruction takes those for zeros
+        CHECK(found[i] == nn::f32_to_bf16(x[i]));
+    }
+  }
 }
 
 TEST_CASE("rows that are not finite never look finite") {
