@@ -70,13 +70,6 @@ struct V256 {
 
 __m256i load(const std::byte* at) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at)); }
 
-float widened(std::uint16_t bits) {
-  const std::uint32_t wide = static_cast<std::uint32_t>(bits) << 16;
-  float value;
-  std::memcpy(&value, &wide, 4);
-  return value;
-}
-
 // R rows and N vectors of outputs: one row takes the whole panel, which it streams from memory.
 template <int R, int N>
 void bf16_tile(const std::byte* pairs, std::int64_t count, const std::uint16_t* x, std::int64_t x_stride, float* out,
@@ -87,17 +80,23 @@ void bf16_tile(const std::byte* pairs, std::int64_t count, const std::uint16_t* 
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 8
     for (int j = 0; j < N; ++j) sum[r][j] = _mm256_setzero_ps();
+  // Both numbers of a pair as one lane of 32 bits, widened there: a row's as a weight's.
+  const auto even = [](__m256i pair) { return _mm256_castsi256_ps(_mm256_slli_epi32(pair, 16)); };
+  const auto odd = [&](__m256i pair) { return _mm256_castsi256_ps(_mm256_and_si256(pair, upper)); };
   for (std::int64_t p = 0; p < count; ++p) {
+    __m256 first[N], second[N];
 #pragma GCC unroll 8
     for (int j = 0; j < N; ++j) {
       const __m256i w = load(pairs + 256 * p + 32 * j);
-      const __m256 even = _mm256_castsi256_ps(_mm256_slli_epi32(w, 16)),
-                   odd = _mm256_castsi256_ps(_mm256_and_si256(w, upper));
+      first[j] = even(w), second[j] = odd(w);
+    }
 #pragma GCC unroll 8
-      for (int r = 0; r < R; ++r) {
-        const std::uint16_t* a = x + r * x_stride + 2 * p;
-        sum[r][j] = _mm256_fmadd_ps(_mm256_set1_ps(widened(a[0])), even, sum[r][j]);
-        sum[r][j] = _mm256_fmadd_ps(_mm256_set1_ps(widened(a[1])), odd, sum[r][j]);
+    for (int r = 0; r < R; ++r) {
+      const __m256i a = _mm256_set1_epi32(quad(x + r * x_stride + 2 * p));
+#pragma GCC unroll 8
+      for (int j = 0; j < N; ++j) {
+        sum[r][j] = _mm256_fmadd_ps(even(a), first[j], sum[r][j]);
+        sum[r][j] = _mm256_fmadd_ps(odd(a), second[j], sum[r][j]);
       }
     }
   }
