@@ -29,9 +29,9 @@ void for_blocks(std::int64_t rows, const Each& each) {
 }
 
 // Rows of float32, or of bfloat16 that are widened on the way in and rounded on the way out.
-class Rows {
+class RowsOf {
  public:
-  explicit Rows(const at::Tensor& x)
+  explicit RowsOf(const at::Tensor& x)
       : x_(x.contiguous()), narrow_(x.scalar_type() == at::kBFloat16), width_(x.size(-1)), bytes_(x_.data_ptr()) {}
 
   std::int64_t count() const { return width_ > 0 ? x_.numel() / width_ : 0; }
@@ -93,7 +93,7 @@ struct RmsNormNode : torch::autograd::Function<RmsNormNode> {
 };
 
 at::Tensor silu_product(const at::Tensor& gate, const at::Tensor& up) {
-  const Rows g(gate), u(up), y(at::empty(gate.sizes(), gate.options()));
+  const RowsOf g(gate), u(up), y(at::empty(gate.sizes(), gate.options()));
   for_blocks(g.count(), [&](std::int64_t first, std::int64_t count) {
     std::vector<float> a(static_cast<std::size_t>(g.width())), b(a);
     for (std::int64_t row = first; row < first + count; ++row) {
@@ -114,7 +114,7 @@ struct SiluMultiplyNode : torch::autograd::Function<SiluMultiplyNode> {
   static variable_list backward(AutogradContext* context, variable_list gradients) {
     first_order_only();
     const auto saved = context->get_saved_variables();
-    const Rows gate(saved[0]), up(saved[1]), d(gradients[0]),
+    const RowsOf gate(saved[0]), up(saved[1]), d(gradients[0]),
         d_gate(at::empty(gate.tensor().sizes(), saved[0].options())),
         d_up(at::empty(gate.tensor().sizes(), saved[1].options()));
     for_blocks(gate.count(), [&](std::int64_t first, std::int64_t count) {
@@ -132,7 +132,7 @@ struct SiluMultiplyNode : torch::autograd::Function<SiluMultiplyNode> {
 at::Tensor rotated(const at::Tensor& x_BTHD, const at::Tensor& cos_TP, const at::Tensor& sin_TP) {
   const std::int64_t length = x_BTHD.size(1), heads = x_BTHD.size(2), depth = x_BTHD.size(3), pairs = depth / 2;
   const at::Tensor cos = cos_TP.contiguous(), sin = sin_TP.contiguous();
-  const Rows x(x_BTHD.flatten(2)), y(at::empty({x_BTHD.size(0), length, heads * depth}, x_BTHD.options()));
+  const RowsOf x(x_BTHD.flatten(2)), y(at::empty({x_BTHD.size(0), length, heads * depth}, x_BTHD.options()));
   for_blocks(x.count(), [&](std::int64_t first, std::int64_t count) {
     std::vector<float> row(static_cast<std::size_t>(x.width()));
     for (std::int64_t i = first; i < first + count; ++i) {

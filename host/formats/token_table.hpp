@@ -1,5 +1,5 @@
-// A vocabulary's texts, in one piece, and the way back from a text to its id: a tenth of what strings and a map of them
-// take, for something that is in memory as long as the model is.
+// A vocabulary's texts, in one piece, and the way back from a text to its id: small, for something that is in memory as
+// long as the model is.
 // Thread: immutable once filled; any thread.
 #pragma once
 
