@@ -70,8 +70,10 @@ void attend_kept(const at::Tensor& q_nHD, const at::Tensor& k_nGD, const at::Ten
   const cpu::AttentionSpan span{0, count, k.before - count, k.blocks, v.blocks};
   const at::Tensor q = q_nHD.contiguous();
   at::parallel_for(0, cpu::attention_tasks(shape, span), 1, [&](std::int64_t first, std::int64_t last) {
+    cpu::Arena arena;
+    auto* memory = arena.take<float>(cpu::attention_memory(shape));
     for (std::int64_t task = first; task < last; ++task)
-      cpu::attend_task(*cpu::engine().kernels, shape, q.data_ptr<float>(), span, task, y_nHD.data_ptr<float>());
+      cpu::attend_task(*cpu::engine().kernels, shape, q.data_ptr<float>(), span, task, memory, y_nHD.data_ptr<float>());
   });
 }
 

@@ -105,17 +105,15 @@ class Tile {
 
 // Few tiles over a long past: a task takes one chunk of one tile; the chunks are joined afterwards, in order.
 void attend_chunks(const Engine& engine, Arena& arena, const HeadShape& shape, const float* q,
-                   const AttentionSpan& span, float* y) {
+                   const AttentionSpan& span, float* memory, float* y) {
   const std::int64_t sums = Sums::size(shape.depth), depth = shape.depth, tiles = Tile::count(shape, span),
                      chunks = parts(span.past + span.length, kChunk);
   auto* partial = arena.take<float>(tiles * chunks * sums);
   engine.pool->run(tiles * chunks, [&](std::int64_t task) {
-    thread_local Arena local;
-    local.reset();
     const Tile tile(shape, span, task / chunks);
     if (task % chunks < tile.chunks())
       tile.chunk(*engine.kernels, q, task % chunks, Sums(partial + task * sums),
-                 local.take<float>(Tile::memory(depth)));
+                 memory + Pool::thread() * attention_memory(shape));
   });
   const Sums all(arena.take<float>(sums));
   for (std::int64_t t = 0; t < tiles; ++t) {
@@ -129,16 +127,17 @@ void attend_chunks(const Engine& engine, Arena& arena, const HeadShape& shape, c
 
 } // namespace
 
+std::int64_t attention_memory(const HeadShape& shape) {
+  return parts(Tile::memory(shape.depth) + 2 * Sums::size(shape.depth), 16) * 16;
+}
+
 std::int64_t attention_tasks(const HeadShape& shape, const AttentionSpan& span) { return Tile::count(shape, span); }
 
 // A tile's chunks in turn.
 void attend_task(const Kernels& kernels, const HeadShape& shape, const float* q, const AttentionSpan& span,
-                 std::int64_t task, float* y) {
-  const std::int64_t sums = Sums::size(shape.depth), depth = shape.depth;
-  thread_local Arena arena;
-  arena.reset();
-  auto* memory = arena.take<float>(Tile::memory(depth));
-  const Sums all(arena.take<float>(sums)), one(arena.take<float>(sums));
+                 std::int64_t task, float* memory, float* y) {
+  const std::int64_t depth = shape.depth;
+  const Sums all(memory + Tile::memory(depth)), one(all.largest + Sums::size(depth));
   const Tile tile(shape, span, task);
   tile.clear(all);
   for (std::int64_t c = 0; c < tile.chunks(); ++c) {
@@ -154,16 +153,18 @@ void attend(const Engine& engine, Arena& arena, const HeadShape& shape, const fl
   for (const AttentionSpan& span : spans) all += Tile::count(shape, span);
   const bool few = all < 4 * engine.pool->threads();
   auto* first = arena.take<std::int64_t>(static_cast<std::int64_t>(spans.size())); // task of each span
+  auto* memory = arena.take<float>(engine.pool->threads() * attention_memory(shape));
   for (std::size_t s = 0; s < spans.size(); ++s) {
     first[s] = tiles;
     if (few && spans[s].length > 0 && spans[s].past + spans[s].length > kChunk)
-      attend_chunks(engine, arena, shape, q, spans[s], y);
+      attend_chunks(engine, arena, shape, q, spans[s], memory, y);
     else
       tiles += Tile::count(shape, spans[s]);
   }
   engine.pool->run(tiles, [&](std::int64_t task) {
     const std::int64_t s = std::upper_bound(first, first + spans.size(), task) - first - 1; // the last that begins here
-    attend_task(*engine.kernels, shape, q, spans[static_cast<std::size_t>(s)], task - first[s], y);
+    attend_task(*engine.kernels, shape, q, spans[static_cast<std::size_t>(s)], task - first[s],
+                memory + Pool::thread() * attention_memory(shape), y);
   });
 }
 

@@ -21,13 +21,15 @@ struct AttentionSpan {
   KeyFormat format = KeyFormat::float32;
 };
 
-// q, y (N,H,D).
+// q, y (N,H,D). Not inside a task of the pool.
 void attend(const Engine& engine, Arena& arena, const HeadShape& shape, const float* q,
             std::span<const AttentionSpan> spans, float* y);
 
-// The same as tasks, for who brings his own threads: task i of attention_tasks(shape, span).
+// The same as tasks, for who brings his own threads: task i of attention_tasks(shape, span). memory: so many numbers of
+// its thread, aligned to 64.
+std::int64_t attention_memory(const HeadShape& shape);
 std::int64_t attention_tasks(const HeadShape& shape, const AttentionSpan& span);
 void attend_task(const Kernels& kernels, const HeadShape& shape, const float* q, const AttentionSpan& span,
-                 std::int64_t task, float* y);
+                 std::int64_t task, float* memory, float* y);
 
 } // namespace tenon::cpu

@@ -7,6 +7,7 @@ namespace {
 
 constexpr auto kSpin = std::chrono::microseconds(100);
 thread_local bool inside_region = false;
+thread_local int number = 0; // of a worker; 0: whoever calls
 
 void pause() {
 #if defined(__x86_64__)
@@ -30,7 +31,11 @@ bool spin_until(const Condition& condition) {
 } // namespace
 
 Pool::Pool(int threads) {
-  for (int i = 1; i < threads; ++i) workers_.emplace_back([this] { serve(); });
+  for (int i = 1; i < threads; ++i)
+    workers_.emplace_back([this, i] {
+      number = i;
+      serve();
+    });
 }
 
 Pool::~Pool() {
@@ -39,6 +44,8 @@ Pool::~Pool() {
   region_.notify_all();
   for (std::thread& worker : workers_) worker.join();
 }
+
+int Pool::thread() { return number; }
 
 void Pool::run(std::int64_t count, Call call, const void* context) {
   if (count <= 0) return;
