@@ -126,45 +126,73 @@ struct Integers {
   static constexpr int offset = F == PackedFormat::int4g32 ? 8 : 0;
 };
 
-// Integer sums of one group for 8 lanes at byte `at` of every quad, for R rows of 32 numbers.
+// Four numbers of a row, and what two vectors of outputs add to their sums for them. In assembly: a compiler would
+// spread all rows' quads over lanes at once, into registers that there are not, and write them to the stack and back.
+struct Quad {
+  std::int8_t x[4];
+
+  // w: two numbers of 0 to 15 to a lane of 16 bits. Two products are at most 2 * 15 * 127.
+  TENON_INLINE void add4(__m256i (&sum)[2], const __m256i (&w)[2]) const {
+    __m256i a, b;
+    asm("vpbroadcastd %[x], %[b]\n\t"
+        "vpmaddubsw %[b], %[w0], %[a]\n\t"
+        "vpmaddubsw %[b], %[w1], %[b]\n\t"
+        "vpaddw %[a], %[sum0], %[sum0]\n\t"
+        "vpaddw %[b], %[sum1], %[sum1]"
+        : [sum0] "+x"(sum[0]), [sum1] "+x"(sum[1]), [a] "=&x"(a), [b] "=&x"(b)
+        : [w0] "x"(w[0]), [w1] "x"(w[1]), [x] "m"(*this));
+  }
+  // size = |w| as unsigned, against x with w's sign: two products are at most 2 * 128 * 127 = 32512, and their sum of
+  // 16 bits never saturates.
+  TENON_INLINE void add8(__m256i (&sum)[2], const __m256i (&w)[2], const __m256i (&size)[2]) const {
+    __m256i a, b;
+    asm("vpbroadcastd %[x], %[b]\n\t"
+        "vpsignb %[w0], %[b], %[a]\n\t"
+        "vpsignb %[w1], %[b], %[b]\n\t"
+        "vpmaddubsw %[a], %[size0], %[a]\n\t"
+        "vpmaddubsw %[b], %[size1], %[b]\n\t"
+        "vpmaddwd %[ones], %[a], %[a]\n\t"
+        "vpmaddwd %[ones], %[b], %[b]\n\t"
+        "vpaddd %[a], %[sum0], %[sum0]\n\t"
+        "vpaddd %[b], %[sum1], %[sum1]"
+        : [sum0] "+x"(sum[0]), [sum1] "+x"(sum[1]), [a] "=&x"(a), [b] "=&x"(b)
+        : [w0] "x"(w[0]), [w1] "x"(w[1]), [size0] "x"(size[0]), [size1] "x"(size[1]), [ones] "x"(_mm256_set1_epi16(1)),
+          [x] "m"(*this));
+  }
+};
+
+// Integer sums of one group for the 16 outputs whose quads begin at `at`, for R rows of 8 quads.
 template <int R>
-__attribute__((always_inline)) inline void group_sums8(const std::byte* at, const std::int8_t* const (&x)[R],
-                                                       __m256i (&sum)[R]) {
-  // |w| as unsigned against x with w's sign: two products are at most 2 * 128 * 127 = 32512, and their sum of 16 bits
-  // never saturates.
-#pragma GCC unroll 8
-  for (int r = 0; r < R; ++r) sum[r] = _mm256_setzero_si256();
+TENON_INLINE void group_sums8(const std::byte* at, const Quad* const (&x)[R], __m256i (&sum)[R][2]) {
+  const __m256i offset = _mm256_set1_epi8(static_cast<char>(0x80));
 #pragma GCC unroll 8
   for (int k = 0; k < 8; ++k) {
-    const __m256i w = _mm256_xor_si256(load(at + 256 * k), _mm256_set1_epi8(static_cast<char>(0x80))),
-                  size = _mm256_abs_epi8(w);
+    const __m256i w[2] = {_mm256_xor_si256(load(at + 256 * k), offset),
+                          _mm256_xor_si256(load(at + 256 * k + 32), offset)};
+    const __m256i size[2] = {_mm256_abs_epi8(w[0]), _mm256_abs_epi8(w[1])};
 #pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) {
-      const __m256i pairs = _mm256_maddubs_epi16(size, _mm256_sign_epi8(_mm256_set1_epi32(quad(x[r] + 4 * k)), w));
-      sum[r] = _mm256_add_epi32(sum[r], _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
-    }
+    for (int r = 0; r < R; ++r) x[r][k].add8(sum[r], w, size);
   }
 }
 
+// All 16 products of a lane of 16 bits are at most 30480: they are added there, and widened once.
 template <int R>
-__attribute__((always_inline)) inline void group_sums4(const std::byte* at, const std::int8_t* const (&x)[R],
-                                                       __m256i (&sum)[R]) {
-  // Two products are at most 2 * 15 * 127, all 16 of a lane of 16 bits 30480: they are added there, and widened once.
+TENON_INLINE void group_sums4(const std::byte* at, const Quad* const (&x)[R], __m256i (&sum)[R][2]) {
   const __m256i low = _mm256_set1_epi8(15);
-  __m256i w[8];
 #pragma GCC unroll 8
   for (int k = 0; k < 4; ++k) {
-    const __m256i both = load(at + 256 * k);
-    w[k] = _mm256_and_si256(both, low), w[4 + k] = _mm256_and_si256(_mm256_srli_epi16(both, 4), low);
+    const __m256i both[2] = {load(at + 256 * k), load(at + 256 * k + 32)};
+    const __m256i first[2] = {_mm256_and_si256(both[0], low), _mm256_and_si256(both[1], low)};
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) x[r][k].add4(sum[r], first);
+    const __m256i second[2] = {_mm256_and_si256(_mm256_srli_epi16(both[0], 4), low),
+                               _mm256_and_si256(_mm256_srli_epi16(both[1], 4), low)};
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) x[r][4 + k].add4(sum[r], second);
   }
 #pragma GCC unroll 8
-  for (int r = 0; r < R; ++r) {
-    __m256i pairs = _mm256_maddubs_epi16(w[0], _mm256_set1_epi32(quad(x[r])));
-#pragma GCC unroll 8
-    for (int k = 1; k < 8; ++k)
-      pairs = _mm256_add_epi16(pairs, _mm256_maddubs_epi16(w[k], _mm256_set1_epi32(quad(x[r] + 4 * k))));
-    sum[r] = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
-  }
+  for (int r = 0; r < R; ++r)
+    for (__m256i& one : sum[r]) one = _mm256_madd_epi16(one, _mm256_set1_epi16(1));
 }
 
 // The first rows read the panel from memory, and ask for what lies a page on before the processor's own prefetchers
@@ -174,60 +202,53 @@ void ask_a_page_on(const std::byte* at, std::int64_t bytes) {
     _mm_prefetch(reinterpret_cast<const char*>(at + i), _MM_HINT_T1);
 }
 
-// R rows and N vectors of outputs, from lane `lane` on: one row takes the whole panel, which it streams from memory.
-template <PackedFormat F, int R, int N>
-void integer_tile(const std::byte* panel, const Activations& x, std::int64_t row, std::int64_t lane, float* out,
-                  std::int64_t stride, bool ask) {
+// R rows and a panel's outputs, 16 at a time.
+template <PackedFormat F, int R>
+void integer_tile(const std::byte* unit, const Activations& x, std::int64_t row, float* out, std::int64_t stride,
+                  bool ask) {
   using I = Integers<F>;
-  __m256 sum[R][N];
-#pragma GCC unroll 8
-  for (int r = 0; r < R; ++r)
-#pragma GCC unroll 8
-    for (int j = 0; j < N; ++j) sum[r][j] = _mm256_setzero_ps();
-  for (std::int64_t g = 0; g < x.groups(); ++g) {
-    const std::byte* unit = panel + g * I::bytes;
+  __m256 sum[R][8] = {};
+  for (std::int64_t g = 0; g < x.groups(); ++g, unit += I::bytes) {
     if (ask) ask_a_page_on(unit, I::bytes);
-    const std::int8_t* q[R];
+    const Quad* quads[R];
     float step[R], shift[R];
     std::int32_t base[R];
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
       const std::int64_t at = (row + r) * x.groups() + g;
-      q[r] = x.q + (row + r) * x.width + g * kGroup;
+      quads[r] = reinterpret_cast<const Quad*>(x.q + (row + r) * x.width + g * kGroup);
       step[r] = x.scale[at], shift[r] = static_cast<float>(x.sum[at]) * x.scale[at], base[r] = -I::offset * x.sum[at];
     }
-#pragma GCC unroll 8
-    for (int j = 0; j < N; ++j) {
-      const std::byte* at = unit + I::head + 4 * lane + 32 * j;
-      __m256i whole[R];
+    for (int j = 0; j < 8; j += 2) {
+      __m256i whole[R][2] = {};
       if constexpr (F == PackedFormat::int8g32)
-        group_sums8<R>(at, q, whole);
+        group_sums8<R>(unit + I::head + 32 * j, quads, whole);
       else
-        group_sums4<R>(at, q, whole);
-      const __m256 d = halves(unit + 2 * lane + 16 * j);
+        group_sums4<R>(unit + I::head + 32 * j, quads, whole);
 #pragma GCC unroll 8
-      for (int r = 0; r < R; ++r) {
-        if (I::offset) whole[r] = _mm256_add_epi32(whole[r], _mm256_set1_epi32(base[r]));
-        sum[r][j] = _mm256_fmadd_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(whole[r]), _mm256_set1_ps(step[r])), d, sum[r][j]);
-        if (I::minimum)
-          sum[r][j] = _mm256_fmadd_ps(halves(unit + 128 + 2 * lane + 16 * j), _mm256_set1_ps(shift[r]), sum[r][j]);
+      for (int i = 0; i < 2; ++i) {
+        const __m256 d = halves(unit + 16 * (j + i));
+#pragma GCC unroll 8
+        for (int r = 0; r < R; ++r) {
+          __m256& to = sum[r][j + i];
+          if (I::offset) whole[r][i] = _mm256_add_epi32(whole[r][i], _mm256_set1_epi32(base[r]));
+          to = _mm256_fmadd_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(whole[r][i]), _mm256_set1_ps(step[r])), d, to);
+          if (I::minimum) to = _mm256_fmadd_ps(halves(unit + 128 + 16 * (j + i)), _mm256_set1_ps(shift[r]), to);
+        }
       }
     }
   }
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 8
-    for (int j = 0; j < N; ++j) _mm256_storeu_ps(out + r * stride + lane + 8 * j, sum[r][j]);
+    for (int j = 0; j < 8; ++j) _mm256_storeu_ps(out + r * stride + 8 * j, sum[r][j]);
 }
 
 template <PackedFormat F>
 void integer_product(const std::byte* panel, const Activations& x, std::int64_t first, std::int64_t rows, float* out,
                      std::int64_t stride) {
-  for_tiles<4>(rows, [&]<int R>(std::int64_t r) {
-    constexpr int vectors = R == 1 ? 8 : 1;
-    for (std::int64_t lane = 0; lane < kPanel; lane += 8 * vectors)
-      integer_tile<F, R, vectors>(panel, x, first + r, lane, out + r * stride, stride, r == 0 && lane == 0);
-  });
+  for_tiles<4>(
+      rows, [&]<int R>(std::int64_t r) { integer_tile<F, R>(panel, x, first + r, out + r * stride, stride, r == 0); });
 }
 
 void round(const float* x, std::int64_t count, std::uint16_t* out) {

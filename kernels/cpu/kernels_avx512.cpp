@@ -5,9 +5,6 @@
 
 #include <cstring>
 
-// Arrays of registers stay registers only where every function and loop over them dissolves.
-#define TENON_INLINE inline __attribute__((always_inline))
-
 namespace tenon::cpu {
 namespace {
 

@@ -11,6 +11,9 @@
 #include <cstring>
 #include <limits>
 
+// Arrays of registers stay registers only where every function and loop over them dissolves.
+#define TENON_INLINE inline __attribute__((always_inline))
+
 namespace tenon::cpu {
 
 // How far ahead of its reading a stream of weights is asked for.
