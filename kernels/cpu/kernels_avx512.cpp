@@ -1,4 +1,5 @@
 // Compiled with AVX-512 F, BW, VL, DQ, BF16 and VNNI; reached only where the processor has them.
+#include "kernels/cpu/ahead.hpp"
 #include "kernels/cpu/vectors.hpp"
 
 #include <immintrin.h>
@@ -74,42 +75,11 @@ TENON_INLINE void finish(const __m512 (&sum)[R][kVectors], float* out, std::int6
     for (int j = 0; j < kVectors; ++j) _mm512_storeu_ps(out + r * stride + 16 * j, sum[r][j]);
 }
 
-// What tiles over a panel ask memory for before they read it, a few lines a step. The first of few tiles streams the
-// panel and asks for what lies a page on: a matrix is read before the processor's own prefetchers are under way. Of
-// many tiles the later ones find the panel in a cache, and memory would rest meanwhile: tile by tile they ask for the
-// panel behind it.
-class Ahead {
- public:
-  // Tile `tile` of `tiles` over the weights at `panel`, in `steps` steps of at most `lines` lines; from `many` tiles on
-  // the panel behind.
-  Ahead(const std::byte* panel, std::int64_t steps, int lines, std::int64_t tile, std::int64_t tiles, int many) {
-    if (tiles < many) {
-      streams_ = tile == 0;
-      if (streams_) lines_ = lines;
-      return;
-    }
-    lines_ = static_cast<int>((lines + tiles - 1) / tiles);
-    if (tile * lines_ >= lines) lines_ = 0; // all are asked for
-    at_ = panel + steps * lines * 64 + tile * steps * lines_ * 64;
-  }
-  // Reading is at this place.
-  TENON_INLINE void read(const std::byte* place) {
-    if (streams_) at_ = place + kPage;
-  }
-  TENON_INLINE void fetch() {
-    for (int i = 0; i < lines_; ++i, at_ += 64) _mm_prefetch(reinterpret_cast<const char*>(at_), kHint);
-  }
-
- private:
-  static constexpr _mm_hint kHint = _MM_HINT_T1;
-  const std::byte* at_ = nullptr;
-  int lines_ = 0;
-  bool streams_ = false;
-};
+constexpr std::int64_t kPage = 4096; // how far ahead of its reading a tile that streams asks
 
 template <int R>
 void bf16_tile(const std::byte* pairs, std::int64_t count, const std::uint16_t* x, std::int64_t x_stride, float* out,
-               std::int64_t stride, bool fresh, Ahead ahead) {
+               std::int64_t stride, bool fresh, Ahead<kPage> ahead) {
   __m512 sum[R][kVectors];
   begin<R>(sum, out, stride, fresh);
   for (std::int64_t p = 0; p < count; ++p) {
@@ -138,7 +108,7 @@ void bf16_product(const std::byte* panel, const Activations& x, std::int64_t fir
     const std::byte* at = panel + p * kPairBytes;
     for_tiles<most>(rows, [&]<int R>(std::int64_t r) {
       bf16_tile<R>(at, count, x.bf16 + (first + r) * x_stride + 2 * p, x_stride, out + r * stride, stride, p == 0,
-                   Ahead(at, count, rows == 1 || tiles >= many ? 4 : 0, r / most, tiles, many));
+                   Ahead<kPage>(at, count, rows == 1 || tiles >= many ? 4 : 0, r / most, tiles, many));
     });
   }
 }
@@ -196,7 +166,7 @@ TENON_INLINE __m512i add_quads(__m512i whole, const __m512i (&w)[kQuads], const 
 // Weights that stand as bytes: all 64 outputs at a time, as many rows as their integer and their float sums leave room.
 template <int R>
 void int8_tile(const std::byte* unit, const Activations& x, std::int64_t row, float* out, std::int64_t stride,
-               Ahead ahead) {
+               Ahead<kPage> ahead) {
   using I = Integers<PackedFormat::int8g32>;
   __m512 sum[R][kVectors];
   begin<R>(sum, out, stride, true);
@@ -234,7 +204,7 @@ void int8_tile(const std::byte* unit, const Activations& x, std::int64_t row, fl
 // Two to a byte: 16 outputs at a time, so that what a group's halves are taken apart to stays in registers.
 template <PackedFormat F, int R>
 void int4_tile(const std::byte* unit, const Activations& x, std::int64_t row, float* out, std::int64_t stride,
-               Ahead ahead) {
+               Ahead<kPage> ahead) {
   using I = Integers<F>;
   const __m512i low = _mm512_set1_epi8(15);
   __m512 sum[R][kVectors];
@@ -271,13 +241,13 @@ void integer_tiles(const std::byte* panel, const Activations& x, std::int64_t ro
                    const Tile& tile) {
   const std::int64_t tiles = (rows + most - 1) / most;
   for_tiles<most>(rows, [&]<int R>(std::int64_t r) {
-    tile.template operator()<R>(r, Ahead(panel, x.groups() * steps, 5, r / most, tiles, many));
+    tile.template operator()<R>(r, Ahead<kPage>(panel, x.groups() * steps, 5, r / most, tiles, many));
   });
 }
 
 void int8_product(const std::byte* panel, const Activations& x, std::int64_t first, std::int64_t rows, float* out,
                   std::int64_t stride) {
-  integer_tiles<3>(panel, x, rows, kQuads, 3, [&]<int R>(std::int64_t r, Ahead ahead) {
+  integer_tiles<3>(panel, x, rows, kQuads, 3, [&]<int R>(std::int64_t r, Ahead<kPage> ahead) {
     int8_tile<R>(panel, x, first + r, out + r * stride, stride, ahead);
   });
 }
@@ -285,7 +255,7 @@ void int8_product(const std::byte* panel, const Activations& x, std::int64_t fir
 template <PackedFormat F>
 void int4_product(const std::byte* panel, const Activations& x, std::int64_t first, std::int64_t rows, float* out,
                   std::int64_t stride) {
-  integer_tiles<4>(panel, x, rows, kVectors, 2, [&]<int R>(std::int64_t r, Ahead ahead) {
+  integer_tiles<4>(panel, x, rows, kVectors, 2, [&]<int R>(std::int64_t r, Ahead<kPage> ahead) {
     int4_tile<F, R>(panel, x, first + r, out + r * stride, stride, ahead);
   });
 }

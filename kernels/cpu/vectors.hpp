@@ -16,9 +16,6 @@
 
 namespace tenon::cpu {
 
-// How far ahead of its reading a stream of weights is asked for.
-constexpr std::int64_t kPage = 4096;
-
 // Four bytes as one lane. Static: every tier has its own, in its own instructions.
 static inline std::int32_t quad(const void* at) {
   std::int32_t bits;

@@ -1,0 +1,43 @@
+// What tiles over a panel ask memory for before they read it, a few lines a step: many at once would hold up the
+// products behind them. The first of few tiles streams the panel, and asks for what lies `Distance` bytes on: a matrix
+// is read before the processor's own prefetchers are under way. Of many tiles the later ones find the panel in a cache,
+// and memory would rest meanwhile: tile by tile they ask for the panel behind it.
+// Inside kernels/cpu only, for tiers of x86-64. Thread: values; any.
+#pragma once
+
+#include "kernels/cpu/vectors.hpp"
+
+#include <immintrin.h>
+
+namespace tenon::cpu {
+
+template <std::int64_t Distance>
+class Ahead {
+ public:
+  // Tile `tile` of `tiles` over the weights at `panel`, in `steps` steps of at most `lines` lines; from `many` tiles on
+  // the panel behind.
+  Ahead(const std::byte* panel, std::int64_t steps, int lines, std::int64_t tile, std::int64_t tiles, int many) {
+    if (tiles < many) {
+      streams_ = tile == 0;
+      if (streams_) lines_ = lines;
+      return;
+    }
+    lines_ = static_cast<int>((lines + tiles - 1) / tiles);
+    if (tile * lines_ >= lines) lines_ = 0; // all are asked for
+    at_ = panel + steps * lines * 64 + tile * steps * lines_ * 64;
+  }
+  // Reading is at this place.
+  TENON_INLINE void read(const std::byte* place) {
+    if (streams_) at_ = place + Distance;
+  }
+  TENON_INLINE void fetch() {
+    for (int i = 0; i < lines_; ++i, at_ += 64) _mm_prefetch(reinterpret_cast<const char*>(at_), _MM_HINT_T1);
+  }
+
+ private:
+  const std::byte* at_ = nullptr;
+  int lines_ = 0;
+  bool streams_ = false;
+};
+
+} // namespace tenon::cpu
