@@ -3,6 +3,7 @@
 
 #include <immintrin.h>
 
+#include <algorithm>
 #include <cstring>
 
 namespace tenon::cpu {
@@ -73,35 +74,41 @@ __m256i load(const std::byte* at) { return _mm256_loadu_si256(reinterpret_cast<c
 // Bytes that tiles ask ahead: the fastest of what was tried from 256 to 8192.
 constexpr std::int64_t kPairsAhead = 1536, kGroupsAhead = 2048;
 
-// R rows and N vectors of outputs: one row takes the whole panel, which it streams from memory.
+constexpr std::int64_t kBlockPairs = 128; // of rows that are widened at once, into the first cache
+
+void widen(const std::uint16_t* x, std::int64_t count, float* out) {
+  std::int64_t i = 0;
+  for (; i + 8 <= count; i += 8) {
+    const __m256i lanes = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(x + i)));
+    _mm256_storeu_ps(out + i, _mm256_castsi256_ps(_mm256_slli_epi32(lanes, 16)));
+  }
+  for (; i < count; ++i) out[i] = nn::bf16_to_f32(x[i]);
+}
+
+// R widened rows and N vectors of outputs, behind what `out` holds unless this is fresh.
 template <int R, int N>
-void bf16_tile(const std::byte* pairs, std::int64_t count, const std::uint16_t* x, std::int64_t x_stride, float* out,
-               std::int64_t stride, Ahead<kPairsAhead> ahead) {
+void bf16_tile(const std::byte* pairs, std::int64_t count, const float (&x)[R][2 * kBlockPairs], float* out,
+               std::int64_t stride, bool fresh, Ahead<kPairsAhead> ahead) {
   const __m256i upper = _mm256_set1_epi32(static_cast<int>(0xffff0000u));
   __m256 sum[R][N];
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 8
-    for (int j = 0; j < N; ++j) sum[r][j] = _mm256_setzero_ps();
-  // Both numbers of a pair as one lane of 32 bits, widened there: a row's as a weight's.
-  const auto even = [](__m256i pair) { return _mm256_castsi256_ps(_mm256_slli_epi32(pair, 16)); };
-  const auto odd = [&](__m256i pair) { return _mm256_castsi256_ps(_mm256_and_si256(pair, upper)); };
+    for (int j = 0; j < N; ++j) sum[r][j] = fresh ? _mm256_setzero_ps() : _mm256_loadu_ps(out + r * stride + 8 * j);
   for (std::int64_t p = 0; p < count; ++p) {
     ahead.read(pairs + 256 * p), ahead.fetch();
     __m256 first[N], second[N];
 #pragma GCC unroll 8
     for (int j = 0; j < N; ++j) {
       const __m256i w = load(pairs + 256 * p + 32 * j);
-      first[j] = even(w), second[j] = odd(w);
+      first[j] = _mm256_castsi256_ps(_mm256_slli_epi32(w, 16));
+      second[j] = _mm256_castsi256_ps(_mm256_and_si256(w, upper));
     }
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
-      const __m256i a = _mm256_set1_epi32(quad(x + r * x_stride + 2 * p));
+      const __m256 a = _mm256_broadcast_ss(x[r] + 2 * p), b = _mm256_broadcast_ss(x[r] + 2 * p + 1);
 #pragma GCC unroll 8
-      for (int j = 0; j < N; ++j) {
-        sum[r][j] = _mm256_fmadd_ps(even(a), first[j], sum[r][j]);
-        sum[r][j] = _mm256_fmadd_ps(odd(a), second[j], sum[r][j]);
-      }
+      for (int j = 0; j < N; ++j) sum[r][j] = _mm256_fmadd_ps(b, second[j], _mm256_fmadd_ps(a, first[j], sum[r][j]));
     }
   }
 #pragma GCC unroll 8
@@ -112,14 +119,20 @@ void bf16_tile(const std::byte* pairs, std::int64_t count, const std::uint16_t* 
 
 void bf16_product(const std::byte* panel, const Activations& x, std::int64_t first, std::int64_t rows, float* out,
                   std::int64_t stride) {
-  const std::int64_t x_stride = x.bf16_stride();
+  const std::int64_t x_stride = x.bf16_stride(), pairs = x_stride / 2;
   for_tiles<4>(rows, [&]<int R>(std::int64_t r) {
     constexpr int vectors = R == 1 ? 8 : R == 2 ? 4 : 2;
     const std::int64_t tiles = rows == 1 ? 1 : (rows + 3) / 4 * 4; // whoever takes the panel in parts: as many
-    for (std::int64_t lane = 0; lane < kPanel; lane += 8 * vectors)
-      bf16_tile<R, vectors>(panel + 4 * lane, x_stride / 2, x.bf16 + (first + r) * x_stride, x_stride,
-                            out + r * stride + lane, stride,
-                            Ahead<kPairsAhead>(panel, x_stride / 2, 4, r + lane / 16, tiles, 2));
+    alignas(32) float wide[R][2 * kBlockPairs];
+    std::int64_t p = 0;
+    do {
+      const std::int64_t count = std::min(kBlockPairs, pairs - p);
+      const std::byte* at = panel + 256 * p;
+      for (int i = 0; i < R; ++i) widen(x.bf16 + (first + r + i) * x_stride + 2 * p, 2 * count, wide[i]);
+      for (std::int64_t lane = 0; lane < kPanel; lane += 8 * vectors)
+        bf16_tile<R, vectors>(at + 4 * lane, count, wide, out + r * stride + lane, stride, p == 0,
+                              Ahead<kPairsAhead>(at, count, 4, r + lane / 16, tiles, 2));
+    } while ((p += kBlockPairs) < pairs);
   });
 }
 
