@@ -1,8 +1,6 @@
 #include "kernels/gradients.hpp"
 
 #include "host/model/random.hpp"
-#include "kernels/cpu/engine.hpp"
-#include "kernels/cpu/rows.hpp"
 
 #include <tenon/operators.hpp>
 
@@ -139,23 +137,6 @@ TEST_CASE("gradients are the same bits whatever the threads") {
     }
   }
   at::set_num_threads(threads);
-}
-
-TEST_CASE("the gradient of a gate is that of its formula in every tier and length") {
-  for (const cpu::Tier tier : cpu::supported_tiers())
-    for (const std::int64_t count : {1, 7, 16, 100}) {
-      CAPTURE(cpu::tier_name(tier), count);
-      const at::Tensor gate = noise("gate", {count}, 20.0), up = noise("up", {count}), d = noise("d", {count});
-      at::Tensor d_gate = at::empty({count}), d_up = at::empty({count});
-      cpu::kernels_of(tier).silu_gradient(gate.data_ptr<float>(), up.data_ptr<float>(), d.data_ptr<float>(),
-                                          d_gate.data_ptr<float>(), d_up.data_ptr<float>(), count);
-      const at::Tensor g = gate.to(at::kDouble), s = at::sigmoid(g);
-      const auto worst = [](const at::Tensor& found, const at::Tensor& exact) {
-        return ((found - exact).abs() / (exact.abs() + 1e-3)).max().item<double>();
-      };
-      CHECK(worst(d_gate, d * up * s * (1 + g * (1 - s))) < 1e-5);
-      CHECK(worst(d_up, d * g * s) < 1e-5);
-    }
 }
 
 TEST_CASE("shapes that do not fit together are refused by name") {

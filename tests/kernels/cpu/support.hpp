@@ -40,13 +40,14 @@ struct Weights {
   }
 };
 
-// What rounding may cost, relative to the sum of the absolute values of a product's terms. The integer formats: against
-// the same dequantised weights and quantised rows, where every sum of a group is exact. Attention: against the same
-// rounded queries, keys and values. Over bf16 its weights are rounded as well, to 8 bits; over int8, times the values'
-// steps, to 127 steps of the largest among 32 positions, so that small ones beside a large one err by their own size.
+// What rounding may cost, relative to the sum of the absolute values of a product's or formula's terms. The integer
+// formats: against the same dequantised weights and quantised rows, where every sum of a group is exact. Attention:
+// against the same rounded queries, keys and values. Over bf16 its weights are rounded as well, to 8 bits; over int8,
+// times the values' steps, to 127 steps of the largest among 32 positions, so that small ones beside a large one err by
+// their own size.
 struct Tolerance {
   double bf16 = 2e-6, integers = 1e-6, attention = 2e-6, attention_bf16 = 1.0 / 256, attention_int8 = 0.1,
-         activation = 1e-6, strengths = 2e-6, loss = 4e-6;
+         activation = 1e-6, elementwise = 2e-6, strengths = 2e-6, loss = 4e-6;
 };
 constexpr Tolerance kTolerance;
 
