@@ -32,7 +32,7 @@ void require_file_schema(const JsonReader& reader) {
 }
 
 std::string one_of(const JsonReader& reader, std::initializer_list<std::string_view> words) {
-  const std::string text = reader.string();
+  std::string text = reader.string();
   if (std::find(words.begin(), words.end(), text) != words.end()) return text;
   std::string needed;
   for (std::string_view word : words) needed += (needed.empty() ? "" : ", ") + std::string(word);

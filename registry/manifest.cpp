@@ -113,6 +113,7 @@ std::vector<WeightRecord> weights_at(const JsonReader& list) {
     weights.push_back(std::move(weight));
   }
   std::vector<std::string_view> names;
+  names.reserve(weights.size());
   for (const WeightRecord& weight : weights) names.push_back(weight.name);
   std::sort(names.begin(), names.end());
   if (const auto twice = std::adjacent_find(names.begin(), names.end()); twice != names.end())

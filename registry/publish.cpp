@@ -134,8 +134,7 @@ FileRecord store(const fs::path& registry, const PackageFile& file, const Regist
     throw Error(Code::not_found, file.source.string(), "is not there, or is no regular file",
                 "check what the package lists");
   std::error_code problem;
-  const FileRecord record{file.path, file.role, "sha256:" + sha256_file(file.source),
-                          fs::file_size(file.source, problem)};
+  FileRecord record{file.path, file.role, "sha256:" + sha256_file(file.source), fs::file_size(file.source, problem)};
   if (holds_blob(registry, record.digest, record.size_bytes)) return record;
   AtomicFile target(blob_path(registry, record.digest));
   observe(observer, "blob opened");
@@ -258,7 +257,7 @@ Entry Registry::publish(const Draft& draft, const Observer& observer) const {
   if (const auto package = read_index(path_, draft.name)) refuse_taken(*package, draft);
   std::vector<FileRecord> files;
   for (const PackageFile& file : draft.files) files.push_back(store(path_, file, observer));
-  const Entry entry = entry_of(draft, std::move(files));
+  Entry entry = entry_of(draft, std::move(files));
   require_named_digests(entry);
   store_text(path_, entry.digest, entry.bytes(), observer);
   Event event;

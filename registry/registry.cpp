@@ -31,7 +31,7 @@ std::string read_config(const fs::path& path) {
                             kRegistrySchema),
                 "update Tenon");
   if (schema < 1) reader.at("schema").fail("need 1 or more");
-  const std::string name = reader.at("name").string();
+  std::string name = reader.at("name").string();
   if (name.size() > kNameLimitBytes) reader.at("name").fail("need at most 200 characters");
   return name;
 }

@@ -5,6 +5,8 @@
 #include "registry/base/json.hpp"
 #include "registry/base/sha256.hpp"
 
+#include <fmt/format.h>
+
 #include <boost/json.hpp>
 #include <limits>
 
@@ -91,7 +93,7 @@ TokenizerData read_data(const JsonReader& root) {
 std::string tokenizer_json(const TokenizerData& data) {
   json::array tokens, merges, added;
   for (const std::string& token : data.tokens) tokens.emplace_back(token);
-  for (const auto& [left, right] : data.merges) merges.emplace_back(left + " " + right);
+  for (const auto& [left, right] : data.merges) merges.emplace_back(fmt::format("{} {}", left, right));
   for (const AddedToken& token : data.added) {
     added.push_back(json::object{{"id", token.id},
                                  {"content", token.content},

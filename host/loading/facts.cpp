@@ -150,7 +150,7 @@ void check_sense(const Facts& facts, const JsonReader& reader) {
       place.at("name").fail(fmt::format("found \"{}\", need a name that begins with \"{}\"", one.name, prefix));
     }
     if (facts.architecture(one.name) != &one) place.at("name").fail(fmt::format("found \"{}\" twice", one.name));
-    Schema(one.config, one.name + " config"); // throws where it is none
+    [[maybe_unused]] const Schema schema(one.config, one.name + " config"); // throws where it is none
     if (one.learns_in_a_pass && !one.uses_base_output())
       place.at("learns").fail(
           "found \"pass\" without \"uses\": [\"base.output\"], need both: what is learnt corrects the base");

@@ -1,5 +1,6 @@
 #include "kernels/cpu/tier.hpp"
 
+#include <cpuid.h>
 #include <array>
 #include <stdexcept>
 
@@ -12,6 +13,12 @@ std::string names(const std::vector<Tier>& tiers) {
   std::string text;
   for (const Tier tier : tiers) text += (text.empty() ? "" : ", ") + std::string(tier_name(tier));
   return text;
+}
+
+// Whoever knows AVX-512 need not know this one, nor need a compiler's builtin.
+bool has_avx512_bf16() {
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  return __get_cpuid_count(7, 1, &a, &b, &c, &d) != 0 && (a >> 5 & 1) != 0;
 }
 
 } // namespace
@@ -33,7 +40,7 @@ bool supported(Tier tier) {
     case Tier::avx512:
       return supported(Tier::avx2) && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
              __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-             __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bf16");
+             __builtin_cpu_supports("avx512vnni") && has_avx512_bf16();
   }
   return false;
 }

@@ -145,20 +145,9 @@ inline void multiply_tile(const float* a, std::int64_t a_stride, const float* b,
 template <class V, int N>
 void multiply_columns(std::int64_t rows, const float* a, std::int64_t a_stride, const float* b, std::int64_t b_stride,
                       std::int64_t depth, float* out, std::int64_t out_stride, std::int64_t last) {
-  std::int64_t r = 0;
-  const auto tile = [&]<int R>() {
+  for_tiles<6>(rows, [&]<int R>(std::int64_t r) {
     multiply_tile<V, R, N>(a + r * a_stride, a_stride, b, b_stride, depth, out + r * out_stride, out_stride, last);
-    r += R;
-  };
-  while (rows - r >= 6) tile.template operator()<6>();
-  switch (rows - r) {
-    case 5: return tile.template operator()<5>();
-    case 4: return tile.template operator()<4>();
-    case 3: return tile.template operator()<3>();
-    case 2: return tile.template operator()<2>();
-    case 1: return tile.template operator()<1>();
-    default: return;
-  }
+  });
 }
 
 template <class V>

@@ -161,7 +161,7 @@ bool fits_one_line(const json::array& array) {
 }
 
 void write_pretty(std::string& out, const json::value& value, int depth) {
-  const auto new_line = [&](int d) { out.append("\n").append(static_cast<std::size_t>(2 * d), ' '); };
+  const auto new_line = [&](int d) { out.append("\n").append(2 * static_cast<std::size_t>(d), ' '); };
   if (value.is_object() && !value.get_object().empty()) {
     char before = '{';
     for (const auto& [key, member] : value.get_object()) {
