@@ -3,7 +3,6 @@
 
 #include <immintrin.h>
 
-#include <algorithm>
 #include <cstring>
 
 namespace tenon::cpu {
@@ -122,11 +121,12 @@ void bf16_product(const std::byte* panel, const Activations& x, std::int64_t fir
   const std::int64_t x_stride = x.bf16_stride(), pairs = x_stride / 2;
   for_tiles<4>(rows, [&]<int R>(std::int64_t r) {
     constexpr int vectors = R == 1 ? 8 : R == 2 ? 4 : 2;
-    const std::int64_t tiles = rows == 1 ? 1 : (rows + 3) / 4 * 4; // whoever takes the panel in parts: as many
+    // A row alone goes through the panel once, every four rows four times, for a quarter of its outputs each.
+    const std::int64_t tiles = rows == 1 ? 1 : (rows + 3) / 4 * 4;
     alignas(32) float wide[R][2 * kBlockPairs];
     std::int64_t p = 0;
     do {
-      const std::int64_t count = std::min(kBlockPairs, pairs - p);
+      const std::int64_t count = pairs - p < kBlockPairs ? pairs - p : kBlockPairs;
       const std::byte* at = panel + 256 * p;
       for (int i = 0; i < R; ++i) widen(x.bf16 + (first + r + i) * x_stride + 2 * p, 2 * count, wide[i]);
       for (std::int64_t lane = 0; lane < kPanel; lane += 8 * vectors)
