@@ -69,9 +69,12 @@ void attend_kept(const at::Tensor& q_nHD, const at::Tensor& k_nGD, const at::Ten
   const auto k = kept(k_nGD, slot), v = kept(v_nGD, slot + 1);
   const cpu::AttentionSpan span{0, count, k.before - count, k.blocks, v.blocks};
   const at::Tensor q = q_nHD.contiguous();
-  at::parallel_for(0, cpu::attention_tasks(shape, span), 1, [&](std::int64_t first, std::int64_t last) {
-    cpu::Arena arena;
-    auto* memory = arena.take<float>(cpu::attention_memory(shape));
+  const std::int64_t each = cpu::attention_memory(shape);
+  thread_local cpu::Arena arena; // kept, with a part for each of LibTorch's threads
+  arena.reset();
+  auto* parts = arena.take<float>(at::get_num_threads() * each);
+  at::parallel_for(0, cpu::attention_tasks(shape, span), 1, [&, parts](std::int64_t first, std::int64_t last) {
+    auto* memory = parts + at::get_thread_num() * each;
     for (std::int64_t task = first; task < last; ++task)
       cpu::attend_task(*cpu::engine().kernels, shape, q.data_ptr<float>(), span, task, memory, y_nHD.data_ptr<float>());
   });

@@ -260,7 +260,9 @@ void integer_tile(const std::byte* unit, const Activations& x, std::int64_t row,
 template <PackedFormat F>
 void integer_product(const std::byte* panel, const Activations& x, std::int64_t first, std::int64_t rows, float* out,
                      std::int64_t stride) {
-  constexpr int lines = (Integers<F>::bytes / 64 + 3) / 4, never = 1 << 30; // lines of a quarter of a group
+  constexpr int lines = (Integers<F>::bytes / 64 + 3) / 4; // of a quarter of a group
+  constexpr int never =
+      1 << 30; // many tiles: arithmetic binds, and asking for the panel behind costs more than it gives
   for_tiles<4>(rows, [&]<int R>(std::int64_t r) {
     integer_tile<F, R>(panel, x, first + r, out + r * stride, stride,
                        Ahead<kGroupsAhead>(panel, x.groups() * 4, lines, r / 4, (rows + 3) / 4, never));

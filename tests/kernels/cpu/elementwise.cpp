@@ -10,17 +10,8 @@ using namespace test;
 
 constexpr std::int64_t kLongest = 70; // four vectors of the widest tier, and a rest
 
-// The worst error seen, relative to the size of what is summed.
-class Worst {
- public:
-  void see(double found, double exact, double size) {
-    worst_ = std::max(worst_, std::abs(found - exact) / (size + 1e-30));
-  }
-  operator double() const { return worst_; }
-
- private:
-  double worst_ = 0;
-};
+// A formula's error relative to the size of what it sums up.
+double relative(double found, double exact, double size) { return std::abs(found - exact) / (size + 1e-30); }
 
 template <class Each>
 void for_lengths(const Each& each) {
@@ -55,10 +46,11 @@ TEST_CASE("gates and their gradients are those of their formulas in every tier a
     for (std::int64_t i = 0; i < count; ++i) {
       const double g = gate[i], u = up[i], y = d[i], s = 1 / (1 + std::exp(-g)),
                    inner = std::sqrt(2 / M_PI) * (g + 0.044715 * g * g * g);
-      of_product.see(product[i], g * s * u, std::abs(g * s * u));
-      of_gelu.see(gelu[i], 0.5 * g * (1 + std::tanh(inner)), std::abs(g));
-      of_gate.see(d_gate[i], y * u * s * (1 + g * (1 - s)), std::abs(y * u) * s * (1 + std::abs(g) * (1 - s)));
-      of_up.see(d_up[i], y * g * s, std::abs(y * g * s));
+      of_product.see(relative(product[i], g * s * u, std::abs(g * s * u)));
+      of_gelu.see(relative(gelu[i], 0.5 * g * (1 + std::tanh(inner)), std::abs(g)));
+      of_gate.see(
+          relative(d_gate[i], y * u * s * (1 + g * (1 - s)), std::abs(y * u) * s * (1 + std::abs(g) * (1 - s))));
+      of_up.see(relative(d_up[i], y * g * s, std::abs(y * g * s)));
     }
     for (const double worst : {double{of_product}, double{of_gelu}, double{of_gate}, double{of_up}})
       CHECK(worst < kTolerance.elementwise);
@@ -86,10 +78,10 @@ TEST_CASE("scaled sums and dot products are those of double precision in every t
     double dot = 0, size = 0;
     for (std::int64_t i = 0; i < count; ++i) {
       const double term = double{0.7f} * x[i], product = double{x[i]} * before[i];
-      of_sum.see(y[i], term + before[i], std::abs(term) + std::abs(before[i]));
+      of_sum.see(relative(y[i], term + before[i], std::abs(term) + std::abs(before[i])));
       dot += product, size += std::abs(product);
     }
-    of_dot.see(kernels.dot(x.data(), before.data(), count), dot, size);
+    of_dot.see(relative(kernels.dot(x.data(), before.data(), count), dot, size));
     CHECK(of_sum < kTolerance.elementwise);
     CHECK(of_dot < kTolerance.elementwise);
   });

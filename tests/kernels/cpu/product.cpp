@@ -33,14 +33,14 @@ double error(const Kernels& kernels, const Weights& weights, const std::vector<f
   const std::vector<float> y = product(engine, linear, x, rows);
   Arena arena;
   const Rows in = prepare(engine, arena, x.data(), rows, linear.inputs(), Forms() |= linear);
-  double worst = 0;
+  Worst worst;
   for (std::int64_t f = 0; f < linear.outputs(); ++f) {
     const std::vector<float> w = weights.row(f);
     for (std::int64_t r = 0; r < rows; ++r) {
       const std::vector<double> a = seen(in, r, weights.matrix.format);
       double sum = 0, size = 1e-300;
       for (std::size_t c = 0; c < a.size(); ++c) sum += a[c] * w[c], size += std::abs(a[c] * w[c]);
-      worst = std::max(worst, std::abs(y[r * linear.outputs() + f] - sum) / size);
+      worst.see(std::abs(y[r * linear.outputs() + f] - sum) / size);
     }
   }
   return worst;

@@ -3,8 +3,10 @@
 
 #include "kernels/cpu/product.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <vector>
 
 namespace tenon::cpu::test {
@@ -60,6 +62,18 @@ inline std::vector<double> seen(const Activations& x, std::int64_t r, PackedForm
                  : static_cast<double>(x.q[r * x.width + c]) * x.scale[r * x.groups() + c / kGroup];
   return out;
 }
+
+// The worst error seen; infinite once one was no number, which a plain maximum would pass over.
+class Worst {
+ public:
+  void see(double error) {
+    worst_ = std::max(worst_, std::isnan(error) ? std::numeric_limits<double>::infinity() : error);
+  }
+  operator double() const { return worst_; }
+
+ private:
+  double worst_ = 0;
+};
 
 inline bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
   return a.size() == b.size() && (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0);
