@@ -132,7 +132,7 @@ class Bench {
   std::span<const std::int32_t> text_;
   const BenchmarkOptions& options_;
   cpu::Pool& pool_;
-  cpu::Probe probe_{cpu::kProbeBytes, cpu::pages()};
+  cpu::Probe probe_;
 };
 
 } // namespace

@@ -1,6 +1,6 @@
 // What this machine can do right now: the limits that speeds are told against.
 //
-//   read      bytes of memory a second, many times the last cache
+//   read      bytes of memory a second, many times the last cache: by plain loads, or asking ahead, whichever is faster
 //   float32, bf16, int8   operations a second (a multiplication and an addition are two) of independent chains of one
 //             instruction: FMA, VDPBF16PS, VPDPBUSD. 0 where the processor has no such instruction
 //
@@ -12,8 +12,6 @@
 #include "kernels/cpu/pages.hpp"
 #include "kernels/cpu/pool.hpp"
 
-#include <memory>
-
 namespace tenon::cpu {
 
 struct Limits {
@@ -24,26 +22,23 @@ struct Limits {
   double peak(PackedFormat format) const { return format == PackedFormat::bf16 ? bf16 : int8; }
 };
 
-// Loads all of it, as fast as plain loads do. Requires: bytes a multiple of 256.
+// Loads all of it, asking a page ahead. Requires: bytes a multiple of 256.
 void read_all(const std::byte* from, std::int64_t bytes);
 
 constexpr std::int64_t kProbeBytes = std::int64_t{160} << 20;
 
 class Probe {
  public:
-  // Reads from pages as weights lie in: of 4 KiB as mapped files have, or of 2 MiB. Throws std::bad_alloc.
-  explicit Probe(std::int64_t bytes = kProbeBytes, Pages pages = Pages::mapped);
+  // Reads from 2 MiB pages where the system has such, wherever weights lie: a limit is the most that can be had. Throws
+  // std::bad_alloc.
+  explicit Probe(std::int64_t bytes = kProbeBytes);
 
   // By all threads of the pool.
   Limits measure(Pool& pool) const;
   double read(Pool& pool) const;
 
  private:
-  struct Unmap {
-    std::int64_t bytes = 0;
-    void operator()(std::byte* memory) const;
-  };
-  std::unique_ptr<std::byte[], Unmap> memory_;
+  HugeMemory memory_;
 };
 
 } // namespace tenon::cpu

@@ -121,7 +121,7 @@ class Side {
 
   // Made when it is asked for: its memory is not the model's.
   const cpu::Probe& machine() {
-    if (!probe_) probe_ = std::make_unique<cpu::Probe>(cpu::kProbeBytes, cpu::pages());
+    if (!probe_) probe_ = std::make_unique<cpu::Probe>();
     return *probe_;
   }
 

@@ -46,7 +46,7 @@ class Machine {
   }
 
  private:
-  Probe probe_{kProbeBytes, Pages::huge}; // reads lie where the weights of a bench do
+  Probe probe_;
   std::vector<Limits> limits_;
 };
 

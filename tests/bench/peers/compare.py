@@ -14,7 +14,7 @@ and head through its ordinary session: `--compute stored`, which is each file's 
 One pair is: a probe of the machine, one side, the other, a probe; the sides take turns at being first, both keep their
 model warm, neither works while the other does. Figures are medians over the pairs; a ratio is of one pair's two sides.
 `limit` is what the pair's own probes allow: bandwidth over the bytes a step must read, peaks over the operations of a
-prompt's products. Never a test: the figures are the machine's as much as anybody's.
+prompt's products; `at most` is the ratio that a step would have at that limit. Never a test: the figures are the machine's as much as anybody's.
 """
 import argparse
 import json
@@ -162,6 +162,7 @@ def compare(kind, tenon, peer, works, ids, pairs):
         if runs[0]["limit"]:
             row["limit"] = statistics.median(run["limit"] for run in runs)
             row["reached"] = statistics.median(run["tenon"] / run["limit"] for run in runs)
+            row["at_most"] = statistics.median(run["limit"] / run["peer"] for run in runs)
         if ours:
             row["logits"] = agreement(ours, theirs)
         rows.append(row)
@@ -179,17 +180,18 @@ def verdict(row):
 
 
 def table(rows):
-    print("| file | work | tenon tok/s | peer | peer tok/s | ratio (lowest to highest) | limit | reached | asked for | "
-          "last position: same token, KL |")
-    print("| --- " * 10 + "|")
+    print("| file | work | tenon tok/s | peer | peer tok/s | ratio (lowest to highest) | at most | limit | reached | "
+          "asked for | last position: same token, KL |")
+    print("| --- " * 11 + "|")
     for row in rows:
         work = f"prompt of {row['length']}" if row["work"] == "prompt" else f"steps after {row['length']}"
         logits = row.get("logits")
         said = f"{'yes' if logits['same_top'] else 'NO'}, {logits['kl']:.1e}" if logits else ""
         top = f"{row['limit']:.0f}" if row.get("limit") else "not known"
         reached = f"{row['reached']:.2f}" if row.get("reached") else ""
+        at_most = f"{row['at_most']:.2f}" if row.get("at_most") else ""
         print(f"| {row['file']} | {work} | {row['tenon']:.1f} | {row['peer']} | {row['theirs']:.1f} | {row['ratio']:.2f} "
-              f"({row['lowest']:.2f} to {row['highest']:.2f}) | {top} | {reached} | {verdict(row)} | {said} |")
+              f"({row['lowest']:.2f} to {row['highest']:.2f}) | {at_most} | {top} | {reached} | {verdict(row)} | {said} |")
 
 
 def main():
