@@ -75,11 +75,11 @@ TENON_INLINE void finish(const __m512 (&sum)[R][kVectors], float* out, std::int6
     for (int j = 0; j < kVectors; ++j) _mm512_storeu_ps(out + r * stride + 16 * j, sum[r][j]);
 }
 
-constexpr std::int64_t kPage = 4096; // how far ahead of its reading a tile that streams asks
+constexpr std::int64_t kAhead = 4096, kNibblesAhead = 8192; // of its reading a tile that streams asks
 
 template <int R>
 void bf16_tile(const std::byte* pairs, std::int64_t count, const std::uint16_t* x, std::int64_t x_stride, float* out,
-               std::int64_t stride, bool fresh, Ahead<kPage> ahead) {
+               std::int64_t stride, bool fresh, Ahead<kAhead> ahead) {
   __m512 sum[R][kVectors];
   begin<R>(sum, out, stride, fresh);
   for (std::int64_t p = 0; p < count; ++p) {
@@ -108,7 +108,7 @@ void bf16_product(const std::byte* panel, const Activations& x, std::int64_t fir
     const std::byte* at = panel + p * kPairBytes;
     for_tiles<most>(rows, [&]<int R>(std::int64_t r) {
       bf16_tile<R>(at, count, x.bf16 + (first + r) * x_stride + 2 * p, x_stride, out + r * stride, stride, p == 0,
-                   Ahead<kPage>(at, count, rows == 1 || tiles >= many ? 4 : 0, r / most, tiles, many));
+                   Ahead<kAhead>(at, count, rows == 1 || tiles >= many ? 4 : 0, r / most, tiles, many));
     });
   }
 }
@@ -166,7 +166,7 @@ TENON_INLINE __m512i add_quads(__m512i whole, const __m512i (&w)[kQuads], const 
 // Weights that stand as bytes: all 64 outputs at a time, as many rows as their integer and their float sums leave room.
 template <int R>
 void int8_tile(const std::byte* unit, const Activations& x, std::int64_t row, float* out, std::int64_t stride,
-               Ahead<kPage> ahead) {
+               Ahead<kAhead> ahead) {
   using I = Integers<PackedFormat::int8g32>;
   __m512 sum[R][kVectors];
   begin<R>(sum, out, stride, true);
@@ -204,7 +204,7 @@ void int8_tile(const std::byte* unit, const Activations& x, std::int64_t row, fl
 // Two to a byte: 16 outputs at a time, so that what a group's halves are taken apart to stays in registers.
 template <PackedFormat F, int R>
 void int4_tile(const std::byte* unit, const Activations& x, std::int64_t row, float* out, std::int64_t stride,
-               Ahead<kPage> ahead) {
+               Ahead<kNibblesAhead> ahead) {
   using I = Integers<F>;
   const __m512i low = _mm512_set1_epi8(15);
   __m512 sum[R][kVectors];
@@ -236,18 +236,18 @@ void int4_tile(const std::byte* unit, const Activations& x, std::int64_t row, fl
 }
 
 // tile<R>(first row, what it asks for) over a panel of integers. A group is `steps` steps of at most 5 lines.
-template <int most, class Tile>
+template <int most, std::int64_t distance, class Tile>
 void integer_tiles(const std::byte* panel, const Activations& x, std::int64_t rows, int steps, int many,
                    const Tile& tile) {
   const std::int64_t tiles = (rows + most - 1) / most;
   for_tiles<most>(rows, [&]<int R>(std::int64_t r) {
-    tile.template operator()<R>(r, Ahead<kPage>(panel, x.groups() * steps, 5, r / most, tiles, many));
+    tile.template operator()<R>(r, Ahead<distance>(panel, x.groups() * steps, 5, r / most, tiles, many));
   });
 }
 
 void int8_product(const std::byte* panel, const Activations& x, std::int64_t first, std::int64_t rows, float* out,
                   std::int64_t stride) {
-  integer_tiles<3>(panel, x, rows, kQuads, 3, [&]<int R>(std::int64_t r, Ahead<kPage> ahead) {
+  integer_tiles<3, kAhead>(panel, x, rows, kQuads, 3, [&]<int R>(std::int64_t r, Ahead<kAhead> ahead) {
     int8_tile<R>(panel, x, first + r, out + r * stride, stride, ahead);
   });
 }
@@ -255,7 +255,7 @@ void int8_product(const std::byte* panel, const Activations& x, std::int64_t fir
 template <PackedFormat F>
 void int4_product(const std::byte* panel, const Activations& x, std::int64_t first, std::int64_t rows, float* out,
                   std::int64_t stride) {
-  integer_tiles<4>(panel, x, rows, kVectors, 2, [&]<int R>(std::int64_t r, Ahead<kPage> ahead) {
+  integer_tiles<4, kNibblesAhead>(panel, x, rows, kVectors, 2, [&]<int R>(std::int64_t r, Ahead<kNibblesAhead> ahead) {
     int4_tile<F, R>(panel, x, first + r, out + r * stride, stride, ahead);
   });
 }
