@@ -22,20 +22,43 @@ void check_options(const SamplingOptions& options) {
   if (!(options.top_p > 0 && options.top_p <= 1)) refuse("top-p", options.top_p, "more than 0, at most 1");
 }
 
-// The largest logit's id, the lowest among equals.
-std::size_t largest(std::span<const float> logits_V) {
-  if (logits_V.empty()) throw Error(Code::usage, "sampling", "there are no logits to sample from");
-  std::size_t best = 0;
-  for (std::size_t i = 0; i < logits_V.size(); ++i) {
-    if (std::isnan(logits_V[i]) || logits_V[i] == INFINITY)
+void require_numbers(std::span<const float> logits_V) {
+  for (std::size_t i = 0; i < logits_V.size(); ++i)
+    if (!(logits_V[i] < INFINITY))
       throw Error(Code::numeric, "sampling",
                   fmt::format("the logit of token {} is {}, need a finite number", i, logits_V[i]),
                   "the model or an expert computes something that is not finite; try --strict to see which");
-    if (logits_V[i] > logits_V[best]) best = i;
+}
+
+// Lanes side by side, which a compiler makes vectors of: a vocabulary is gone through once a token.
+struct Largest {
+  static constexpr std::size_t kLanes = 16;
+  float top = -INFINITY;
+  bool numbers = true; // none is NaN or infinity
+
+  explicit Largest(std::span<const float> x) {
+    float lanes[kLanes];
+    std::int32_t strange[kLanes] = {};
+    std::fill(lanes, lanes + kLanes, -INFINITY);
+    std::size_t i = 0;
+    for (; i + kLanes <= x.size(); i += kLanes)
+      for (std::size_t lane = 0; lane < kLanes; ++lane) {
+        lanes[lane] = x[i + lane] > lanes[lane] ? x[i + lane] : lanes[lane];
+        strange[lane] |= !(x[i + lane] < INFINITY);
+      }
+    for (; i < x.size(); ++i) top = std::max(top, x[i]), numbers = numbers && x[i] < INFINITY;
+    for (std::size_t lane = 0; lane < kLanes; ++lane)
+      top = std::max(top, lanes[lane]), numbers = numbers && strange[lane] == 0;
   }
-  if (std::isinf(logits_V[best]))
-    throw Error(Code::numeric, "sampling", "every logit is -infinity: no token can follow");
-  return best;
+};
+
+// The largest logit's id, the lowest among equals.
+std::size_t largest(std::span<const float> logits_V) {
+  if (logits_V.empty()) throw Error(Code::usage, "sampling", "there are no logits to sample from");
+  const Largest all(logits_V);
+  if (!all.numbers) require_numbers(logits_V);
+  if (std::isinf(all.top)) throw Error(Code::numeric, "sampling", "every logit is -infinity: no token can follow");
+  return static_cast<std::size_t>(std::find(logits_V.begin(), logits_V.end(), all.top) - logits_V.begin());
 }
 
 void normalize(std::vector<Choice>& all) {
