@@ -99,6 +99,7 @@ void derive(const PackedWeights::Source& source, const std::vector<Plan>& plans,
     if (progress) progress(done, total);
   }
   writer.commit();
+  drop_cached(target);
 }
 
 bool huge_pages() {
