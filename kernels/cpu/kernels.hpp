@@ -46,6 +46,7 @@ struct AttentionTile {
   // steps, one a key.
   const std::byte *k_panels = nullptr, *v_panels = nullptr;
   const float* v_steps = nullptr;
+  const std::byte* next_k_panels = nullptr; // of the chunk that is likely read next; null: of none
   std::int64_t column = 0;
   float* scratch = nullptr; // attention_scratch(depth) numbers, aligned to 64
   // Per row: the largest score (-infinity where it sees nothing), the sum of exp(score - largest), and that sum with
@@ -62,6 +63,7 @@ struct Kernels {
   using Product = void (*)(const std::byte* panel, const Activations& x, std::int64_t first, std::int64_t rows,
                            float* out, std::int64_t stride);
   Product products[4]; // by PackedFormat
+  // To bfloat16, ties to even. Below the smallest normal number a tier may make zero of it, as its products take it.
   void (*round)(const float* x, std::int64_t count, std::uint16_t* out);
   // count: a multiple of 32. A group that holds a number that is not finite has scale NaN, so that it is seen.
   void (*quantise)(const float* x, std::int64_t count, std::int8_t* q, float* scale, std::int32_t* sum);

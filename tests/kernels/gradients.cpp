@@ -8,6 +8,7 @@
 
 #include <ATen/Parallel.h>
 #include <functional>
+#include <limits>
 
 using namespace tenon;
 
@@ -91,7 +92,11 @@ TEST_CASE("in bfloat16 they are rounded once, as the products around them are") 
     if (one.name != "rms_norm") {
       std::vector<at::Tensor> wide;
       for (const at::Tensor& input : rounded) wide.push_back(input.to(at::kFloat));
-      CHECK(found[0].equal(one.call(wide).to(at::kBFloat16).to(at::kDouble)));
+      // A processor's own rounding makes zero of what is below the smallest normal number, as its products take it.
+      const auto normal = [](const at::Tensor& y) {
+        return at::where(y.abs() < std::numeric_limits<float>::min(), at::zeros_like(y), y);
+      };
+      CHECK(normal(found[0]).equal(normal(one.call(wide).to(at::kBFloat16).to(at::kDouble))));
     }
     for (std::size_t i = 0; i < exact.size(); ++i) {
       CAPTURE(one.name, one.inputs[0].sizes(), i);
