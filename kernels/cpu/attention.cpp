@@ -75,6 +75,8 @@ class Tile {
     const ChunkOfPanels panels(span_.format, shape_, span_.k[index], span_.v[index]);
     tile.k_panels = panels.keys(group_), tile.v_panels = panels.values(), tile.v_steps = panels.steps(group_);
     tile.column = group_ * depth;
+    if (index + 1 < chunks())
+      tile.next_k_panels = ChunkOfPanels(span_.format, shape_, span_.k[index + 1], span_.v[index + 1]).keys(group_);
     attend_panels(kernels, span_.format, tile);
   }
 

@@ -63,7 +63,8 @@ void* Arena::take_bytes(std::size_t bytes) {
 
 void Arena::reset() {
   if (blocks_.size() > 1) {
-    const std::size_t all = bytes();
+    std::size_t all = 0;
+    for (const Block& block : blocks_) all += block.size;
     blocks_.clear();
     blocks_.push_back(block_of(all));
   }
@@ -73,7 +74,13 @@ void Arena::reset() {
 std::size_t Arena::bytes() const {
   std::size_t sum = 0;
   for (const Block& block : blocks_) sum += block.size;
+  for (const auto& part : parts_) sum += part->bytes();
   return sum;
+}
+
+Arena& Arena::part(std::int64_t index) {
+  while (static_cast<std::int64_t>(parts_.size()) <= index) parts_.push_back(std::make_unique<Arena>());
+  return *parts_[static_cast<std::size_t>(index)];
 }
 
 } // namespace tenon::cpu

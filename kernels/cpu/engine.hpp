@@ -37,7 +37,11 @@ class Arena {
   };
   Mark mark() const { return {block_, used_}; }
   void rewind(Mark to) { block_ = to.block, used_ = to.used; }
-  std::size_t bytes() const; // held
+  std::size_t bytes() const; // held, with those of its parts
+
+  // One of its own for a task of the caller's, made at the first call: ask before the region begins. reset is the
+  // caller's to call.
+  Arena& part(std::int64_t index);
 
  private:
   struct Block {
@@ -51,6 +55,7 @@ class Arena {
   void* take_bytes(std::size_t bytes);
 
   std::vector<Block> blocks_;
+  std::vector<std::unique_ptr<Arena>> parts_;
   std::size_t block_ = 0, used_ = 0; // the next piece begins here
 };
 

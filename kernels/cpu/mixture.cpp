@@ -57,8 +57,6 @@ Forms inner_forms(std::span<const FeedForward> experts) {
   return forms;
 }
 
-constexpr std::int64_t kRowBlock = 16; // rows of a task that moves them
-
 class Layer {
  public:
   Layer(const Engine& engine, Arena& arena, std::span<const FeedForward> experts, const Choices& choices)
@@ -88,8 +86,8 @@ class Layer {
  private:
   Rows gathered(const float* x, std::int64_t width, Forms forms) const {
     const NewRows in(arena_, sorted_.places, width, forms, false);
-    engine_.pool->run((sorted_.places + kRowBlock - 1) / kRowBlock, [&](std::int64_t task) {
-      for (std::int64_t p = task * kRowBlock; p < std::min(sorted_.places, (task + 1) * kRowBlock); ++p)
+    for_rows(engine_, sorted_.places, [&](std::int64_t first, std::int64_t count) {
+      for (std::int64_t p = first; p < first + count; ++p)
         in.put(*engine_.kernels, p, 0, x + sorted_.row_P[p] * width, width);
     });
     return in.done();
@@ -114,8 +112,8 @@ class Layer {
   }
 
   void scatter(const float* out_PC, std::int64_t width, float* y) const {
-    engine_.pool->run((choices_.rows + kRowBlock - 1) / kRowBlock, [&](std::int64_t task) {
-      for (std::int64_t t = task * kRowBlock; t < std::min(choices_.rows, (task + 1) * kRowBlock); ++t) {
+    for_rows(engine_, choices_.rows, [&](std::int64_t first, std::int64_t count) {
+      for (std::int64_t t = first; t < first + count; ++t) {
         std::fill(y + t * width, y + (t + 1) * width, 0.0f);
         for (std::int64_t i = t * choices_.each; i < (t + 1) * choices_.each; ++i)
           if (sorted_.place_S[i] >= 0)
@@ -151,8 +149,8 @@ Choices choose(const Engine& engine, Arena& arena, const MixtureRouter& router, 
       std::fill_n(strengths + t * k, k, std::numeric_limits<float>::quiet_NaN());
     }
   };
-  engine.pool->run((rows + kRowBlock - 1) / kRowBlock, [&](std::int64_t task) {
-    for (std::int64_t t = task * kRowBlock; t < std::min(rows, (task + 1) * kRowBlock); ++t) each(t);
+  for_rows(engine, rows, [&](std::int64_t first, std::int64_t count) {
+    for (std::int64_t t = first; t < first + count; ++t) each(t);
   });
   return {rows, k, experts, strengths};
 }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -16,6 +17,9 @@ struct Layout {
   std::int64_t inputs; // of one unit
   std::size_t bytes;   // of one unit
   float offset;        // of the numbers as they are packed
+
+  // An inner loop asks: no division by a number that a compiler does not know.
+  std::int64_t units(std::int64_t all) const { return (all + inputs - 1) >> std::countr_zero(std::uint64_t(inputs)); }
 };
 
 constexpr std::array<Layout, 4> kLayouts{{{PackedFormat::bf16, "bf16", 2, 256, 0.0f},
@@ -151,8 +155,8 @@ const std::byte* PackedMatrix::panel(std::int64_t index) const {
 std::optional<std::size_t> panel_bytes(PackedFormat format, std::int64_t inputs) {
   const Layout& with = layout(format);
   if (inputs < 0 || inputs > std::numeric_limits<std::int64_t>::max() / 256) return std::nullopt;
-  if (format != PackedFormat::bf16 && inputs % with.inputs != 0) return std::nullopt;
-  return static_cast<std::size_t>((inputs + with.inputs - 1) / with.inputs) * with.bytes;
+  if (format != PackedFormat::bf16 && inputs % kGroup != 0) return std::nullopt;
+  return static_cast<std::size_t>(with.units(inputs)) * with.bytes;
 }
 
 std::optional<std::size_t> packed_bytes(PackedFormat format, std::int64_t outputs, std::int64_t inputs) {

@@ -8,6 +8,13 @@ namespace {
 
 std::int64_t up(std::int64_t count, std::int64_t to) { return (count + to - 1) / to * to; }
 
+// Panels begin far from each other, where no prefetcher of the processor's looks: what is read next is asked for while
+// scores become weights, and while values are summed.
+void ask(const std::byte* panel) {
+  constexpr std::int64_t bytes = 4096;
+  for (std::int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(panel + i, 0, 2);
+}
+
 // A tile's rows in the form in which products with its panels read them.
 class Formed {
  public:
@@ -55,6 +62,7 @@ void attend_panels(const Kernels& kernels, KeyFormat format, const AttentionTile
   for (std::int64_t panel = 0; panel * kPanel < tile.keys; ++panel)
     product(tile.k_panels + panel * key_panel, q.rows(), 0, tile.rows, scores + panel * kPanel, kChunk);
 
+  if (tile.keys > kPanel) ask(tile.v_panels + tile.column / kPanel * value_panel);
   Formed p(kernels, int8, tile.rows, up(tile.keys, int8 ? kGroup : 2), memory);
   for (std::int64_t r = 0; r < tile.rows; ++r) {
     float* row = scores + r * kChunk;
@@ -62,6 +70,7 @@ void attend_panels(const Kernels& kernels, KeyFormat format, const AttentionTile
     for (std::int64_t j = 0; int8 && j < tile.visible[r]; ++j) row[j] *= tile.v_steps[j];
     p.put(r, row);
   }
+  if (tile.next_k_panels) ask(tile.next_k_panels);
   for (std::int64_t d = 0, lanes = 0; d < tile.depth; d += lanes) {
     const std::int64_t panel = (tile.column + d) / kPanel, lane = (tile.column + d) % kPanel;
     lanes = std::min(tile.depth - d, kPanel - lane);

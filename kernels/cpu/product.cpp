@@ -11,11 +11,15 @@ struct alignas(64) Scratch {
 };
 thread_local Scratch scratch;
 
-constexpr std::int64_t kRowBlock = 16; // rows of a task that converts
-
 PanelTask task_of(std::int64_t index, std::int64_t rows) {
   const std::int64_t parts = chunks_of(rows), first = index % parts * kRowChunk;
   return {index / parts, first, std::min(kRowChunk, rows - first)};
+}
+
+// The first half of a task's rows, or the second.
+PanelTask half_of(const PanelTask& task, std::int64_t which) {
+  const std::int64_t half = task.count / 2;
+  return {task.panel, task.first + which * half, which == 0 ? half : task.count - half};
 }
 
 // One panel's results for some rows, with bias and low-rank change, into out (count, 64).
@@ -78,14 +82,13 @@ std::span<const NarrowRows> narrow(const Engine& engine, Arena& arena, const Row
   for (std::size_t i = 0; i < changes.size(); ++i) {
     const auto& [first, count, change] = changes[i];
     auto* t_nR = arena.take<float>(count * change->rank);
-    engine.pool->run(
-        (count + kRowBlock - 1) / kRowBlock, [&, first = first, count = count, change = change](std::int64_t task) {
-          for (std::int64_t n = task * kRowBlock; n < std::min(count, (task + 1) * kRowBlock); ++n)
-            for (std::int64_t r = 0; r < change->rank; ++r)
-              t_nR[n * change->rank + r] =
-                  change->scale *
-                  engine.kernels->dot(change->a_RC + r * rows.width, rows.x + (first + n) * rows.width, rows.width);
-        });
+    for_rows(engine, count, [&, first = first, change = change](std::int64_t begin, std::int64_t part) {
+      for (std::int64_t n = begin; n < begin + part; ++n)
+        for (std::int64_t r = 0; r < change->rank; ++r)
+          t_nR[n * change->rank + r] =
+              change->scale *
+              engine.kernels->dot(change->a_RC + r * rows.width, rows.x + (first + n) * rows.width, rows.width);
+    });
     out[i] = {changes[i], t_nR};
   }
   return {out, changes.size()};
@@ -131,9 +134,8 @@ void multiply_panels_gated(const Kernels& kernels, const Linear* gate, std::span
 
 Rows prepare(const Engine& engine, Arena& arena, const float* x, std::int64_t rows, std::int64_t width, Forms forms) {
   const NewRows made(arena, rows, width, forms, false);
-  engine.pool->run((rows + kRowBlock - 1) / kRowBlock, [&](std::int64_t task) {
-    for (std::int64_t r = task * kRowBlock; r < std::min(rows, (task + 1) * kRowBlock); ++r)
-      made.put(*engine.kernels, r, 0, x + r * width, width);
+  for_rows(engine, rows, [&](std::int64_t first, std::int64_t count) {
+    for (std::int64_t r = first; r < first + count; ++r) made.put(*engine.kernels, r, 0, x + r * width, width);
   });
   Rows out = made.done();
   out.x = x;
@@ -150,12 +152,18 @@ void multiply(const Engine& engine, Arena& arena, const Rows& rows, std::span<co
     narrow_of[i] = narrow(engine, arena, rows, *products[i].linear);
     end[i] = tasks += products[i].linear->weight.panels() * chunks_of(rows.rows);
   }
-  for_tasks(engine, tasks, rows.rows, [&](std::int64_t task) {
-    std::int64_t i = 0;
-    while (task >= end[i]) ++i;
-    multiply_panel(*engine.kernels, products[i], narrow_of[i], rows,
-                   task_of(task - (i > 0 ? end[i - 1] : 0), rows.rows));
-  });
+  // Few rows part where a run ends in the middle of a panel: all threads have as much to do.
+  const std::int64_t pieces = rows.rows > 1 && rows.rows <= kFewRows ? 2 : 1;
+  const auto run = [&](std::int64_t begin, std::int64_t last) {
+    for (std::int64_t i = 0, next = 0; begin < last; begin = next) {
+      while (begin >= end[i] * pieces) ++i;
+      PanelTask task = task_of(begin / pieces - (i > 0 ? end[i - 1] : 0), rows.rows);
+      next = std::min(last, (begin / pieces + 1) * pieces);
+      if (next - begin < pieces) task = half_of(task, begin % pieces);
+      multiply_panel(*engine.kernels, products[i], narrow_of[i], rows, task);
+    }
+  };
+  for_runs(engine, tasks, rows.rows, run, pieces);
 }
 
 Rows multiply_gated(const Engine& engine, Arena& arena, const Rows& rows, const Linear* gate, const Linear& up,

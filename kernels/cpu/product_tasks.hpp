@@ -1,5 +1,5 @@
 // What products are made of, for those who bring tasks of their own: rows being written, one panel's results for some
-// rows, and the order in which threads walk panels. Inside kernels/cpu only. Thread: pure functions; any.
+// rows, and how threads share rows and panels. Inside kernels/cpu only. Thread: pure functions; any.
 #pragma once
 
 #include "kernels/cpu/product.hpp"
@@ -45,22 +45,28 @@ void multiply_panels_gated(const Kernels& kernels, const Linear* gate, std::span
                            const Linear& up, std::span<const NarrowRows> up_narrow, const Rows& rows,
                            const PanelTask& task, const NewRows& inner);
 
-// each(begin, end) for runs of tasks. Where weights meet few rows each, they stream from memory: every thread then
-// walks straight runs of panels, as prefetchers like them. More rows compute, and tasks go one by one to whoever is
-// free.
+// each(first, count) for parts of rows that are each worked on alone: few rows, too, by all threads.
 template <class Each>
-void for_runs(const Engine& engine, std::int64_t tasks, std::int64_t rows_each, const Each& each) {
-  constexpr std::int64_t few = 16, longest = 16; // rows; panels of a run
-  const std::int64_t threads = engine.pool->threads();
-  const std::int64_t runs =
-      rows_each > few ? tasks : std::min(tasks, std::max(threads, (tasks + longest - 1) / longest));
-  engine.pool->run(runs, [&](std::int64_t run) { each(tasks * run / runs, tasks * (run + 1) / runs); });
-}
-template <class Each>
-void for_tasks(const Engine& engine, std::int64_t tasks, std::int64_t rows_each, const Each& each) {
-  for_runs(engine, tasks, rows_each, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t task = begin; task < end; ++task) each(task);
-  });
+void for_rows(const Engine& engine, std::int64_t rows, const Each& each) {
+  constexpr std::int64_t least = 4, most = 16; // of a task
+  const std::int64_t threads = engine.pool->threads(), part = std::clamp((rows + threads - 1) / threads, least, most);
+  engine.pool->run((rows + part - 1) / part,
+                   [&](std::int64_t task) { each(task * part, std::min(part, rows - task * part)); });
 }
 
+constexpr std::int64_t kFewRows = 16;
+
+// each(begin, end) for runs of tasks, counted in pieces of a task. Where weights meet few rows each, they stream from
+// memory: every thread then walks straight runs of panels, as prefetchers like them, the longer ones first: whoever
+// calls begins a moment before the others. More rows compute, and tasks go one by one to whoever is free.
+template <class Each>
+void for_runs(const Engine& engine, std::int64_t tasks, std::int64_t rows_each, const Each& each,
+              std::int64_t pieces = 1) {
+  constexpr std::int64_t longest = 16; // panels of a run
+  const std::int64_t threads = engine.pool->threads();
+  const std::int64_t runs =
+      rows_each > kFewRows ? tasks : std::min(tasks, std::max(threads, (tasks + longest - 1) / longest));
+  const auto begin = [=](std::int64_t run) { return (tasks * pieces * run + runs - 1) / runs; };
+  engine.pool->run(runs, [&](std::int64_t run) { each(begin(run), begin(run + 1)); });
+}
 } // namespace tenon::cpu

@@ -1,15 +1,17 @@
 #include "kernels/cpu/transformer_run.hpp"
 
+#include "kernels/cpu/product_tasks.hpp"
 #include "kernels/cpu/rows.hpp"
 
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <memory>
 
 namespace tenon::cpu {
 namespace {
 
-constexpr std::int64_t kRowBlock = 16; // rows of an elementwise task
+constexpr std::int64_t kKept = 16; // positions of a task that keeps them; even: two of a pair are never written at once
 
 // cos and sin of every row's position and pair, (N, D/2).
 struct Rotation {
@@ -50,29 +52,68 @@ Block joined(Arena& arena, std::span<const std::span<const Block>> runs, std::sp
   return out;
 }
 
+// Spans [first, last) and their rows.
+struct Part {
+  std::size_t first = 0, last = 0;
+  std::int64_t offset = 0, rows = 0;
+};
+
+// One sequence streams weights from memory: all threads take part in all of it. A few for each thread compute, and
+// every thread takes its own through a whole block: nothing they work on goes from one processor's caches to another's,
+// and nobody waits before the block ends. Many rows, again, are shared out product by product.
+std::span<const Part> share_out(const Engine& engine, Arena& arena, std::span<const RunSpan> spans, std::int64_t rows) {
+  constexpr std::int64_t least = 4, most = 16; // rows of a thread
+  const std::int64_t threads = engine.pool->threads(), even = (rows + threads - 1) / threads;
+  auto* parts = arena.take<Part>(threads);
+  parts[0] = {0, spans.size(), 0, rows};
+  const std::span<const Part> whole(parts, 1);
+  if (threads == 1 || even < least || even > most) return whole;
+  auto* made = arena.take<Part>(threads);
+  std::size_t next = 0;
+  std::int64_t end = 0;
+  for (std::int64_t t = 0; t < threads; ++t) {
+    Part& part = made[t] = {next, next, end, 0};
+    for (; next < spans.size() && end < rows * (t + 1) / threads; end += spans[next++].length)
+      if (spans[next].offset != end) return whole;
+    part.last = next, part.rows = end - part.offset;
+    if (part.rows > even) return whole;
+  }
+  return {made, static_cast<std::size_t>(threads)};
+}
+
 class Run {
  public:
-  Run(const Engine& engine, Arena& arena, const RunShape& shape, std::span<const RunSpan> spans, KeyValueStore& store,
-      float* h, std::int64_t rows, std::int64_t width)
-      : engine_(engine), arena_(arena), shape_(shape), spans_(spans), store_(store), h_(h), rows_(rows), width_(width) {
+  // h: (rows, C), of these spans alone.
+  Run(const Engine& engine, Arena& arena, const RunShape& shape, std::span<const RunSpan> spans, float* h,
+      std::int64_t rows, std::int64_t width)
+      : engine_(engine), arena_(arena), shape_(shape), spans_(spans), h_(h), rows_(rows), width_(width) {
     n_ = arena.take<float>(rows * width);
     q_ = arena.take<float>(rows * shape.heads.q_width());
     y_ = arena.take<float>(rows * shape.heads.q_width());
     k_ = arena.take<float>(rows * shape.heads.kv_width());
     v_ = arena.take<float>(rows * shape.heads.kv_width());
     past_ = arena.take<AttentionSpan>(static_cast<std::int64_t>(spans.size()));
-    to_ = arena.take<KeyValues>(static_cast<std::int64_t>(spans.size()));
     first_task_ = arena.take<std::int64_t>(static_cast<std::int64_t>(spans.size()));
     if (shape.rope_theta > 0) rotation_.emplace(arena, spans, rows, shape.heads.depth, shape.rope_theta);
   }
 
-  void attention(const Block& block, std::int64_t index) {
+  // to: of each span.
+  void block(std::span<const std::span<const Block>> runs, std::size_t index, const KeyValues* to) {
+    const Arena::Mark mark = arena_.mark();
+    const Block block = runs.size() == 1 ? runs[0][index] : joined(arena_, runs, spans_, index);
+    attention(block, to);
+    feed_forward(block);
+    arena_.rewind(mark);
+  }
+
+ private:
+  void attention(const Block& block, const KeyValues* to) {
     normalise(block.attention_norm);
     const Rows n = prepare(engine_, arena_, n_, rows_, width_, ((Forms() |= block.q) |= block.k) |= block.v);
     const Product qkv[] = {{&block.q, q_}, {&block.k, k_}, {&block.v, v_}};
     multiply(engine_, arena_, n, qkv);
     place(block);
-    keep(index);
+    keep(to);
     attend(engine_, arena_, shape_.heads, q_, {past_, spans_.size()}, y_);
     const Rows y = prepare(engine_, arena_, y_, rows_, shape_.heads.q_width(), Forms() |= block.o);
     const Product o[] = {{&block.o, h_, true}};
@@ -90,17 +131,8 @@ class Run {
     multiply(engine_, arena_, inner, down);
   }
 
- private:
-  template <class Each>
-  void for_rows(const Each& each) const {
-    engine_.pool->run((rows_ + kRowBlock - 1) / kRowBlock, [&](std::int64_t task) {
-      const std::int64_t first = task * kRowBlock;
-      each(first, std::min(kRowBlock, rows_ - first));
-    });
-  }
-
   void normalise(const Norm& norm) const {
-    for_rows([&](std::int64_t first, std::int64_t count) {
+    for_rows(engine_, rows_, [&](std::int64_t first, std::int64_t count) {
       const float* from = h_ + first * width_;
       float* to = n_ + first * width_;
       if (norm.bias)
@@ -120,32 +152,31 @@ class Run {
       const std::int64_t angle = first * (depth / 2);
       rotate_rows(from, rotation_->cos_NP + angle, rotation_->sin_NP + angle, count, heads, depth);
     };
-    for_rows([&](std::int64_t first, std::int64_t count) {
+    for_rows(engine_, rows_, [&](std::int64_t first, std::int64_t count) {
       put(q_, shape_.heads.heads, block.q_norm, first, count);
       put(k_, shape_.heads.kv_heads, block.k_norm, first, count);
     });
   }
 
-  // Keys and values behind those of their sequences. A task's positions begin at a multiple of kRowBlock: two of a pair
-  // are never written at once.
-  void keep(std::int64_t block) {
+  // Keys and values behind those of their sequences. A task's positions begin at a multiple of kKept.
+  void keep(const KeyValues* all_to) {
     std::int64_t tasks = 0;
     for (std::size_t s = 0; s < spans_.size(); ++s) {
       const RunSpan& span = spans_[s];
-      const KeyValues& to = to_[s] = store_.extend(block, static_cast<std::int64_t>(s));
+      const KeyValues& to = all_to[s];
       past_[s] = {span.offset, span.length, to.past, to.k, to.v, shape_.keys};
       first_task_[s] = tasks;
-      tasks += (to.past + span.length + kRowBlock - 1) / kRowBlock - to.past / kRowBlock;
+      tasks += (to.past + span.length + kKept - 1) / kKept - to.past / kKept;
     }
     engine_.pool->run(tasks, [&](std::int64_t task) {
       const std::int64_t s = std::upper_bound(first_task_, first_task_ + spans_.size(), task) - first_task_ - 1;
-      keep_rows(spans_[s], to_[s], task - first_task_[s]);
+      keep_rows(spans_[s], all_to[s], task - first_task_[s]);
     });
   }
 
   void keep_rows(const RunSpan& span, const KeyValues& to, std::int64_t task) const {
-    const std::int64_t begin = (to.past / kRowBlock + task) * kRowBlock, first = std::max(to.past, begin),
-                       count = std::min(to.past + span.length, begin + kRowBlock) - first,
+    const std::int64_t begin = (to.past / kKept + task) * kKept, first = std::max(to.past, begin),
+                       count = std::min(to.past + span.length, begin + kKept) - first,
                        from = (span.offset + first - to.past) * shape_.heads.kv_width();
     put_keys(*engine_.kernels, shape_.keys, shape_.heads, k_ + from, first, count, to.k);
     put_values(*engine_.kernels, shape_.keys, shape_.heads, v_ + from, first, count, to.v);
@@ -155,12 +186,10 @@ class Run {
   Arena& arena_;
   const RunShape& shape_;
   std::span<const RunSpan> spans_;
-  KeyValueStore& store_;
   float* h_;
   std::int64_t rows_, width_;
   float *n_, *q_, *y_, *k_, *v_;
   AttentionSpan* past_;
-  KeyValues* to_;
   std::int64_t* first_task_; // of each span, in keep
   std::optional<Rotation> rotation_;
 };
@@ -170,12 +199,27 @@ class Run {
 void run_blocks(const Engine& engine, Arena& arena, const RunShape& shape, std::span<const std::span<const Block>> runs,
                 std::span<const RunSpan> spans, KeyValueStore& store, float* h, std::int64_t rows) {
   if (rows == 0 || runs.empty() || runs[0].empty()) return;
-  Run run(engine, arena, shape, spans, store, h, rows, runs[0][0].q.inputs());
+  const std::int64_t width = runs[0][0].q.inputs();
+  const std::span<const Part> parts = share_out(engine, arena, spans, rows);
+  const auto count = static_cast<std::int64_t>(parts.size());
+  auto* own = arena.take<Run>(count);
+  for (std::int64_t p = 0; p < count; ++p) {
+    const Part& part = parts[static_cast<std::size_t>(p)];
+    auto* of_part = arena.take<RunSpan>(static_cast<std::int64_t>(part.last - part.first));
+    auto* end = std::copy(spans.begin() + part.first, spans.begin() + part.last, of_part);
+    for (RunSpan* span = of_part; span < end; ++span) span->offset -= part.offset;
+    Arena& memory = count == 1 ? arena : arena.part(p);
+    if (count > 1) memory.reset();
+    std::construct_at(own + p, engine, memory, shape, std::span<const RunSpan>(of_part, end), h + part.offset * width,
+                      part.rows, width);
+  }
+  auto* to = arena.take<KeyValues>(static_cast<std::int64_t>(spans.size()));
   for (std::size_t i = 0; i < runs[0].size(); ++i) {
     const Arena::Mark mark = arena.mark();
-    const Block block = runs.size() == 1 ? runs[0][i] : joined(arena, runs, spans, i);
-    run.attention(block, static_cast<std::int64_t>(i));
-    run.feed_forward(block);
+    for (std::size_t s = 0; s < spans.size(); ++s)
+      to[s] = store.extend(static_cast<std::int64_t>(i), static_cast<std::int64_t>(s));
+    engine.pool->run(count,
+                     [&](std::int64_t p) { own[p].block(runs, i, to + parts[static_cast<std::size_t>(p)].first); });
     arena.rewind(mark);
   }
 }

@@ -46,6 +46,17 @@ class Store : public KeyValueStore {
   std::span<const RunSpan> spans_;
 };
 
+// One sequence of a store's.
+class OneOf : public KeyValueStore {
+ public:
+  OneOf(Store& store, std::int64_t sequence) : store_(store), sequence_(sequence) {}
+  KeyValues extend(std::int64_t block, std::int64_t) override { return store_.extend(block, sequence_); }
+
+ private:
+  Store& store_;
+  std::int64_t sequence_;
+};
+
 struct Model {
   std::vector<Weights> weights;
   std::vector<float> ones = std::vector<float>(kWidth, 1.0f);
@@ -136,6 +147,48 @@ TEST_CASE("a run of blocks gives a row the same bits in any split, beside any ot
           first += count;
         }
       }
+}
+
+TEST_CASE("sequences that threads share out have the bits they have alone, each with its own change of low rank") {
+  Pool alone(1), several(3);
+  constexpr std::int64_t steps = 3, rank = 2;
+  const std::vector<float> h = noise((49 + steps) * kWidth, 7), a_RC = noise(rank * kWidth, 8),
+                           b_RF = noise(rank * kHeads.q_width(), 9);
+  for (const Tier tier : supported_tiers())
+    for (const PackedFormat format : kFormats) {
+      const Engine one{&kernels_of(tier), &alone}, many{&kernels_of(tier), &several};
+      const Model model(format);
+      std::vector<Block> changed = model.blocks;
+      for (Block& block : changed) block.q.change = {rank, 0.5f, a_RC.data(), b_RF.data()};
+      const std::span<const Block> runs[] = {model.blocks, changed};
+      // Some are shared out, some are too few, too many, or too uneven.
+      for (const auto& [sequences, longest] : {std::pair{12, 1}, {13, 1}, {6, 2}, {3, 1}, {2, 9}, {48, 1}, {49, 1}}) {
+        CAPTURE(tier_name(tier), packed_name(format), sequences, longest);
+        const auto count = static_cast<std::size_t>(sequences);
+        Arena arena;
+        Store together(model.shape.keys, count, 64), apart(model.shape.keys, count, 64);
+        std::vector<RunSpan> spans(count);
+        for (std::int64_t step = 0, next = 0; step < steps; ++step, next = 0) {
+          for (std::size_t s = 0; s < count; ++s, next += spans[s - 1].length)
+            spans[s] = {next, s % 2 == 0 ? longest : 1, step * (s % 2 == 0 ? longest : 1), s % 2};
+          const auto first = h.begin() + step * kWidth; // other numbers in every step
+          std::vector<float> all(first, first + next * kWidth);
+          const std::vector<float> before = all;
+          arena.reset(), together.next(spans);
+          run_blocks(many, arena, model.shape, runs, spans, together, all.data(), next);
+          apart.next(spans);
+          for (std::size_t s = 0; s < count; ++s) {
+            std::vector<float> own = part(before, spans[s].offset, spans[s].length);
+            RunSpan span = spans[s];
+            span.offset = 0;
+            arena.reset();
+            OneOf store(apart, static_cast<std::int64_t>(s));
+            run_blocks(one, arena, model.shape, runs, {&span, 1}, store, own.data(), span.length);
+            CHECK(same_bits(part(all, spans[s].offset, span.length), own));
+          }
+        }
+      }
+    }
 }
 
 } // namespace tenon::cpu
