@@ -235,19 +235,21 @@ void int4_tile(const std::byte* unit, const Activations& x, std::int64_t row, fl
   finish<R>(sum, out, stride);
 }
 
-// tile<R>(first row, what it asks for) over a panel of integers. A group is `steps` steps of at most 5 lines.
+// tile<R>(first row, what it asks for) over a panel of integers. A group is `steps` steps of at most 5 lines, if any
+// are asked for.
 template <int most, std::int64_t distance, class Tile>
-void integer_tiles(const std::byte* panel, const Activations& x, std::int64_t rows, int steps, int many,
+void integer_tiles(const std::byte* panel, const Activations& x, std::int64_t rows, int steps, int lines, int many,
                    const Tile& tile) {
   const std::int64_t tiles = (rows + most - 1) / most;
   for_tiles<most>(rows, [&]<int R>(std::int64_t r) {
-    tile.template operator()<R>(r, Ahead<distance>(panel, x.groups() * steps, 5, r / most, tiles, many));
+    tile.template operator()<R>(r, Ahead<distance>(panel, x.groups() * steps, lines, r / most, tiles, many));
   });
 }
 
 void int8_product(const std::byte* panel, const Activations& x, std::int64_t first, std::int64_t rows, float* out,
                   std::int64_t stride) {
-  integer_tiles<3, kAhead>(panel, x, rows, kQuads, 3, [&]<int R>(std::int64_t r, Ahead<kAhead> ahead) {
+  const int lines = rows == 1 || rows > 4 ? 5 : 0; // few rows, but more than one, stream faster unasked
+  integer_tiles<3, kAhead>(panel, x, rows, kQuads, lines, 2, [&]<int R>(std::int64_t r, Ahead<kAhead> ahead) {
     int8_tile<R>(panel, x, first + r, out + r * stride, stride, ahead);
   });
 }
@@ -255,9 +257,10 @@ void int8_product(const std::byte* panel, const Activations& x, std::int64_t fir
 template <PackedFormat F>
 void int4_product(const std::byte* panel, const Activations& x, std::int64_t first, std::int64_t rows, float* out,
                   std::int64_t stride) {
-  integer_tiles<4, kNibblesAhead>(panel, x, rows, kVectors, 2, [&]<int R>(std::int64_t r, Ahead<kNibblesAhead> ahead) {
-    int4_tile<F, R>(panel, x, first + r, out + r * stride, stride, ahead);
-  });
+  integer_tiles<4, kNibblesAhead>(panel, x, rows, kVectors, 5, 2,
+                                  [&]<int R>(std::int64_t r, Ahead<kNibblesAhead> ahead) {
+                                    int4_tile<F, R>(panel, x, first + r, out + r * stride, stride, ahead);
+                                  });
 }
 
 void round(const float* x, std::int64_t count, std::uint16_t* out) {
