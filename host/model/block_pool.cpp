@@ -8,41 +8,39 @@ namespace tenon {
 namespace {
 
 constexpr std::size_t kAlignment = 64;
+constexpr std::size_t kPage = std::size_t{2} << 20, kLeftOver = kPage / 20;
 
 std::int64_t bytes_of(std::int64_t floats) { return floats * static_cast<std::int64_t>(sizeof(float)); }
 
-float* allocate(std::int64_t floats) {
-  const std::size_t bytes = (static_cast<std::size_t>(bytes_of(floats)) + kAlignment - 1) / kAlignment * kAlignment;
-  void* memory = std::aligned_alloc(kAlignment, std::max(bytes, kAlignment));
-  if (!memory) throw std::bad_alloc();
-  return static_cast<float*>(memory);
-}
-
 } // namespace
 
-BlockPool::~BlockPool() {
-  for (const auto& [floats, blocks] : free_)
-    for (float* block : blocks) std::free(block);
-}
+void BlockPool::Free::operator()(float* memory) const { std::free(memory); }
 
 StateBlock BlockPool::take(std::int64_t floats) {
-  float* memory = reuse(floats);
-  if (!memory) memory = allocate(floats);
+  float* memory = nullptr;
   {
     const std::lock_guard lock(mutex_);
+    std::vector<float*>& same = free_[floats];
+    if (same.empty()) make(floats, same);
+    memory = same.back();
+    same.pop_back();
     used_bytes_ += bytes_of(floats);
     peak_bytes_ = std::max(peak_bytes_, used_bytes_);
   }
   return {memory, [pool = shared_from_this(), floats](float* block) { pool->give_back(block, floats); }};
 }
 
-float* BlockPool::reuse(std::int64_t floats) {
-  const std::lock_guard lock(mutex_);
-  std::vector<float*>& same = free_[floats];
-  if (same.empty()) return nullptr;
-  float* block = same.back();
-  same.pop_back();
-  return block;
+// One more block of a size, or a page of them.
+void BlockPool::make(std::int64_t floats, std::vector<float*>& blocks) {
+  const std::size_t bytes =
+      std::max((static_cast<std::size_t>(bytes_of(floats)) + kAlignment - 1) / kAlignment * kAlignment, kAlignment);
+  if (kPage % bytes > kLeftOver || bytes > kPage / 4) {
+    alone_.emplace_back(static_cast<float*>(std::aligned_alloc(kAlignment, bytes)));
+    if (!alone_.back()) throw std::bad_alloc();
+    return blocks.push_back(alone_.back().get());
+  }
+  std::byte* page = pages_.emplace_back(kPage).bytes().data();
+  for (std::size_t i = kPage / bytes; i > 0; --i) blocks.push_back(reinterpret_cast<float*>(page + (i - 1) * bytes));
 }
 
 void BlockPool::give_back(float* memory, std::int64_t floats) {

@@ -23,8 +23,8 @@ class Pool {
   Pool& operator=(const Pool&) = delete;
 
   int threads() const { return static_cast<int>(workers_.size()) + 1; }
-  // In a task: which of the region's threads runs it, 0 to threads() - 1. For memory that a caller brings for each.
-  // Requires: the region was not called inside another's task.
+  // In a task, or in one that it calls for: which of the pool's threads runs it, 0 to threads() - 1. For memory that a
+  // caller brings for each.
   static int thread();
 
   // task(index) for every index in [0, count), started in ascending order; returns when all are done.

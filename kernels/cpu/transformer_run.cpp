@@ -78,6 +78,7 @@ std::span<const Part> share_out(const Engine& engine, Arena& arena, std::span<co
     part.last = next, part.rows = end - part.offset;
     if (part.rows > even) return whole;
   }
+  if (end != rows) return whole;
   return {made, static_cast<std::size_t>(threads)};
 }
 

@@ -1,5 +1,6 @@
-// A run of transformer blocks on packed weights: a few parallel regions a block, all memory from one arena. Or several
-// runs at once that differ in their low-rank changes alone: the weights are read once for all.
+// A run of transformer blocks on packed weights: a few parallel regions a block, or one where every thread has
+// sequences of its own; all memory from one arena. Or several runs at once that differ in their low-rank changes alone:
+// the weights are read once for all.
 //
 //   h += o(attention(rope(norm(q(n))), rope(norm(k(n))), v(n))),  n = norm(h);   h += down(inner(norm(h)))
 //
@@ -46,7 +47,7 @@ struct KeyValues {
 class KeyValueStore {
  public:
   virtual ~KeyValueStore() = default;
-  // Of this block and span, after room for the span's rows was made. Asked once a run, on the caller's thread.
+  // Of this block and span, after room for the span's rows was made. Asked once, on the caller's thread.
   virtual KeyValues extend(std::int64_t block, std::int64_t span) = 0;
 };
 

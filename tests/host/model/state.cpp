@@ -6,6 +6,7 @@
 
 #include <catch2/catch.hpp>
 
+#include <algorithm>
 #include <type_traits>
 
 using namespace tenon;
@@ -121,6 +122,26 @@ TEST_CASE("forks share their rows' memory, and copy a block only when one of the
   state.truncate(0);
   CHECK(pool->used_bytes() == 0);
   CHECK(pool->peak_bytes() == 6 * block_bytes);
+}
+
+TEST_CASE("blocks of every size are aligned and nobody else's, new or used before") {
+  const auto pool = BlockPool::make();
+  std::vector<std::pair<StateBlock, std::int64_t>> blocks;
+  const auto take_all = [&] {
+    for (const std::int64_t floats : {1, 17, 1000, 48 * 1024, 48 * 1024 + 1, 147456, 600000})
+      for (int i = 0; i < 25; ++i) {
+        const StateBlock& block = blocks.emplace_back(pool->take(floats), floats).first;
+        CHECK(reinterpret_cast<std::uintptr_t>(block.get()) % 64 == 0);
+        std::fill_n(block.get(), floats, static_cast<float>(blocks.size()));
+      }
+  };
+  take_all();
+  for (std::size_t i = 0; i < blocks.size(); i += 2) blocks[i].first.reset();
+  take_all();
+  for (std::size_t i = 0; i < blocks.size(); ++i) {
+    const auto& [block, floats] = blocks[i];
+    if (block) CHECK(std::count(block.get(), block.get() + floats, static_cast<float>(i + 1)) == floats);
+  }
 }
 
 TEST_CASE("rows that were asked for stay as they were when the state goes on") {
