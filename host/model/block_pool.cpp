@@ -9,6 +9,7 @@ namespace {
 
 constexpr std::size_t kAlignment = 64;
 constexpr std::size_t kPage = std::size_t{2} << 20, kLeftOver = kPage / 20;
+constexpr std::size_t kSmallest = kPage / 64; // a page of smaller ones would lie unused for long
 
 std::int64_t bytes_of(std::int64_t floats) { return floats * static_cast<std::int64_t>(sizeof(float)); }
 
@@ -34,7 +35,7 @@ StateBlock BlockPool::take(std::int64_t floats) {
 void BlockPool::make(std::int64_t floats, std::vector<float*>& blocks) {
   const std::size_t bytes =
       std::max((static_cast<std::size_t>(bytes_of(floats)) + kAlignment - 1) / kAlignment * kAlignment, kAlignment);
-  if (kPage % bytes > kLeftOver || bytes > kPage / 4) {
+  if (bytes < kSmallest || bytes > kPage / 4 || kPage % bytes > kLeftOver) {
     alone_.emplace_back(static_cast<float*>(std::aligned_alloc(kAlignment, bytes)));
     if (!alone_.back()) throw std::bad_alloc();
     return blocks.push_back(alone_.back().get());
