@@ -22,7 +22,7 @@ StateBlock BlockPool::take(std::int64_t floats) {
   {
     const std::lock_guard lock(mutex_);
     std::vector<float*>& same = free_[floats];
-    if (same.empty()) make(floats, same);
+    if (same.empty()) add(floats, same);
     memory = same.back();
     same.pop_back();
     used_bytes_ += bytes_of(floats);
@@ -32,7 +32,7 @@ StateBlock BlockPool::take(std::int64_t floats) {
 }
 
 // One more block of a size, or a page of them.
-void BlockPool::make(std::int64_t floats, std::vector<float*>& blocks) {
+void BlockPool::add(std::int64_t floats, std::vector<float*>& blocks) {
   const std::size_t bytes =
       std::max((static_cast<std::size_t>(bytes_of(floats)) + kAlignment - 1) / kAlignment * kAlignment, kAlignment);
   if (bytes < kSmallest || bytes > kPage / 4 || kPage % bytes > kLeftOver) {

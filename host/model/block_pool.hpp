@@ -1,7 +1,9 @@
 // Memory of sequences, in blocks: each holds so many consecutive rows of one buffer, and belongs to all the sequences
 // that share them. What nobody holds any more is kept for the next who asks, so that a step in a warm process asks the
 // system for nothing. Blocks lie side by side in 2 MiB pages where the system has such and little of a page is left
-// over. Thread: any; a block itself is written by one sequence at a time.
+// over.
+//
+// Thread: any; a block itself is written by one sequence at a time.
 #pragma once
 
 #include "kernels/cpu/pages.hpp"
@@ -34,7 +36,7 @@ class BlockPool : public std::enable_shared_from_this<BlockPool> {
     void operator()(float* memory) const;
   };
   BlockPool() = default;
-  void make(std::int64_t floats, std::vector<float*>& blocks);
+  void add(std::int64_t floats, std::vector<float*>& blocks);
   void give_back(float* memory, std::int64_t floats);
 
   mutable std::mutex mutex_;

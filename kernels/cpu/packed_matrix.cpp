@@ -148,8 +148,7 @@ std::optional<PackedFormat> packed_format(std::string_view name) {
 
 const std::byte* PackedMatrix::panel(std::int64_t index) const {
   const Layout& with = layout(format);
-  return bytes + static_cast<std::size_t>(index) * static_cast<std::size_t>((inputs + with.inputs - 1) / with.inputs) *
-                     with.bytes;
+  return bytes + static_cast<std::size_t>(index) * static_cast<std::size_t>(with.units(inputs)) * with.bytes;
 }
 
 std::optional<std::size_t> panel_bytes(PackedFormat format, std::int64_t inputs) {

@@ -65,21 +65,22 @@ std::span<const Part> share_out(const Engine& engine, Arena& arena, std::span<co
   constexpr std::int64_t least = 4, most = 16; // rows of a thread
   const std::int64_t threads = engine.pool->threads(), even = (rows + threads - 1) / threads;
   auto* parts = arena.take<Part>(threads);
-  parts[0] = {0, spans.size(), 0, rows};
-  const std::span<const Part> whole(parts, 1);
-  if (threads == 1 || even < least || even > most) return whole;
-  auto* made = arena.take<Part>(threads);
+  const auto whole = [&] {
+    parts[0] = {0, spans.size(), 0, rows};
+    return std::span<const Part>(parts, 1);
+  };
+  if (threads == 1 || even < least || even > most) return whole();
   std::size_t next = 0;
   std::int64_t end = 0;
   for (std::int64_t t = 0; t < threads; ++t) {
-    Part& part = made[t] = {next, next, end, 0};
+    Part& part = parts[t] = {next, next, end, 0};
     for (; next < spans.size() && end < rows * (t + 1) / threads; end += spans[next++].length)
-      if (spans[next].offset != end) return whole;
+      if (spans[next].offset != end) return whole();
     part.last = next, part.rows = end - part.offset;
-    if (part.rows > even) return whole;
+    if (part.rows > even) return whole();
   }
-  if (end != rows) return whole;
-  return {made, static_cast<std::size_t>(threads)};
+  if (end != rows) return whole();
+  return {parts, static_cast<std::size_t>(threads)};
 }
 
 class Run {

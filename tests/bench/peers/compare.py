@@ -14,7 +14,7 @@ and head through its ordinary session: `--compute stored`, which is each file's 
 One pair is: a probe of the machine, one side, the other, a probe; the sides take turns at being first, both keep their
 model warm, neither works while the other does. Figures are medians over the pairs; a ratio is of one pair's two sides.
 `limit` is what the pair's own probes allow: bandwidth over the bytes a step must read, peaks over the operations of a
-prompt's products; `at most` is the ratio that a step would have at that limit. Never a test: the figures are the machine's as much as anybody's.
+prompt's products; `at most` is the ratio that Tenon would have at that limit. Never a test: the figures are the machine's as much as anybody's.
 """
 import argparse
 import json

@@ -32,6 +32,22 @@ TEST_CASE("greedy takes the largest logit, and the lowest id among equals") {
   CHECK(Sampler({}).sample(std::vector<float>{-INFINITY, -5}, 0) == 1);
 }
 
+TEST_CASE("wherever it stands in a vocabulary, the largest logit is found, and what is no number refused") {
+  constexpr std::size_t vocabulary = 40; // some vectors, and some logits behind them
+  for (std::size_t at = 0; at < vocabulary; ++at) {
+    CAPTURE(at);
+    std::vector<float> logits(vocabulary, -3.0f);
+    logits[at] = -1.0f;
+    CHECK(Sampler({}).sample(logits, 0) == static_cast<std::int32_t>(at));
+    logits.back() = -1.0f; // an equal
+    CHECK(Sampler({}).sample(logits, 0) == static_cast<std::int32_t>(at));
+    for (const float strange : {std::numeric_limits<float>::quiet_NaN(), INFINITY}) {
+      logits[at] = strange;
+      CHECK(code_of(logits, {0.0}) == Code::numeric);
+    }
+  }
+}
+
 TEST_CASE("temperature divides the logits before anything is cut off") {
   const auto all = choices(kLogits, {2.0, 0, 1.0, 0});
   REQUIRE(ids(all) == std::vector<std::int32_t>{1, 2, 4, 0, 3});
