@@ -2,10 +2,10 @@
 
 #include "kernels/cpu/engine.hpp"
 #include "kernels/cpu/rows.hpp"
+#include "kernels/threads.hpp"
 #include "kernels/transformer.hpp"
 
 #include <ATen/ATen.h>
-#include <ATen/Parallel.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <cstring>
@@ -22,7 +22,7 @@ constexpr std::int64_t kRowBlock = 32; // rows of a task
 // each(first, count) for blocks of rows, on LibTorch's threads.
 template <class Each>
 void for_blocks(std::int64_t rows, const Each& each) {
-  at::parallel_for(0, (rows + kRowBlock - 1) / kRowBlock, 1, [&](std::int64_t begin, std::int64_t end) {
+  parallel_for(0, (rows + kRowBlock - 1) / kRowBlock, 1, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t block = begin; block < end; ++block)
       each(block * kRowBlock, std::min(kRowBlock, rows - block * kRowBlock));
   });

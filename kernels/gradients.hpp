@@ -19,4 +19,9 @@ at::Tensor silu_multiply(const at::Tensor& gate, const at::Tensor& up);
 // Turns pairs (i, i + D/2) of every head by the angles of its position. cos and sin (T, D/2), float32.
 at::Tensor rotate(const at::Tensor& x_BTHD, const at::Tensor& cos_TP, const at::Tensor& sin_TP);
 
+// Causal attention of whole sequences over themselves, heads sharing keys and values: q (B,T,H,D), k and v (B,T,G,D), H
+// a multiple of G; returns (B,T,H,D) of q's type. (Vaswani et al. 2017, arXiv 1706.03762, equation 1; on the way back
+// Dao et al. 2022, arXiv 2205.14135, algorithm 4.) In float32 inside: no matrix of positions by positions is kept.
+at::Tensor causal_attention(const at::Tensor& q_BTHD, const at::Tensor& k_BTGD, const at::Tensor& v_BTGD);
+
 } // namespace tenon

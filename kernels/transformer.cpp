@@ -3,6 +3,7 @@
 #include "kernels/cpu/attention.hpp"
 #include "kernels/cpu/rows.hpp"
 #include "kernels/packed_operators.hpp"
+#include "kernels/threads.hpp"
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
@@ -14,7 +15,7 @@ namespace {
 template <class Each>
 void for_rows(std::int64_t rows, std::int64_t width, const Each& each) {
   constexpr std::int64_t grain = 16384; // numbers that a task is worth starting a thread for
-  at::parallel_for(0, rows, std::max<std::int64_t>(1, grain / std::max<std::int64_t>(width, 1)), each);
+  parallel_for(0, rows, std::max<std::int64_t>(1, grain / std::max<std::int64_t>(width, 1)), each);
 }
 
 // cos and sin of every row's position and pair, (N, D/2).
@@ -73,7 +74,7 @@ void attend_kept(const at::Tensor& q_nHD, const at::Tensor& k_nGD, const at::Ten
   thread_local cpu::Arena arena; // kept, with a part for each of LibTorch's threads
   arena.reset();
   auto* parts = arena.take<float>(at::get_num_threads() * each);
-  at::parallel_for(0, cpu::attention_tasks(shape, span), 1, [&, parts](std::int64_t first, std::int64_t last) {
+  parallel_for(0, cpu::attention_tasks(shape, span), 1, [&, parts](std::int64_t first, std::int64_t last) {
     auto* memory = parts + at::get_thread_num() * each;
     for (std::int64_t task = first; task < last; ++task)
       cpu::attend_task(*cpu::engine().kernels, shape, q.data_ptr<float>(), span, task, memory, y_nHD.data_ptr<float>());

@@ -5,7 +5,8 @@ usage: architecture.py ROOT | architecture.py --self-test
 
 Rules: top-level (exactly these names), arrow (includes), link (CMake link lines), torch-free (what parses bytes),
 torch-header (<torch/torch.h> in no header), product (every product in trunk, head and plugins is a tenon::nn block),
-unfinished (no notes to come back later), outside (nothing leans on folders outside this one).
+threads (work is shared out among LibTorch's threads by kernels/threads.hpp, since at::parallel_for shares nothing out in
+a file that is compiled without OpenMP), unfinished (no notes to come back later), outside (nothing leans on folders outside this one).
 --self-test plants a violation of each rule in a small tree and fails unless exactly that rule objects.
 """
 import posixpath
@@ -35,6 +36,7 @@ PRODUCT_NAMES = (r"(linear|matmul|mm|bmm|mv|addmm|addmv|baddbmm|addbmm|einsum|te
 PRODUCT = re.compile(
     rf"\b(at|torch|F|functional|linalg)::_?{PRODUCT_NAMES}\b|(\.|->){PRODUCT_NAMES}_?\(|"
     r"\btorch::nn::(Linear|Bilinear|Conv[123]d|GRU|LSTM|RNN|MultiheadAttention|Transformer)")
+THREADS = re.compile(r"\bat::parallel_(for|reduce)\b")
 UNFINISHED = re.compile("|".join(["TO" + "DO", "FIX" + "ME", "not " + "implemented", "not yet " + "supported"]),
                         re.IGNORECASE)
 OUTSIDE = re.compile(r"\.\./" + r"shared\b|(?<![\w.])/" + r"work/|/tmp/" + r"build")
@@ -147,6 +149,13 @@ class Checker:
                         self.object_to("link", f"{file}:{line_of(text, match.start())}",
                                        f"{target} ({from_layer}) may not link {name} ({to_layer})")
 
+    def threads(self):
+        for file, code in self.files(CODE):
+            for match in THREADS.finditer(without_comments(code)):
+                if file != "kernels/threads.cpp":
+                    self.object_to("threads", f"{file}:{line_of(code, match.start())}",
+                                   f"{match.group()} where tenon::parallel_for belongs")
+
     def products(self):
         for file, code in self.files(CODE):
             if PRODUCT_FOLDERS.match(file):
@@ -176,6 +185,7 @@ class Checker:
         self.top_level()
         self.includes()
         self.links()
+        self.threads()
         self.products()
         self.types()
         self.words()
@@ -223,6 +233,7 @@ PLANTED = [
     ("product", "plugins/low_rank/bad.cpp", "torch::nn::Linear a{nullptr};\n"),
     ("product", "plugins/low_rank/bad.cpp", "auto y = torch::addmm(b, x, w);\n"),
     ("one-name", "host/model/bad.hpp", "struct Row {};\n" * 2),
+    ("threads", "host/model/bad.cpp", "at::parallel_for(0, n, 1, each);\n"),
     ("unfinished", "host/model/bad.cpp", "// TO" + "DO: later\n"),
     ("unfinished", "tests/bad.sh", "# FIX" + "ME\n"),
     ("outside", "tests/bad.sh", "cat ../" + "shared/design.md\n"),

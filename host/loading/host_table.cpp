@@ -1,8 +1,8 @@
 // The host's services to plugins, as the C table of tenon/plugin.h. Nothing here throws across the boundary.
 #include "host/loading/native.hpp"
 #include "host/model/random.hpp"
+#include "kernels/threads.hpp"
 
-#include <ATen/Parallel.h>
 #include <boost/json/value.hpp>
 
 #include <cstdio>
@@ -26,8 +26,8 @@ void normal(std::uint64_t seed, tenon_text name, float* out, std::uint64_t count
 
 void parallel_for(std::uint64_t count, std::uint64_t grain, void (*task)(void*, std::uint64_t, std::uint64_t),
                   void* context) {
-  at::parallel_for(0, static_cast<std::int64_t>(count), static_cast<std::int64_t>(grain),
-                   [&](std::int64_t begin, std::int64_t end) { task(context, begin, end); });
+  tenon::parallel_for(0, static_cast<std::int64_t>(count), static_cast<std::int64_t>(grain),
+                      [&](std::int64_t begin, std::int64_t end) { task(context, begin, end); });
 }
 
 tenon_status value_integer(const tenon_values* values, const char* pointer, std::int64_t* out) {

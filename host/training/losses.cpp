@@ -2,9 +2,9 @@
 
 #include "kernels/cpu/cross_entropy.hpp"
 #include "kernels/cpu/engine.hpp"
+#include "kernels/threads.hpp"
 
 #include <ATen/ATen.h>
-#include <ATen/Parallel.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
@@ -55,7 +55,7 @@ double cross_entropy_of(Number* logits_nV, std::int64_t vocabulary, const at::Te
   const auto* target = target_n.data_ptr<std::int64_t>();
   for (std::int64_t n = 0; n < target_n.size(0); ++n)
     TORCH_CHECK_INDEX(target[n] >= 0 && target[n] < vocabulary, "target ", target[n], " of ", vocabulary, " tokens");
-  at::parallel_for(0, target_n.size(0), 1, [&](std::int64_t begin, std::int64_t end) {
+  parallel_for(0, target_n.size(0), 1, [&](std::int64_t begin, std::int64_t end) {
     std::vector<float> scratch(static_cast<std::size_t>(cpu::cross_entropy_scratch(vocabulary)));
     for (std::int64_t n = begin; n < end; ++n)
       loss[n] = cpu::cross_entropy_row(kernels, logits_nV + n * vocabulary, vocabulary, target[n], scratch.data());

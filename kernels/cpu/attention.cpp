@@ -86,8 +86,9 @@ class Tile {
     std::fill(sums.out, sums.out + rows_ * shape_.depth, 0.0f);
   }
 
-  void write(const Sums& sums, float* y_NHD) const {
+  void write(const Sums& sums, float* y_NHD, float* log_sum_NH = nullptr) const {
     for (std::int64_t r = 0; r < rows_; ++r) {
+      if (log_sum_NH) log_sum_NH[offset(r) / shape_.depth] = sums.largest[r] + std::log(sums.sum[r]);
       const float inverse = 1.0f / sums.sum[r];
       for (std::int64_t d = 0; d < shape_.depth; ++d) y_NHD[offset(r) + d] = sums.out[r * shape_.depth + d] * inverse;
     }
@@ -137,7 +138,7 @@ std::int64_t attention_tasks(const HeadShape& shape, const AttentionSpan& span) 
 
 // A tile's chunks in turn.
 void attend_task(const Kernels& kernels, const HeadShape& shape, const float* q, const AttentionSpan& span,
-                 std::int64_t task, float* memory, float* y) {
+                 std::int64_t task, float* memory, float* y, float* log_sum) {
   const std::int64_t depth = shape.depth;
   const Sums all(memory + Tile::memory(depth)), one(all.largest + Sums::size(depth));
   const Tile tile(shape, span, task);
@@ -146,7 +147,34 @@ void attend_task(const Kernels& kernels, const HeadShape& shape, const float* q,
     tile.chunk(kernels, q, c, one, memory);
     join(kernels, all, one, tile.rows(), depth);
   }
-  tile.write(all, y);
+  tile.write(all, y, log_sum);
+}
+
+std::int64_t attention_gradient_memory(const HeadShape& shape, std::int64_t length) {
+  return attention_gradient_scratch(shape.depth) + length;
+}
+
+void attention_gradient_task(const Kernels& kernels, const AttentionGradient& of, std::int64_t head, float* memory) {
+  const std::int64_t depth = of.shape.depth, q_width = of.shape.q_width(), kv_width = of.shape.kv_width(),
+                     group = head / (of.shape.heads / of.shape.kv_heads), column = head * depth;
+  float* dot = memory + attention_gradient_scratch(depth);
+  for (std::int64_t t = 0; t < of.length; ++t) {
+    const std::int64_t at = t * q_width + column;
+    dot[t] = kernels.dot(of.d_y + at, of.y + at, depth);
+    for (float* d : {of.d_q, of.d_k, of.d_v}) std::fill(d + at, d + at + depth, 0.0f);
+  }
+  for (std::int64_t begin = 0; begin < of.length; begin += kChunk) {
+    const std::int64_t at = begin * q_width + column, kv_at = begin * kv_width + group * depth;
+    AttentionGradientTile tile;
+    tile.rows = of.length - begin, tile.depth = depth, tile.keys = std::min(kChunk, of.length - begin);
+    tile.heads = of.shape.heads, tile.q_stride = q_width, tile.kv_stride = kv_width;
+    tile.scale = 1.0f / std::sqrt(static_cast<float>(depth));
+    tile.q = of.q + at, tile.d_y = of.d_y + at, tile.k = of.k + kv_at, tile.v = of.v + kv_at;
+    tile.log_sum = of.log_sum + begin * of.shape.heads + head, tile.dot = dot + begin;
+    tile.d_q = of.d_q + at, tile.d_k = of.d_k + at, tile.d_v = of.d_v + at;
+    tile.scratch = memory;
+    kernels.attend_gradient(tile);
+  }
 }
 
 void attend(const Engine& engine, Arena& arena, const HeadShape& shape, const float* q,

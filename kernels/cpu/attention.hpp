@@ -26,10 +26,24 @@ void attend(const Engine& engine, Arena& arena, const HeadShape& shape, const fl
             std::span<const AttentionSpan> spans, float* y);
 
 // The same as tasks, for who brings his own threads: task i of attention_tasks(shape, span). memory: so many numbers of
-// its thread, aligned to 64.
+// its thread, aligned to 64. log_sum (N,H): takes the logarithm of every softmax's denominator, which gradients ask
+// for; null: nobody does.
 std::int64_t attention_memory(const HeadShape& shape);
 std::int64_t attention_tasks(const HeadShape& shape, const AttentionSpan& span);
 void attend_task(const Kernels& kernels, const HeadShape& shape, const float* q, const AttentionSpan& span,
-                 std::int64_t task, float* memory, float* y);
+                 std::int64_t task, float* memory, float* y, float* log_sum = nullptr);
+
+// What a gradient d_y towards a whole sequence's attention is towards q, k and v. q, y and everything towards them
+// (T,H,D); k, v (T,G,D); log_sum (T,H), as attend_task left it. d_k and d_v are each query head's part of it: what a
+// key head gets is the sum over the query heads that share it.
+struct AttentionGradient {
+  HeadShape shape;
+  std::int64_t length = 0;
+  const float *q = nullptr, *k = nullptr, *v = nullptr, *y = nullptr, *log_sum = nullptr, *d_y = nullptr;
+  float *d_q = nullptr, *d_k = nullptr, *d_v = nullptr;
+};
+// A task for each head. memory: so many numbers of its thread, aligned to 64.
+std::int64_t attention_gradient_memory(const HeadShape& shape, std::int64_t length);
+void attention_gradient_task(const Kernels& kernels, const AttentionGradient& of, std::int64_t head, float* memory);
 
 } // namespace tenon::cpu

@@ -1,4 +1,5 @@
-// Elementwise kernels and attention, written once over a vector type. Each tier's file instantiates them with its own.
+// Elementwise kernels and small products, written once over a vector type. Each tier's file instantiates them with its
+// own.
 //
 // A vector type V has: width; load, load_part, store, store_part, set, zero; +, -, *, /; fma (a b + c); max and min
 // (their second number where one is a NaN); round (nearest, ties to even), power (2^n for whole n in float range), sum
@@ -115,22 +116,27 @@ float dot(const float* a, const float* b, std::int64_t count) {
   return sum.sum();
 }
 
-// out (R rows, N vectors) += a (R, depth) b (depth, N vectors); b and out have their strides. In the order of depth.
-template <class V, int R, int N>
+// How a product of two small matrices reads its left one: row by row, or turned, a (depth, rows).
+enum class Left { rows, columns };
+
+// out (R rows, N vectors) = a (R, depth) b (depth, N vectors), or what out held and that; b and out have their strides.
+// In the order of depth.
+template <class V, Left L, bool Adds, int R, int N>
 inline void multiply_tile(const float* a, std::int64_t a_stride, const float* b, std::int64_t b_stride,
                           std::int64_t depth, float* out, std::int64_t out_stride, std::int64_t last) {
+  const auto lanes = [&](int j) { return j == N - 1 ? last : V::width; };
   V sum[R][N];
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 8
-    for (int j = 0; j < N; ++j) sum[r][j] = V::zero();
+    for (int j = 0; j < N; ++j) sum[r][j] = Adds ? get<V>(out + r * out_stride + j * V::width, lanes(j)) : V::zero();
   for (std::int64_t k = 0; k < depth; ++k) {
     V column[N];
 #pragma GCC unroll 8
-    for (int j = 0; j < N; ++j) column[j] = get<V>(b + k * b_stride + j * V::width, j == N - 1 ? last : V::width);
+    for (int j = 0; j < N; ++j) column[j] = get<V>(b + k * b_stride + j * V::width, lanes(j));
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
-      const V left = V::set(a[r * a_stride + k]);
+      const V left = V::set(L == Left::rows ? a[r * a_stride + k] : a[k * a_stride + r]);
 #pragma GCC unroll 8
       for (int j = 0; j < N; ++j) sum[r][j] = V::fma(left, column[j], sum[r][j]);
     }
@@ -138,69 +144,29 @@ inline void multiply_tile(const float* a, std::int64_t a_stride, const float* b,
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 8
-    for (int j = 0; j < N; ++j) put<V>(out + r * out_stride + j * V::width, j == N - 1 ? last : V::width, sum[r][j]);
+    for (int j = 0; j < N; ++j) put<V>(out + r * out_stride + j * V::width, lanes(j), sum[r][j]);
 }
 
 // The same for any number of rows and columns; every number of out is one sum in the order of depth.
-template <class V, int N>
+template <class V, Left L, bool Adds, int N>
 void multiply_columns(std::int64_t rows, const float* a, std::int64_t a_stride, const float* b, std::int64_t b_stride,
                       std::int64_t depth, float* out, std::int64_t out_stride, std::int64_t last) {
   for_tiles<6>(rows, [&]<int R>(std::int64_t r) {
-    multiply_tile<V, R, N>(a + r * a_stride, a_stride, b, b_stride, depth, out + r * out_stride, out_stride, last);
+    multiply_tile<V, L, Adds, R, N>(a + (L == Left::rows ? r * a_stride : r), a_stride, b, b_stride, depth,
+                                    out + r * out_stride, out_stride, last);
   });
 }
 
-template <class V>
+template <class V, Left L = Left::rows, bool Adds = false>
 void multiply(std::int64_t rows, const float* a, std::int64_t a_stride, const float* b, std::int64_t b_stride,
               std::int64_t depth, float* out, std::int64_t out_stride, std::int64_t columns) {
   constexpr std::int64_t wide = V::tile * V::width;
   std::int64_t c = 0;
   for (; c + wide <= columns; c += wide)
-    multiply_columns<V, V::tile>(rows, a, a_stride, b + c, b_stride, depth, out + c, out_stride, V::width);
+    multiply_columns<V, L, Adds, V::tile>(rows, a, a_stride, b + c, b_stride, depth, out + c, out_stride, V::width);
   for_vectors<V>(columns - c, [&](std::int64_t i, std::int64_t n) {
-    multiply_columns<V, 1>(rows, a, a_stride, b + c + i, b_stride, depth, out + c + i, out_stride, n);
+    multiply_columns<V, L, Adds, 1>(rows, a, a_stride, b + c + i, b_stride, depth, out + c + i, out_stride, n);
   });
-}
-
-// Up to 64 keys as columns: out (depth, 64), zeros where there is no key.
-template <class V>
-void transpose_keys(const float* k, std::int64_t stride, std::int64_t keys, std::int64_t depth, float* out) {
-  const std::int64_t whole_keys = keys - keys % V::width, whole_depth = depth - depth % V::width;
-  for (std::int64_t j = 0; j < whole_keys; j += V::width)
-    for (std::int64_t d = 0; d < whole_depth; d += V::width)
-      V::transpose(k + j * stride + d, stride, out + d * kPanel + j, kPanel);
-  for (std::int64_t j = 0; j < kPanel; ++j)
-    for (std::int64_t d = j < whole_keys ? whole_depth : 0; d < depth; ++d)
-      out[d * kPanel + j] = j < keys ? k[j * stride + d] : 0.0f;
-}
-
-// Scores of one row to exp(score - largest), zeros beyond what it sees, up to `padded` numbers.
-template <class V>
-void soften(float* score, std::int64_t visible, std::int64_t padded, float& largest, float& sum) {
-  constexpr float nothing = -std::numeric_limits<float>::infinity();
-  for (std::int64_t j = visible; j < padded; ++j) score[j] = nothing;
-  V most = V::set(nothing), total = V::zero();
-  for (std::int64_t j = 0; j < padded; j += V::width) most = V::max(most, V::load(score + j));
-  largest = most.largest();
-  for (std::int64_t j = 0; j < visible; j += V::width)
-    exponential(V::load(score + j) - V::set(largest)).store(score + j);
-  for (std::int64_t j = visible; j < padded; ++j) score[j] = 0.0f;
-  for (std::int64_t j = 0; j < padded; j += V::width) total = total + V::load(score + j);
-  sum = total.sum();
-}
-
-template <class V>
-void attend(const AttentionTile& tile) {
-  float *kt = tile.scratch, *scores = tile.scratch + kPanel * tile.depth;
-  const std::int64_t padded = (tile.keys + kPanel - 1) / kPanel * kPanel;
-  for (std::int64_t first = 0; first < tile.keys; first += kPanel) {
-    const std::int64_t keys = tile.keys - first < kPanel ? tile.keys - first : kPanel;
-    transpose_keys<V>(tile.k + first * tile.stride, tile.stride, keys, tile.depth, kt);
-    multiply<V>(tile.rows, tile.q, tile.depth, kt, kPanel, tile.depth, scores + first, kChunk, kPanel);
-  }
-  for (std::int64_t r = 0; r < tile.rows; ++r)
-    soften<V>(scores + r * kChunk, tile.visible[r], padded, tile.largest[r], tile.sum[r]);
-  multiply<V>(tile.rows, scores, kChunk, tile.v, tile.stride, tile.keys, tile.out, tile.depth, tile.depth);
 }
 
 template <class V>

@@ -9,6 +9,7 @@
 #include <ATen/Parallel.h>
 #include <functional>
 #include <limits>
+#include <tuple>
 
 using namespace tenon;
 
@@ -50,7 +51,16 @@ std::vector<Case> cases() {
                    const at::Tensor angle_TP = noise("angle", {in[0].size(1), in[0].size(3) / 2});
                    return operators::rotate(in[0], angle_TP.cos(), angle_TP.sin());
                  };
+  const Operator attend = [](const auto& in) { return operators::causal_attention(in[0], in[1], in[2]); };
   std::vector<Case> out;
+  for (const auto& [length, heads, kv_heads] : {std::tuple{2, 1, 1}, {70, 6, 2}, {300, 3, 3}}) {
+    const auto shape = [&, length = length](std::int64_t heads) {
+      return std::vector<std::int64_t>{2, length, heads, 24};
+    };
+    out.push_back({"causal_attention",
+                   attend,
+                   {noise("q", shape(heads)), noise("k", shape(kv_heads)), noise("v", shape(kv_heads))}});
+  }
   for (const std::int64_t rows : {1, 33, 300})
     for (const std::int64_t width : {1, 17, 576}) {
       out.push_back({"rms_norm", norm, {noise("x", {rows, width}), noise("w", {width})}});

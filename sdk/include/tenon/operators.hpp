@@ -58,6 +58,12 @@ inline Tensor rotate(const Tensor& x_BTHD, const Tensor& cos_TP, const Tensor& s
   static const auto handle = find("tenon::rotate_v1");
   return call(handle, x_BTHD, cos_TP, sin_TP).toTensor();
 }
+// Causal attention of whole sequences over themselves: q (B,T,H,D), k and v (B,T,G,D), H a multiple of G; scores are
+// scaled by 1 / sqrt(D). Returns (B,T,H,D). Gradient flows.
+inline Tensor causal_attention(const Tensor& q_BTHD, const Tensor& k_BTGD, const Tensor& v_BTGD) {
+  static const auto handle = find("tenon::causal_attention_v1");
+  return call(handle, q_BTHD, k_BTGD, v_BTGD).toTensor();
+}
 // (x - mean(x)) / sqrt(variance(x) + eps) * weight + bias, over the last dimension.
 inline Tensor layer_norm(const Tensor& x_NC, const Tensor& weight_C, const Tensor& bias_C, double eps) {
   static const auto handle = find("tenon::layer_norm_v1");

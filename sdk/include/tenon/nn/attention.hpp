@@ -81,15 +81,10 @@ class Attention : public torch::nn::Module {
   Tensor training(const Tensor& q_NHD, const Tensor& k_NGD, const Tensor& v_NGD, c10::ArrayRef<Span> spans) {
     const auto turned = [&](const Tensor& x) {
       const Tensor x_BTHD = batched(x, spans);
-      return (options_.kind.rotary ? rope_.training(x_BTHD) : x_BTHD).transpose(1, 2);
+      return options_.kind.rotary ? rope_.training(x_BTHD) : x_BTHD;
     };
-    const auto grouped = [&](const Tensor& x_BGTD) {
-      return at::repeat_interleave(x_BGTD, options_.heads / options_.kv_heads, 1);
-    };
-    const Tensor y_BHTD = at::scaled_dot_product_attention(turned(q_NHD), grouped(turned(k_NGD)),
-                                                           grouped(batched(v_NGD, spans).transpose(1, 2)), {}, 0.0,
-                                                           /*is_causal=*/true);
-    return y_BHTD.transpose(1, 2).reshape({q_NHD.size(0), options_.heads, options_.head_dim});
+    const Tensor y_BTHD = operators::causal_attention(turned(q_NHD), turned(k_NGD), batched(v_NGD, spans));
+    return y_BTHD.reshape({q_NHD.size(0), options_.heads, options_.head_dim});
   }
 
   AttentionOptions options_;

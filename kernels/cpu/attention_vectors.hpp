@@ -1,0 +1,90 @@
+// Attention and its gradient in float32, written once over a vector type (vectors.hpp).
+#pragma once
+
+#include "kernels/cpu/vectors.hpp"
+
+namespace tenon::cpu {
+
+// Up to 64 keys as columns: out (depth, 64), zeros where there is no key.
+template <class V>
+void transpose_keys(const float* k, std::int64_t stride, std::int64_t keys, std::int64_t depth, float* out) {
+  const std::int64_t whole_keys = keys - keys % V::width, whole_depth = depth - depth % V::width;
+  for (std::int64_t j = 0; j < whole_keys; j += V::width)
+    for (std::int64_t d = 0; d < whole_depth; d += V::width)
+      V::transpose(k + j * stride + d, stride, out + d * kPanel + j, kPanel);
+  for (std::int64_t j = 0; j < kPanel; ++j)
+    for (std::int64_t d = j < whole_keys ? whole_depth : 0; d < depth; ++d)
+      out[d * kPanel + j] = j < keys ? k[j * stride + d] : 0.0f;
+}
+
+// Scores of one row to exp(score - largest), zeros beyond what it sees, up to `padded` numbers.
+template <class V>
+void soften(float* score, std::int64_t visible, std::int64_t padded, float& largest, float& sum) {
+  constexpr float nothing = -std::numeric_limits<float>::infinity();
+  for (std::int64_t j = visible; j < padded; ++j) score[j] = nothing;
+  V most = V::set(nothing), total = V::zero();
+  for (std::int64_t j = 0; j < padded; j += V::width) most = V::max(most, V::load(score + j));
+  largest = most.largest();
+  for (std::int64_t j = 0; j < visible; j += V::width)
+    exponential(V::load(score + j) - V::set(largest)).store(score + j);
+  for (std::int64_t j = visible; j < padded; ++j) score[j] = 0.0f;
+  for (std::int64_t j = 0; j < padded; j += V::width) total = total + V::load(score + j);
+  sum = total.sum();
+}
+
+template <class V>
+void attend(const AttentionTile& tile) {
+  float *kt = tile.scratch, *scores = tile.scratch + kPanel * tile.depth;
+  const std::int64_t padded = (tile.keys + kPanel - 1) / kPanel * kPanel;
+  for (std::int64_t first = 0; first < tile.keys; first += kPanel) {
+    const std::int64_t keys = tile.keys - first < kPanel ? tile.keys - first : kPanel;
+    transpose_keys<V>(tile.k + first * tile.stride, tile.stride, keys, tile.depth, kt);
+    multiply<V>(tile.rows, tile.q, tile.depth, kt, kPanel, tile.depth, scores + first, kChunk, kPanel);
+  }
+  for (std::int64_t r = 0; r < tile.rows; ++r)
+    soften<V>(scores + r * kChunk, tile.visible[r], padded, tile.largest[r], tile.sum[r]);
+  multiply<V>(tile.rows, scores, kChunk, tile.v, tile.stride, tile.keys, tile.out, tile.depth, tile.depth);
+}
+
+// Dao et al. 2022 (arXiv 2205.14135), algorithm 4: the weights P are computed again, from the scores and what forward
+// kept of every row, and with dP = dy v^T and D the sum of dy y,
+//
+//   dv = P^T dy,   dS = P (dP - D),   dq = dS k scale,   dk = dS^T q scale.
+template <class V>
+void attend_gradient(const AttentionGradientTile& tile) {
+  const std::int64_t depth = tile.depth, q_stride = tile.q_stride;
+  float *k_columns = tile.scratch, *v_columns = k_columns + kChunk * depth, *weights = v_columns + kChunk * depth,
+        *changes = weights + kTileRows * kChunk;
+  for (std::int64_t first = 0; first < tile.keys; first += kPanel) {
+    const std::int64_t keys = tile.keys - first < kPanel ? tile.keys - first : kPanel, at = first * tile.kv_stride;
+    transpose_keys<V>(tile.k + at, tile.kv_stride, keys, depth, k_columns + first * depth);
+    transpose_keys<V>(tile.v + at, tile.kv_stride, keys, depth, v_columns + first * depth);
+  }
+  for (std::int64_t row = 0; row < tile.rows; row += kTileRows) {
+    const std::int64_t rows = tile.rows - row < kTileRows ? tile.rows - row : kTileRows,
+                       keys = row + rows < tile.keys ? row + rows : tile.keys,
+                       padded = (keys + kPanel - 1) / kPanel * kPanel;
+    const float *q = tile.q + row * q_stride, *d_y = tile.d_y + row * q_stride;
+    for (std::int64_t first = 0; first < padded; first += kPanel) {
+      multiply<V>(rows, q, q_stride, k_columns + first * depth, kPanel, depth, weights + first, kChunk, kPanel);
+      multiply<V>(rows, d_y, q_stride, v_columns + first * depth, kPanel, depth, changes + first, kChunk, kPanel);
+    }
+    for (std::int64_t r = 0; r < rows; ++r) {
+      float *weight = weights + r * kChunk, *change = changes + r * kChunk;
+      const V scale = V::set(tile.scale), log_sum = V::set(tile.log_sum[(row + r) * tile.heads]),
+              dot = V::set(tile.dot[row + r]);
+      for (std::int64_t j = 0; j < padded; j += V::width) {
+        const V one = exponential(V::load(weight + j) * scale - log_sum);
+        one.store(weight + j);
+        (one * (V::load(change + j) - dot) * scale).store(change + j);
+      }
+      for (std::int64_t j = row + r + 1; j < padded; ++j) weight[j] = change[j] = 0.0f; // of keys it does not see
+    }
+    multiply<V, Left::rows, true>(rows, changes, kChunk, tile.k, tile.kv_stride, keys, tile.d_q + row * q_stride,
+                                  q_stride, depth);
+    multiply<V, Left::columns, true>(keys, changes, kChunk, q, q_stride, rows, tile.d_k, q_stride, depth);
+    multiply<V, Left::columns, true>(keys, weights, kChunk, d_y, q_stride, rows, tile.d_v, q_stride, depth);
+  }
+}
+
+} // namespace tenon::cpu
