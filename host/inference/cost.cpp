@@ -48,7 +48,7 @@ Cost cost_of(const at::Tensor& weights) {
   if (!form) return {static_cast<double>(weights.nbytes()), operations, 0, 0};
   const cpu::PackedMatrix& matrix = form->matrix;
   const auto bytes = static_cast<double>(cpu::packed_bytes(matrix.format, matrix.outputs, matrix.inputs).value_or(0));
-  if (matrix.format == cpu::PackedFormat::bf16) return {bytes, 0, operations, 0};
+  if (cpu::reads_bf16(matrix.format)) return {bytes, 0, operations, 0};
   return {bytes, 0, 0, operations};
 }
 

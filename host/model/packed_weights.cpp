@@ -1,6 +1,7 @@
 #include "host/model/packed_weights.hpp"
 
 #include "host/formats/stored_tensor.hpp"
+#include "kernels/cpu/engine.hpp"
 #include "kernels/packed_forms.hpp"
 #include "registry/base/error.hpp"
 #include "registry/base/files.hpp"
@@ -69,7 +70,7 @@ std::vector<Plan> plans_for(const PackedWeights::Source& source, Format format) 
 // Scales are f16: their largest times the fewest steps must hold the largest weight.
 void check_range(const Plan& plan, std::span<const float> values, const std::string& file) {
   constexpr float most = 65504.0f * 7.0f;
-  if (plan.entry.matrix.format == cpu::PackedFormat::bf16) return;
+  if (cpu::reads_bf16(plan.entry.matrix.format)) return;
   for (const float value : values)
     if (std::abs(value) > most)
       throw Error(Code::incompatible, file,
@@ -77,11 +78,26 @@ void check_range(const Plan& plan, std::span<const float> values, const std::str
                   "choose --compute bf16 or float32");
 }
 
-void derive(const PackedWeights::Source& source, const std::vector<Plan>& plans, const std::filesystem::path& target,
+bool prefers_short() { return cpu::engine().kernels->prefers_short; }
+
+// bfloat16 with short exponents, wherever that holds a matrix: the same numbers in three quarters of the bytes.
+void shorten(Plan& plan, const PackedWeights::Source& source) {
+  cpu::PackedMatrix& matrix = plan.entry.matrix;
+  if (!prefers_short() || matrix.format != cpu::PackedFormat::bf16 || !plan.entry.refusal.empty()) return;
+  matrix.format = plan.verbatim
+                      ? cpu::shortest_bf16(matrix.outputs, matrix.inputs, plan.stored.bytes)
+                      : cpu::shortest_bf16(matrix.outputs, matrix.inputs, floats(source.float32->at(plan.entry.name)));
+}
+
+void derive(const PackedWeights::Source& source, std::vector<Plan> plans, const std::filesystem::path& target,
             const std::function<void(std::uint64_t, std::uint64_t)>& progress) {
   std::vector<PackedEntry> entries;
   std::uint64_t done = 0, total = 0;
-  for (const Plan& plan : plans) entries.push_back(plan.entry), total += plan.stored.bytes.size();
+  for (Plan& plan : plans) {
+    shorten(plan, source);
+    entries.push_back(plan.entry);
+    total += plan.stored.bytes.size();
+  }
   PackedFileWriter writer(target, entries);
   for (const Plan& plan : plans) {
     const auto& [format, outputs, inputs, none] = plan.entry.matrix;
@@ -89,7 +105,7 @@ void derive(const PackedWeights::Source& source, const std::vector<Plan>& plans,
     if (!plan.entry.refusal.empty()) continue;
     std::vector<std::byte> packed(cpu::packed_bytes(format, outputs, inputs).value());
     if (plan.verbatim) {
-      cpu::pack_blocks(plan.stored.type, outputs, inputs, plan.stored.bytes, packed);
+      cpu::pack_blocks(format, plan.stored.type, outputs, inputs, plan.stored.bytes, packed);
     } else {
       const std::span<const float> values = floats(source.float32->at(plan.entry.name));
       check_range(plan, values, source.stored.name());
@@ -153,12 +169,14 @@ PackedWeights::PackedWeights(const Source& source, Format format, const std::fil
                              const std::function<void(std::uint64_t, std::uint64_t)>& progress)
     : float32_(source.float32) {
   const std::string name = source.digest.substr(source.digest.find(':') + 1) + ".safetensors";
-  const std::filesystem::path derived = cache / "packed" / format_name(format) / name;
+  const bool may_be_short = prefers_short() && (format == Format::bf16 || format == Format::stored);
+  const std::filesystem::path derived =
+      cache / "packed" / (format_name(format) + std::string(may_be_short ? "-short" : "")) / name;
   if (!std::filesystem::exists(derived)) {
-    const std::vector<Plan> plans = plans_for(source, format);
+    std::vector<Plan> plans = plans_for(source, format);
     const FileLock lock(derived.string() + ".lock");
     derived_now_ = !std::filesystem::exists(derived); // another process may have been faster
-    if (derived_now_) derive(source, plans, derived, progress);
+    if (derived_now_) derive(source, std::move(plans), derived, progress);
   }
   file_ = std::make_shared<const SafetensorsFile>(derived);
   std::vector<PackedEntry> entries = packed_entries(*file_);
@@ -177,7 +195,7 @@ PackedWeights::PackedWeights(const Source& source, Format format, const std::fil
     known_.push_back(floats(view).data());
     if (entry.refusal.empty()) {
       const auto type = stored.find(entry.name);
-      const bool lossless = type != stored.end() && cpu::lossless_format(type->second) == matrix.format;
+      const bool lossless = type != stored.end() && cpu::is_lossless(matrix.format, type->second);
       add_packed_form(known_.back(), {matrix, owner, lossless});
     } else {
       add_packed_refusal(known_.back(), matrix.outputs, matrix.inputs, entry.refusal);

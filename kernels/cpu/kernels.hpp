@@ -57,12 +57,30 @@ constexpr std::int64_t attention_scratch(std::int64_t depth) { // of either kern
   return kPanel * depth + kTileRows * (kChunk + kChunk / 2 + kPanel + depth);
 }
 
+// One chunk of a head's keys and values on the way back, against the queries from the chunk's first position on: row r
+// sees the first r + 1 keys. What is computed is added to d_q, d_k and d_v, in an order that sizes alone decide.
+struct AttentionGradientTile {
+  std::int64_t rows = 0, depth = 0, keys = 0;     // keys <= kChunk
+  std::int64_t heads = 0;                         // log_sum's stride
+  std::int64_t q_stride = 0, kv_stride = 0;       // between positions; q_stride also of what is written
+  float scale = 0;                                // of scores
+  const float *q = nullptr, *d_y = nullptr;       // (rows, depth)
+  const float *k = nullptr, *v = nullptr;         // (keys, depth)
+  const float *log_sum = nullptr, *dot = nullptr; // (rows): of exp(score), what forward kept; d_y y
+  float *d_q = nullptr, *d_k = nullptr, *d_v = nullptr;
+  float* scratch = nullptr; // attention_gradient_scratch(depth) numbers, aligned to 64
+};
+constexpr std::int64_t attention_gradient_scratch(std::int64_t depth) {
+  return 2 * kChunk * depth + 2 * kTileRows * kChunk;
+}
+
 struct Kernels {
   Tier tier;
+  bool prefers_short; // its products of bf16e4 outrun those of bf16
   // out[r * stride + lane] = sum over the panel's inputs, for rows [first, first + rows) of x and 64 lanes.
   using Product = void (*)(const std::byte* panel, const Activations& x, std::int64_t first, std::int64_t rows,
                            float* out, std::int64_t stride);
-  Product products[4]; // by PackedFormat
+  Product products[kPackedFormats]; // by PackedFormat
   // To bfloat16, ties to even. Below the smallest normal number a tier may make zero of it, as its products take it.
   void (*round)(const float* x, std::int64_t count, std::uint16_t* out);
   // count: a multiple of 32. A group that holds a number that is not finite has scale NaN, so that it is seen.
@@ -78,6 +96,7 @@ struct Kernels {
   void (*add_scaled)(float a, const float* x, float* y, std::int64_t count);
   float (*dot)(const float* a, const float* b, std::int64_t count);
   void (*attend)(const AttentionTile& tile);
+  void (*attend_gradient)(const AttentionGradientTile& tile);
   // Scores of one row, of which it sees the first `visible`, to exp(score - largest), and their sum; zeros behind them,
   // up to `padded` (a multiple of 64).
   void (*soften)(float* scores, std::int64_t visible, std::int64_t padded, float& largest, float& sum);

@@ -1,5 +1,7 @@
 // Compiled with AVX2, FMA and F16C; reached only where the processor has them.
 #include "kernels/cpu/ahead.hpp"
+#include "kernels/cpu/attention_vectors.hpp"
+#include "kernels/cpu/short_exponents.hpp"
 
 #include <immintrin.h>
 
@@ -116,24 +118,77 @@ void bf16_tile(const std::byte* pairs, std::int64_t count, const float (&x)[R][2
     for (int j = 0; j < N; ++j) _mm256_storeu_ps(out + r * stride + 8 * j, sum[r][j]);
 }
 
+// Rows [row, row + R) of x and `count` pairs of a panel, from pair p on. at: those pairs. A row alone goes through them
+// once, every four rows four times, for a quarter of the outputs each.
+template <int R, class Ask>
+void bf16_rows(const std::byte* at, std::int64_t count, const Activations& x, std::int64_t row, std::int64_t p,
+               float* out, std::int64_t stride, const Ask& ask) {
+  constexpr int vectors = R == 1 ? 8 : R == 2 ? 4 : 2;
+  alignas(32) float wide[R][2 * kBlockPairs];
+  for (int i = 0; i < R; ++i) widen(x.bf16 + (row + i) * x.bf16_stride() + 2 * p, 2 * count, wide[i]);
+  for (std::int64_t lane = 0; lane < kPanel; lane += 8 * vectors)
+    bf16_tile<R, vectors>(at + 4 * lane, count, wide, out + lane, stride, p == 0, ask(lane));
+}
+
 void bf16_product(const std::byte* panel, const Activations& x, std::int64_t first, std::int64_t rows, float* out,
                   std::int64_t stride) {
-  const std::int64_t x_stride = x.bf16_stride(), pairs = x_stride / 2;
+  const std::int64_t pairs = x.bf16_stride() / 2;
   for_tiles<4>(rows, [&]<int R>(std::int64_t r) {
-    constexpr int vectors = R == 1 ? 8 : R == 2 ? 4 : 2;
-    // A row alone goes through the panel once, every four rows four times, for a quarter of its outputs each.
     const std::int64_t tiles = rows == 1 ? 1 : (rows + 3) / 4 * 4;
-    alignas(32) float wide[R][2 * kBlockPairs];
     std::int64_t p = 0;
     do {
       const std::int64_t count = pairs - p < kBlockPairs ? pairs - p : kBlockPairs;
       const std::byte* at = panel + 256 * p;
-      for (int i = 0; i < R; ++i) widen(x.bf16 + (first + r + i) * x_stride + 2 * p, 2 * count, wide[i]);
-      for (std::int64_t lane = 0; lane < kPanel; lane += 8 * vectors)
-        bf16_tile<R, vectors>(at + 4 * lane, count, wide, out + r * stride + lane, stride, p == 0,
-                              Ahead<kPairsAhead>(at, count, 4, r + lane / 16, tiles, 2));
+      bf16_rows<R>(at, count, x, first + r, p, out + r * stride, stride,
+                   [&](std::int64_t lane) { return Ahead<kPairsAhead>(at, count, 4, r + lane / 16, tiles, 2); });
     } while ((p += kBlockPairs) < pairs);
   });
+}
+
+// Units of short exponents as the pairs they stand for. An exponent is looked up as the two bytes between which it is
+// divided: seven bits, and one that is a mantissa's neighbour.
+void expand(const ShortPanel& panel, std::int64_t first, std::int64_t count, std::byte* out) {
+  const __m128i table = _mm_loadu_si128(reinterpret_cast<const __m128i*>(panel.exponents));
+  const __m256i upper = _mm256_broadcastsi128_si256(_mm_and_si128(_mm_srli_epi16(table, 1), _mm_set1_epi8(0x7f))),
+                lower = _mm256_broadcastsi128_si256(_mm_slli_epi16(_mm_and_si128(table, _mm_set1_epi8(1)), 7)),
+                sign = _mm256_set1_epi8(static_cast<char>(0x80)), low = _mm256_set1_epi8(15);
+  for (std::int64_t p = 0; p < count; ++p, out += 256) {
+    const std::byte* unit = panel.units + (first + p) * kShortUnit;
+    for (int line = 0; line < 3; ++line)
+      _mm_prefetch(reinterpret_cast<const char*>(unit + kPairsAhead + 64 * line), _MM_HINT_T1);
+#pragma GCC unroll 2
+    for (int part = 0; part < 2; ++part) { // sixteen bytes of either are eight outputs, and eight 16 outputs on
+      const __m256i both = load(unit + 128 + 32 * part);
+#pragma GCC unroll 2
+      for (int half = 0; half < 2; ++half) {
+        const __m256i number = load(unit + 64 * half + 32 * part),
+                      code = _mm256_and_si256(half == 0 ? both : _mm256_srli_epi16(both, 4), low),
+                      high = _mm256_or_si256(_mm256_and_si256(number, sign), _mm256_shuffle_epi8(upper, code)),
+                      rest = _mm256_or_si256(_mm256_andnot_si256(sign, number), _mm256_shuffle_epi8(lower, code));
+        auto* to = reinterpret_cast<__m256i*>(out + 128 * half + 32 * part);
+        _mm256_store_si256(to, _mm256_unpacklo_epi8(rest, high));
+        _mm256_store_si256(to + 2, _mm256_unpackhi_epi8(rest, high));
+      }
+    }
+  }
+}
+
+void short_product(const std::byte* panel, const Activations& x, std::int64_t first, std::int64_t rows, float* out,
+                   std::int64_t stride) {
+  constexpr std::int64_t block_pairs = 64; // in the first cache
+  const std::int64_t x_stride = x.bf16_stride(), pairs = x_stride / 2;
+  const ShortPanel parts(panel, x.width);
+  alignas(32) std::byte block[256 * block_pairs];
+  std::int64_t p = 0;
+  do {
+    const std::int64_t count = pairs - p < block_pairs ? pairs - p : block_pairs;
+    expand(parts, p, count, block);
+    for_tiles<4>(rows, [&]<int R>(std::int64_t r) {
+      bf16_rows<R>(block, count, x, first + r, p, out + r * stride, stride,
+                   [&](std::int64_t) { return Ahead<kPairsAhead>(block, 0, 0, 0, 1, 2); });
+    });
+  } while ((p += block_pairs) < pairs);
+  add_exceptions(parts, x.bf16 + first * x_stride, x_stride, rows, out, stride);
 }
 
 __m256 halves(const std::byte* at) { return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(at))); }
@@ -313,20 +368,23 @@ void quantise(const float* x, std::int64_t count, std::int8_t* q, float* scale, 
 } // namespace
 
 extern const Kernels avx2_kernels;
-const Kernels avx2_kernels = {Tier::avx2,
-                              {bf16_product, integer_product<PackedFormat::int8g32>,
-                               integer_product<PackedFormat::int4g32>, integer_product<PackedFormat::int4g32m>},
-                              round,
-                              quantise,
-                              silu_multiply<V256>,
-                              silu_gradient<V256>,
-                              gelu<V256>,
-                              add_scaled<V256>,
-                              dot<V256>,
-                              attend<V256>,
-                              soften<V256>,
-                              largest<V256>,
-                              above<V256>,
-                              best<V256>};
+const Kernels avx2_kernels = {
+    Tier::avx2,
+    false,
+    {bf16_product, integer_product<PackedFormat::int8g32>, integer_product<PackedFormat::int4g32>,
+     integer_product<PackedFormat::int4g32m>, short_product},
+    round,
+    quantise,
+    silu_multiply<V256>,
+    silu_gradient<V256>,
+    gelu<V256>,
+    add_scaled<V256>,
+    dot<V256>,
+    attend<V256>,
+    attend_gradient<V256>,
+    soften<V256>,
+    largest<V256>,
+    above<V256>,
+    best<V256>};
 
 } // namespace tenon::cpu

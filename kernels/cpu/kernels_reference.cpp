@@ -1,5 +1,6 @@
 // Plain C++, one number at a time: what every faster kernel must compute.
-#include "kernels/cpu/vectors.hpp"
+#include "kernels/cpu/attention_vectors.hpp"
+#include "kernels/cpu/short_exponents.hpp"
 
 #include <algorithm>
 #include <cmath>
@@ -50,6 +51,20 @@ void bf16_product(const std::byte* panel, const Activations& x, std::int64_t fir
       }
       out[r * stride + lane] = sum;
     }
+}
+
+void short_product(const std::byte* panel, const Activations& x, std::int64_t first, std::int64_t rows, float* out,
+                   std::int64_t stride) {
+  const ShortPanel parts(panel, x.width);
+  for (std::int64_t r = 0; r < rows; ++r)
+    for (std::int64_t lane = 0; lane < kPanel; ++lane) {
+      float sum = 0.0f;
+      for (std::int64_t c = 0; c < x.bf16_stride(); ++c)
+        sum = std::fma(nn::bf16_to_f32(x.bf16[(first + r) * x.bf16_stride() + c]),
+                       nn::bf16_to_f32(parts.bits(c / 2, lane, c % 2)), sum);
+      out[r * stride + lane] = sum;
+    }
+  add_exceptions(parts, x.bf16 + first * x.bf16_stride(), x.bf16_stride(), rows, out, stride);
 }
 
 // The whole sum of one group: every product of integers is exact.
@@ -107,20 +122,23 @@ void quantise(const float* x, std::int64_t count, std::int8_t* q, float* scale, 
 } // namespace
 
 extern const Kernels reference_kernels;
-const Kernels reference_kernels = {Tier::reference,
-                                   {bf16_product, integer_product<PackedFormat::int8g32>,
-                                    integer_product<PackedFormat::int4g32>, integer_product<PackedFormat::int4g32m>},
-                                   round_each,
-                                   quantise,
-                                   silu_multiply<Scalar>,
-                                   silu_gradient<Scalar>,
-                                   gelu<Scalar>,
-                                   add_scaled<Scalar>,
-                                   dot<Scalar>,
-                                   attend<Scalar>,
-                                   soften<Scalar>,
-                                   largest<Scalar>,
-                                   above<Scalar>,
-                                   best<Scalar>};
+const Kernels reference_kernels = {
+    Tier::reference,
+    false,
+    {bf16_product, integer_product<PackedFormat::int8g32>, integer_product<PackedFormat::int4g32>,
+     integer_product<PackedFormat::int4g32m>, short_product},
+    round_each,
+    quantise,
+    silu_multiply<Scalar>,
+    silu_gradient<Scalar>,
+    gelu<Scalar>,
+    add_scaled<Scalar>,
+    dot<Scalar>,
+    attend<Scalar>,
+    attend_gradient<Scalar>,
+    soften<Scalar>,
+    largest<Scalar>,
+    above<Scalar>,
+    best<Scalar>};
 
 } // namespace tenon::cpu

@@ -1,5 +1,7 @@
 #include "kernels/cpu/packed_matrix.hpp"
 
+#include "kernels/cpu/short_exponents.hpp"
+
 #include <algorithm>
 #include <array>
 #include <bit>
@@ -7,6 +9,7 @@
 #include <cstring>
 #include <limits>
 #include <stdexcept>
+#include <vector>
 
 namespace tenon::cpu {
 namespace {
@@ -22,10 +25,11 @@ struct Layout {
   std::int64_t units(std::int64_t all) const { return (all + inputs - 1) >> std::countr_zero(std::uint64_t(inputs)); }
 };
 
-constexpr std::array<Layout, 4> kLayouts{{{PackedFormat::bf16, "bf16", 2, 256, 0.0f},
-                                          {PackedFormat::int8g32, "int8g32", kGroup, 128 + 2048, 128.0f},
-                                          {PackedFormat::int4g32, "int4g32", kGroup, 128 + 1024, 8.0f},
-                                          {PackedFormat::int4g32m, "int4g32m", kGroup, 256 + 1024, 0.0f}}};
+constexpr std::array<Layout, kPackedFormats> kLayouts{{{PackedFormat::bf16, "bf16", 2, 256, 0.0f},
+                                                       {PackedFormat::int8g32, "int8g32", kGroup, 128 + 2048, 128.0f},
+                                                       {PackedFormat::int4g32, "int4g32", kGroup, 128 + 1024, 8.0f},
+                                                       {PackedFormat::int4g32m, "int4g32m", kGroup, 256 + 1024, 0.0f},
+                                                       {PackedFormat::bf16e4, "bf16e4", 2, kShortUnit, 0.0f}}};
 
 const Layout& layout(PackedFormat format) { return kLayouts[static_cast<std::size_t>(format)]; }
 
@@ -119,6 +123,41 @@ void check(bool right, const char* what) {
   if (!right) throw std::invalid_argument(std::string("pack: ") + what);
 }
 
+std::size_t bytes_of_panel(PackedFormat format, std::int64_t inputs) {
+  const Layout& with = layout(format);
+  const std::int64_t head = format == PackedFormat::bf16e4 ? short_head(inputs) : 0;
+  return static_cast<std::size_t>(head) + static_cast<std::size_t>(with.units(inputs)) * with.bytes;
+}
+
+// rows(first, count, out): writes those rows as bfloat16. False where a panel of them has too many exponents.
+template <class RowsOf>
+bool pack_short(std::int64_t outputs, std::int64_t inputs, const RowsOf& rows, std::byte* out) {
+  const std::size_t stride = bytes_of_panel(PackedFormat::bf16e4, inputs);
+  std::vector<std::uint16_t> bits(static_cast<std::size_t>(kPanel * inputs));
+  std::vector<std::byte> unwanted(out ? 0 : stride);
+  for (std::int64_t first = 0; first < outputs; first += kPanel) {
+    const std::int64_t count = std::min(kPanel, outputs - first);
+    rows(first, count, bits.data());
+    std::byte* panel = out ? out + static_cast<std::size_t>(first / kPanel) * stride : unwanted.data();
+    if (!pack_short_panel(bits.data(), count, inputs, panel)) return false;
+  }
+  return true;
+}
+
+auto rounded_rows(std::span<const float> weights, std::int64_t inputs) {
+  return [=](std::int64_t first, std::int64_t count, std::uint16_t* out) {
+    std::transform(weights.data() + first * inputs, weights.data() + (first + count) * inputs, out, nn::f32_to_bf16);
+  };
+}
+
+auto stored_rows(std::span<const std::byte> blocks, std::int64_t inputs) {
+  return [=](std::int64_t first, std::int64_t count, std::uint16_t* out) {
+    std::memcpy(out, blocks.data() + 2 * first * inputs, static_cast<std::size_t>(2 * count * inputs));
+  };
+}
+
+constexpr const char* kTooMany = "bf16e4 does not hold so many exponents";
+
 void check_target(PackedFormat format, std::int64_t outputs, std::int64_t inputs, std::span<std::byte> out) {
   check(packed_bytes(format, outputs, inputs) == out.size(), "the target has another size than the packed matrix");
   std::fill(out.begin(), out.end(), std::byte{0});
@@ -147,15 +186,13 @@ std::optional<PackedFormat> packed_format(std::string_view name) {
 }
 
 const std::byte* PackedMatrix::panel(std::int64_t index) const {
-  const Layout& with = layout(format);
-  return bytes + static_cast<std::size_t>(index) * static_cast<std::size_t>(with.units(inputs)) * with.bytes;
+  return bytes + static_cast<std::size_t>(index) * bytes_of_panel(format, inputs);
 }
 
 std::optional<std::size_t> panel_bytes(PackedFormat format, std::int64_t inputs) {
-  const Layout& with = layout(format);
   if (inputs < 0 || inputs > std::numeric_limits<std::int64_t>::max() / 256) return std::nullopt;
-  if (format != PackedFormat::bf16 && inputs % kGroup != 0) return std::nullopt;
-  return static_cast<std::size_t>(with.units(inputs)) * with.bytes;
+  if (!reads_bf16(format) && inputs % kGroup != 0) return std::nullopt;
+  return bytes_of_panel(format, inputs);
 }
 
 std::optional<std::size_t> packed_bytes(PackedFormat format, std::int64_t outputs, std::int64_t inputs) {
@@ -177,10 +214,27 @@ std::optional<PackedFormat> lossless_format(nn::BlockType type) {
   }
 }
 
+bool is_lossless(PackedFormat format, nn::BlockType type) {
+  return lossless_format(type) == (format == PackedFormat::bf16e4 ? PackedFormat::bf16 : format);
+}
+
+PackedFormat shortest_bf16(std::int64_t outputs, std::int64_t inputs, std::span<const float> weights) {
+  check(weights.size() == static_cast<std::size_t>(outputs * inputs), "the weights have another size than their shape");
+  return pack_short(outputs, inputs, rounded_rows(weights, inputs), nullptr) ? PackedFormat::bf16e4
+                                                                             : PackedFormat::bf16;
+}
+
+PackedFormat shortest_bf16(std::int64_t outputs, std::int64_t inputs, std::span<const std::byte> blocks) {
+  check(blocks.size() == static_cast<std::size_t>(2 * outputs * inputs), "the blocks are not those of this shape");
+  return pack_short(outputs, inputs, stored_rows(blocks, inputs), nullptr) ? PackedFormat::bf16e4 : PackedFormat::bf16;
+}
+
 void pack(PackedFormat format, std::int64_t outputs, std::int64_t inputs, std::span<const float> weights,
           std::span<std::byte> out) {
   check_target(format, outputs, inputs, out);
   check(weights.size() == static_cast<std::size_t>(outputs * inputs), "the weights have another size than their shape");
+  if (format == PackedFormat::bf16e4)
+    return check(pack_short(outputs, inputs, rounded_rows(weights, inputs), out.data()), kTooMany);
   for_units(format, outputs, inputs, out.data(),
             [&](std::int64_t row, std::byte* unit, std::int64_t lane, std::int64_t c) {
               const float* from = weights.data() + row * inputs + c;
@@ -190,20 +244,21 @@ void pack(PackedFormat format, std::int64_t outputs, std::int64_t inputs, std::s
             });
 }
 
-void pack_blocks(nn::BlockType type, std::int64_t outputs, std::int64_t inputs, std::span<const std::byte> blocks,
-                 std::span<std::byte> out) {
-  const auto format = lossless_format(type);
-  check(format.has_value(), "no packed format holds these blocks without loss");
-  check_target(*format, outputs, inputs, out);
+void pack_blocks(PackedFormat format, nn::BlockType type, std::int64_t outputs, std::int64_t inputs,
+                 std::span<const std::byte> blocks, std::span<std::byte> out) {
+  check(is_lossless(format, type), "this format does not hold these blocks without loss");
+  check_target(format, outputs, inputs, out);
   const auto row = nn::row_bytes(type, static_cast<std::size_t>(inputs));
   check(row && blocks.size() / std::max<std::size_t>(*row, 1) == static_cast<std::size_t>(outputs) &&
             blocks.size() == *row * static_cast<std::size_t>(outputs),
         "the blocks are not those of this shape");
+  if (format == PackedFormat::bf16e4)
+    return check(pack_short(outputs, inputs, stored_rows(blocks, inputs), out.data()), kTooMany);
   for_units(
-      *format, outputs, inputs, out.data(), [&](std::int64_t r, std::byte* unit, std::int64_t lane, std::int64_t c) {
+      format, outputs, inputs, out.data(), [&](std::int64_t r, std::byte* unit, std::int64_t lane, std::int64_t c) {
         const std::byte* from = blocks.data() + static_cast<std::size_t>(r) * *row;
         if (format != PackedFormat::bf16)
-          return write_group(*format, unit, lane,
+          return write_group(format, unit, lane,
                              read_block(type, from + static_cast<std::size_t>(c / kGroup) * nn::block_bytes(type)));
         for (std::int64_t i = 0; i < std::min<std::int64_t>(2, inputs - c); ++i)
           std::memcpy(unit + lane * 4 + i * 2, from + 2 * (c + i), 2);
@@ -215,6 +270,13 @@ void unpack_row(const PackedMatrix& matrix, std::int64_t row, std::span<float> o
   const Layout& with = layout(matrix.format);
   const std::byte* unit = matrix.panel(row / kPanel);
   const std::int64_t lane = row % kPanel;
+  if (matrix.format == PackedFormat::bf16e4) {
+    const ShortPanel panel(unit, matrix.inputs);
+    for (std::int64_t c = 0; c < matrix.inputs; ++c) out[c] = nn::bf16_to_f32(panel.bits(c / 2, lane, c % 2));
+    for (const Exception& one : panel.exceptions)
+      if (one.output == lane && one.input < out.size()) out[one.input] = nn::bf16_to_f32(one.bits);
+    return;
+  }
   for (std::int64_t c = 0; c < matrix.inputs; c += with.inputs, unit += with.bytes) {
     if (matrix.format == PackedFormat::bf16) {
       for (std::int64_t i = 0; i < std::min<std::int64_t>(2, matrix.inputs - c); ++i)

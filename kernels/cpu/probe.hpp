@@ -19,7 +19,7 @@ struct Limits {
   double float32 = 0, bf16 = 0, int8 = 0; // 10^9 operations a second
 
   // Of products with weights of this format; 0 where it is not known.
-  double peak(PackedFormat format) const { return format == PackedFormat::bf16 ? bf16 : int8; }
+  double peak(PackedFormat format) const { return reads_bf16(format) ? bf16 : int8; }
 };
 
 // Loads all of it, asking a page ahead. Requires: bytes a multiple of 256.

@@ -40,7 +40,7 @@ struct Linear {
 struct Forms {
   bool bf16 = false, int8 = false;
   Forms& operator|=(const Linear& linear) {
-    (linear.weight.format == PackedFormat::bf16 ? bf16 : int8) = true;
+    (reads_bf16(linear.weight.format) ? bf16 : int8) = true;
     return *this;
   }
 };

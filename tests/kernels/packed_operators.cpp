@@ -16,7 +16,8 @@ using tenon::test::PackedInMemory;
 namespace {
 
 constexpr cpu::PackedFormat kFormats[] = {cpu::PackedFormat::bf16, cpu::PackedFormat::int8g32,
-                                          cpu::PackedFormat::int4g32, cpu::PackedFormat::int4g32m};
+                                          cpu::PackedFormat::int4g32, cpu::PackedFormat::int4g32m,
+                                          cpu::PackedFormat::bf16e4};
 
 // Llama's blocks, Qwen2's, Qwen3's and GPT-2's.
 const nn::BlockKind kKinds[] = {
@@ -42,7 +43,7 @@ void fill(torch::nn::Module& module) {
 
 // What a format leaves of rows: bfloat16, or per group of 32 the nearest of 127 steps either way.
 at::Tensor rounded(const at::Tensor& x_NC, cpu::PackedFormat format) {
-  if (format == cpu::PackedFormat::bf16) return x_NC.to(at::kBFloat16).to(at::kFloat);
+  if (cpu::reads_bf16(format)) return x_NC.to(at::kBFloat16).to(at::kFloat);
   const at::Tensor groups = x_NC.reshape({-1, 32}), step = groups.abs().amax(1, true) / 127.0;
   return ((groups / step).round() * step).view_as(x_NC);
 }

@@ -66,8 +66,8 @@ TEST_CASE("a mixture sends every row through its best experts, in training and a
 TEST_CASE("a packed mixture computes on rows rounded as its format says, the same bits whatever rows are beside them") {
   const at::Tensor x = noise("rows", {150, kWidth});
   at::NoGradGuard no_grad;
-  for (const cpu::PackedFormat format :
-       {cpu::PackedFormat::bf16, cpu::PackedFormat::int8g32, cpu::PackedFormat::int4g32, cpu::PackedFormat::int4g32m}) {
+  for (const cpu::PackedFormat format : {cpu::PackedFormat::bf16, cpu::PackedFormat::bf16e4, cpu::PackedFormat::int8g32,
+                                         cpu::PackedFormat::int4g32, cpu::PackedFormat::int4g32m}) {
     CAPTURE(cpu::packed_name(format));
     const auto mixture = grown();
     const at::Tensor router = mixture->router->weight.clone();
@@ -76,7 +76,7 @@ TEST_CASE("a packed mixture computes on rows rounded as its format says, the sam
     mixture->train(false);
     const at::Tensor found = mixture->forward(x),
                      expected = row_by_row(*mixture, x, [&](const at::Tensor&rows) {
-                       if (format == cpu::PackedFormat::bf16) return rows.to(at::kBFloat16).to(at::kFloat);
+                       if (cpu::reads_bf16(format)) return rows.to(at::kBFloat16).to(at::kFloat);
                        const at::Tensor groups = rows.reshape({-1, 32}), step = groups.abs().amax(1, true) / 127.0;
                        return ((groups / step).round() * step).view_as(rows);
                      });

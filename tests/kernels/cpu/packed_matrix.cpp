@@ -32,7 +32,7 @@ TEST_CASE("stored blocks are packed without loss: every weight comes back bit fo
     nn::dequantise(type, blocks, expected);
     const PackedFormat format = lossless_format(type).value();
     std::vector<std::byte> packed(packed_bytes(format, rows, inputs).value());
-    pack_blocks(type, rows, inputs, blocks, packed);
+    pack_blocks(format, type, rows, inputs, blocks, packed);
     for (std::int64_t r = 0; r < rows; ++r) {
       unpack_row({format, rows, inputs, packed.data()}, r, found);
       for (std::int64_t c = 0; c < inputs; ++c) {
@@ -50,7 +50,7 @@ TEST_CASE("other stored types have no packed form without loss") {
 
 TEST_CASE("float32 weights are rounded to the nearest step") {
   const std::vector<float> w = noise(70 * 64, 3);
-  const double steps[] = {1.0 / 256, 0.5 / 127, 1.0 / 8, 0.5 * 2 / 15}; // half a step, of numbers below 1
+  const double steps[] = {1.0 / 256, 0.5 / 127, 1.0 / 8, 0.5 * 2 / 15, 1.0 / 256}; // half a step, of numbers below 1
   for (const PackedFormat format : kFormats) {
     CAPTURE(packed_name(format));
     const Weights weights(format, 70, 64, w);
@@ -81,8 +81,9 @@ TEST_CASE("sizes that no packed matrix has are refused") {
   CHECK_NOTHROW(pack(PackedFormat::bf16, 2, 32, w, out));
   CHECK_THROWS_AS(pack(PackedFormat::bf16, 2, 31, w, out), std::invalid_argument);
   CHECK_THROWS_AS(pack(PackedFormat::bf16, 2, 32, std::span(w).first(63), out), std::invalid_argument);
-  CHECK_THROWS_AS(pack_blocks(nn::BlockType::Q6_K, 1, 256, {}, out), std::invalid_argument);
-  CHECK_THROWS_AS(pack_blocks(nn::BlockType::BF16, 2, 32, std::span(out).first(127), out), std::invalid_argument);
+  CHECK_THROWS_AS(pack_blocks(PackedFormat::int8g32, nn::BlockType::Q6_K, 1, 256, {}, out), std::invalid_argument);
+  CHECK_THROWS_AS(pack_blocks(PackedFormat::bf16, nn::BlockType::BF16, 2, 32, std::span(out).first(127), out),
+                  std::invalid_argument);
   for (const PackedFormat format : kFormats) CHECK(packed_format(packed_name(format)) == format);
   CHECK_FALSE(packed_format("int3"));
 }

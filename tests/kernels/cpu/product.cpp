@@ -59,7 +59,7 @@ TEST_CASE("every tier multiplies every format as a double-precision sum does") {
         CAPTURE(tier_name(tier), packed_name(format), s.rows, s.outputs, s.inputs);
         const Weights weights(format, s.outputs, s.inputs, noise(s.outputs * s.inputs, 3, 0.1f));
         const double found = error(kernels_of(tier), weights, noise(s.rows * s.inputs, 4), s.rows);
-        CHECK(found < (format == PackedFormat::bf16 ? kTolerance.bf16 : kTolerance.integers));
+        CHECK(found < (reads_bf16(format) ? kTolerance.bf16 : kTolerance.integers));
       }
 }
 

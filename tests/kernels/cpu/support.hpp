@@ -22,7 +22,7 @@ inline std::vector<float> noise(std::int64_t count, std::uint64_t seed, float sc
 }
 
 constexpr PackedFormat kFormats[] = {PackedFormat::bf16, PackedFormat::int8g32, PackedFormat::int4g32,
-                                     PackedFormat::int4g32m};
+                                     PackedFormat::int4g32m, PackedFormat::bf16e4};
 
 // Packed bytes with their matrix; misaligned by nothing: what kernels require.
 struct Weights {
@@ -49,7 +49,7 @@ struct Weights {
 // their own size.
 struct Tolerance {
   double bf16 = 2e-6, integers = 1e-6, attention = 2e-6, attention_bf16 = 1.0 / 256, attention_int8 = 0.1,
-         activation = 1e-6, elementwise = 2e-6, strengths = 2e-6, loss = 4e-6;
+         attention_gradient = 4e-6, activation = 1e-6, elementwise = 2e-6, strengths = 2e-6, loss = 4e-6;
 };
 constexpr Tolerance kTolerance;
 
@@ -57,7 +57,7 @@ constexpr Tolerance kTolerance;
 inline std::vector<double> seen(const Activations& x, std::int64_t r, PackedFormat format) {
   std::vector<double> out(static_cast<std::size_t>(x.width));
   for (std::int64_t c = 0; c < x.width; ++c)
-    out[c] = format == PackedFormat::bf16
+    out[c] = reads_bf16(format)
                  ? nn::bf16_to_f32(x.bf16[r * x.bf16_stride() + c])
                  : static_cast<double>(x.q[r * x.width + c]) * x.scale[r * x.groups() + c / kGroup];
   return out;

@@ -1,0 +1,81 @@
+// bfloat16 in 12 bits, without loss. Weights are small numbers about zero: the exponents of a panel are nearly all
+// among fifteen, which four bits name. The few others stand beside the panel, as they are. (That exponents of trained
+// weights hold 2 to 3 bits of information: Zhang et al. 2025, arXiv 2504.11651, section 2.)
+//
+//   panel   64 bytes: 16 exponents, the first 0, u16 number of exceptions; exceptions, 8 bytes each, up to the
+//   capacity,
+//           padded to 64; then units
+//   unit    of 2 inputs and 64 outputs: 128 x {sign, 7 bits of mantissa}; 64 x two numbers of exponents
+//
+// Of an exception the unit holds zero. Inside a unit numbers stand so that interleaving bytes, 16 by 16, makes the
+// pairs of a plain bf16 panel: of output l and input b, with j = l / 16 and t = 2 (l % 16) + b, the byte is 64 (j / 2)
+// + 16 (t / 8) + 8 (j % 2) + t % 8; its exponent is the low half of the byte at that place, modulo 64, where j < 2, and
+// else the high half. Thread: pure functions; any.
+#pragma once
+
+#include "kernels/blocks.hpp"
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <span>
+
+namespace tenon::cpu {
+
+constexpr std::int64_t kShortUnit = 192; // bytes of a unit
+
+struct Exception {
+  std::uint32_t input;
+  std::uint16_t output, bits; // within the panel; bfloat16
+};
+static_assert(sizeof(Exception) == 8);
+
+// Exceptions a panel has room for.
+constexpr std::int64_t exceptions_held(std::int64_t inputs) { return 8 + inputs / 16; }
+constexpr std::int64_t short_head(std::int64_t inputs) { return 64 + (8 * exceptions_held(inputs) + 63) / 64 * 64; }
+
+struct ShortPanel {
+  const std::uint8_t* exponents; // 16
+  std::span<const Exception> exceptions;
+  const std::byte* units;
+
+  ShortPanel(const std::byte* panel, std::int64_t inputs)
+      : exponents(reinterpret_cast<const std::uint8_t*>(panel)), units(panel + short_head(inputs)) {
+    std::uint16_t count;
+    std::memcpy(&count, panel + 16, 2);
+    const auto held = static_cast<std::size_t>(exceptions_held(inputs)); // whatever the file says
+    exceptions = {reinterpret_cast<const Exception*>(panel + 64), count < held ? count : held};
+  }
+  // Of the unit at `pair`: the bits of output l and input b.
+  std::uint16_t bits(std::int64_t pair, std::int64_t l, std::int64_t b) const;
+};
+
+// Where a number stands in its unit: the byte, and that of its exponent.
+constexpr std::int64_t short_place(std::int64_t l, std::int64_t b) {
+  const std::int64_t j = l / 16, t = 2 * (l % 16) + b;
+  return 64 * (j / 2) + 16 * (t / 8) + 8 * (j % 2) + t % 8;
+}
+
+inline std::uint16_t ShortPanel::bits(std::int64_t pair, std::int64_t l, std::int64_t b) const {
+  const std::byte* unit = units + pair * kShortUnit;
+  const std::int64_t place = short_place(l, b);
+  const auto number = std::to_integer<unsigned>(unit[place]), both = std::to_integer<unsigned>(unit[128 + place % 64]);
+  const unsigned exponent = exponents[place < 64 ? both & 15 : both >> 4];
+  return static_cast<std::uint16_t>((number & 0x80) << 8 | exponent << 7 | (number & 0x7f));
+}
+
+// Packs one panel of rows (outputs, inputs) of bfloat16, outputs <= 64; false, and nothing is written, where exponents
+// are too many. Requires: out is zeros.
+bool pack_short_panel(const std::uint16_t* rows, std::int64_t outputs, std::int64_t inputs, std::byte* out);
+
+// Adds to out (rows, 64) what a panel's exceptions are of rows of bfloat16.
+static inline void add_exceptions(const ShortPanel& panel, const std::uint16_t* x, std::int64_t x_stride,
+                                  std::int64_t rows, float* out, std::int64_t stride) {
+  for (const Exception& one : panel.exceptions) {
+    if (one.input >= x_stride || one.output >= 64) continue; // a broken file
+    for (std::int64_t r = 0; r < rows; ++r)
+      out[r * stride + one.output] += nn::bf16_to_f32(x[r * x_stride + one.input]) * nn::bf16_to_f32(one.bits);
+  }
+}
+
+} // namespace tenon::cpu
