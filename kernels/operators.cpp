@@ -142,6 +142,7 @@ TORCH_LIBRARY(tenon, library) {
   library.def("rms_norm_v1(Tensor x, Tensor weight, float eps) -> Tensor");
   library.def("silu_multiply_v1(Tensor gate, Tensor up) -> Tensor");
   library.def("rotate_v1(Tensor x, Tensor cos, Tensor sin) -> Tensor");
+  library.def("trainable_linear_v1(Tensor x, Tensor weight, Tensor? bias) -> Tensor");
   library.def("causal_attention_v1(Tensor q, Tensor k, Tensor v) -> Tensor");
   library.def("layer_norm_v1(Tensor x, Tensor weight, Tensor bias, float eps) -> Tensor");
   library.def("rope_v1(Tensor x, int spans, int span_count, float theta) -> Tensor");
@@ -159,6 +160,7 @@ TORCH_LIBRARY_IMPL(tenon, CompositeExplicitAutograd, library) {
   library.impl("silu_multiply_v1", silu_multiply);
   library.impl("rotate_v1", rotate);
   library.impl("causal_attention_v1", causal_attention);
+  library.impl("trainable_linear_v1", trainable_linear);
   library.impl("rms_norm_v1", differentiable_rms_norm);
   library.impl("layer_norm_v1", layer_norm);
   library.impl("rope_v1", rope_v1);
@@ -171,6 +173,7 @@ TORCH_LIBRARY_IMPL(tenon, Autograd, library) {
   library.impl("silu_multiply_v1", silu_multiply);
   library.impl("rotate_v1", rotate);
   library.impl("causal_attention_v1", causal_attention);
+  library.impl("trainable_linear_v1", trainable_linear);
 }
 
 } // namespace tenon

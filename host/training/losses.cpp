@@ -2,6 +2,7 @@
 
 #include "kernels/cpu/cross_entropy.hpp"
 #include "kernels/cpu/engine.hpp"
+#include "kernels/gradients.hpp"
 #include "kernels/threads.hpp"
 
 #include <ATen/ATen.h>
@@ -150,8 +151,13 @@ at::Tensor VocabularyLoss::buffer(at::Tensor& kept, std::int64_t rows, at::Scala
 at::Tensor VocabularyLoss::logits(const at::Tensor& features_nC) const {
   const c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
   at::Tensor logits_nV = buffer(logits_, features_nC.size(0), unembedding_VC_.scalar_type());
+  if (ours()) return logits_nV.copy_(narrow_product(features_nC, unembedding_VC_));
   at::mm_out(logits_nV, features_nC.to(unembedding_VC_.scalar_type()), unembedding_VC_.t());
   return logits_nV;
+}
+
+bool VocabularyLoss::ours() const {
+  return unembedding_VC_.scalar_type() == at::kBFloat16 && narrow_products_are_ours();
 }
 
 at::Tensor VocabularyLoss::log_probabilities(const at::Tensor& features_nC, at::Tensor& kept) const {
@@ -162,6 +168,7 @@ at::Tensor VocabularyLoss::log_probabilities(const at::Tensor& features_nC, at::
 
 at::Tensor VocabularyLoss::towards_features(const at::Tensor& gradient_nV) const {
   const c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
+  if (ours()) return narrow_product(gradient_nV, unembedding_VC_.t());
   return at::mm(gradient_nV.to(unembedding_VC_.scalar_type()), unembedding_VC_);
 }
 

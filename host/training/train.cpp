@@ -7,7 +7,7 @@
 #include "host/training/run_folder.hpp"
 #include "host/training/stitches.hpp"
 #include "host/training/trainer.hpp"
-#include "kernels/cpu/tier.hpp"
+#include "kernels/gradients.hpp"
 #include "registry/base/error.hpp"
 #include "registry/names.hpp"
 
@@ -162,10 +162,10 @@ Row Training::by_steps(const Streams& domain, const Streams& held_out, const std
   else
     save(trainer.tensors(), 0, identity);
   if (begun && *begun > 0) hooks_.say(fmt::format("going on from step {} of {}", *begun, plan_.train.steps));
-  if (plan_.train.bfloat16 && !cpu::supported(cpu::Tier::avx512))
+  if (plan_.train.bfloat16 && narrow_products_are_ours())
     hooks_.say(
         "note: this processor has no instructions for products in bfloat16 (AVX-512 BF16), without which they take "
-        "many times as long as float32; a new training with --set train.dtype=float32 is faster here");
+        "twice as long as float32; a new training with --set train.dtype=float32 is faster here");
   steps(trainer, begun.value_or(0), identity, held_out, result);
   return trainer.row();
 }

@@ -116,6 +116,25 @@ TEST_CASE("in bfloat16 they are rounded once, as the products around them are") 
   }
 }
 
+TEST_CASE("products of our own in bfloat16 round what they read, sum in float32, and give their gradients") {
+  const std::vector<at::Tensor> inputs = {noise("x", {2, 35, 27}), noise("w", {70, 27}), noise("bias", {70})};
+  const Operator narrow = [](const auto&in) { return narrow_linear(in[0], in[1], in[2]); },
+                 linear = [](const auto&in) { return at::linear(in[0], in[1], in[2]); };
+  std::vector<at::Tensor> rounded = inputs;
+  for (const int i : {0, 1}) rounded[i] = inputs[i].to(at::kBFloat16).to(at::kFloat);
+  const auto found = with_gradients(narrow, inputs, at::kFloat), exact = with_gradients(linear, rounded, at::kDouble);
+  for (std::size_t i = 0; i < exact.size(); ++i) {
+    CAPTURE(i);
+    CHECK(found[i].sizes() == exact[i].sizes());
+    CHECK(relative_error(found[i], exact[i]) < 4e-3); // results, and what flows back into a product, are bfloat16
+  }
+  const at::Tensor a = noise("a", {61, 33}), b = noise("b", {61, 40}); // both turned
+  const at::Tensor product = narrow_product(a.t(), b.t().to(at::kBFloat16)),
+                   expected = a.t().to(at::kBFloat16).to(at::kDouble).mm(b.to(at::kBFloat16).to(at::kDouble));
+  CHECK(product.scalar_type() == at::kFloat);
+  CHECK(relative_error(product.to(at::kDouble), expected) < 1e-6);
+}
+
 TEST_CASE("rows that lie turned, gradients that are one number spread out, and inputs that need none are as others") {
   const at::Tensor x = noise("x", {40, 24}), other = noise("other", {24, 40}), weight = noise("w", {40});
   const auto gradient = [](const Operator& call, const at::Tensor& input, at::ScalarType type) {

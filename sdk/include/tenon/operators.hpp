@@ -43,6 +43,12 @@ inline Tensor linear(const Tensor& x_NC, const Packed& packed) {
   static const auto handle = find("tenon::linear_v1");
   return call(handle, x_NC, packed).toTensor();
 }
+// x W^T + bias where it trains: x (...,C), W (F,C), bias (F). Under autocast to bfloat16 both are rounded, by whichever
+// products this processor has faster. Gradient flows.
+inline Tensor trainable_linear(const Tensor& x, const Tensor& weight_FC, const Tensor& bias_F = Tensor()) {
+  static const auto handle = find("tenon::trainable_linear_v1");
+  return call(handle, x, weight_FC, or_none(bias_F)).toTensor();
+}
 // x / sqrt(mean(x^2) + eps) * weight, over the last dimension; in float32 at least. Gradient flows.
 inline Tensor rms_norm(const Tensor& x_NC, const Tensor& weight_C, double eps) {
   static const auto handle = find("tenon::rms_norm_v1");

@@ -57,9 +57,8 @@ constexpr Tolerance kTolerance;
 inline std::vector<double> seen(const Activations& x, std::int64_t r, PackedFormat format) {
   std::vector<double> out(static_cast<std::size_t>(x.width));
   for (std::int64_t c = 0; c < x.width; ++c)
-    out[c] = reads_bf16(format)
-                 ? nn::bf16_to_f32(x.bf16[r * x.bf16_stride() + c])
-                 : static_cast<double>(x.q[r * x.width + c]) * x.scale[r * x.groups() + c / kGroup];
+    out[c] = reads_bf16(format) ? nn::bf16_to_f32(x.bf16[r * x.bf16_stride() + c])
+                                : static_cast<double>(x.q[r * x.width + c]) * x.scale[r * x.groups() + c / kGroup];
   return out;
 }
 

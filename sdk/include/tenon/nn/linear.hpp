@@ -1,4 +1,4 @@
-// Linear: y = W x + bias. In training plain LibTorch; in inference one operator on a packed handle.
+// Linear: y = W x + bias. In training an operator with a gradient; in inference one on a packed handle.
 // Requires: weights are final between train(false) and the next train(true).
 #pragma once
 
@@ -18,7 +18,7 @@ class Linear : public torch::nn::Module {
 
   // x (N,in) -> (N,out); in training any leading dimensions.
   virtual Tensor forward(const Tensor& x) {
-    return is_training() ? at::linear(x, weight, bias) : operators::linear(x, packed());
+    return is_training() ? operators::trainable_linear(x, weight, bias) : operators::linear(x, packed());
   }
 
   const Packed& packed() {

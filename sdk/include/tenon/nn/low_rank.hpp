@@ -15,7 +15,10 @@ class LowRank : public Linear {
 
   Tensor forward(const Tensor& x) override {
     if (!is_training()) return operators::linear(x, packed());
-    return at::linear(x, weight, bias) + at::linear(scale_ * at::linear(x, a), b); // scaled where it is narrow
+    const auto linear = [](const Tensor& from, const Tensor& w, const Tensor& shift = {}) {
+      return operators::trainable_linear(from, w, shift);
+    };
+    return linear(x, weight, bias) + linear(scale_ * linear(x, a), b); // scaled where it is narrow
   }
 
   Tensor a, b;
