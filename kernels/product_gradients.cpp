@@ -7,6 +7,8 @@
 #include <ATen/autocast_mode.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include <algorithm>
+
 namespace tenon {
 namespace {
 
@@ -95,9 +97,14 @@ at::Tensor narrow_linear(const at::Tensor& x, const at::Tensor& weight_FC, const
 at::Tensor trainable_linear(const at::Tensor& x, const at::Tensor& weight_FC, const std::optional<at::Tensor>& bias_F) {
   TORCH_CHECK(weight_FC.dim() == 2 && x.dim() > 0 && x.size(-1) == weight_FC.size(1),
               "[tenon::trainable_linear_v1] found rows ", x.sizes(), " and a weight ", weight_FC.sizes());
+  TORCH_CHECK(!bias_F || bias_F->sizes() == at::IntArrayRef({weight_FC.size(0)}),
+              "[tenon::trainable_linear_v1] found a weight ", weight_FC.sizes(), " and a bias ", bias_F->sizes());
   const bool narrow =
       at::autocast::is_autocast_enabled(at::kCPU) && at::autocast::get_autocast_dtype(at::kCPU) == at::kBFloat16;
-  if (narrow && narrow_products_are_ours() && x.numel() > 0)
+  const auto ours = [](const at::Tensor& one) {
+    return one.scalar_type() == at::kFloat || one.scalar_type() == at::kBFloat16;
+  };
+  if (narrow && narrow_products_are_ours() && x.numel() > 0 && ours(x) && ours(weight_FC))
     return narrow_linear(x, weight_FC, bias_F.value_or(at::Tensor()));
   return at::linear(x, weight_FC, bias_F);
 }

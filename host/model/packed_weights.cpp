@@ -8,6 +8,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstring>
@@ -76,6 +77,12 @@ void check_range(const Plan& plan, std::span<const float> values, const std::str
       throw Error(Code::incompatible, file,
                   fmt::format("{} holds {}, scales of integers reach {}", plan.entry.name, value, most),
                   "choose --compute bf16 or float32");
+}
+
+bool holds_bf16(const SafetensorsFile& stored) {
+  const std::vector<StoredTensor> tensors = stored_tensors(stored);
+  return std::any_of(tensors.begin(), tensors.end(),
+                     [](const StoredTensor& tensor) { return tensor.type == nn::BlockType::BF16; });
 }
 
 bool prefers_short() { return cpu::engine().kernels->prefers_short; }
@@ -169,7 +176,8 @@ PackedWeights::PackedWeights(const Source& source, Format format, const std::fil
                              const std::function<void(std::uint64_t, std::uint64_t)>& progress)
     : float32_(source.float32) {
   const std::string name = source.digest.substr(source.digest.find(':') + 1) + ".safetensors";
-  const bool may_be_short = prefers_short() && (format == Format::bf16 || format == Format::stored);
+  const bool may_be_short =
+      prefers_short() && (format == Format::bf16 || (format == Format::stored && holds_bf16(source.stored)));
   const std::filesystem::path derived =
       cache / "packed" / (format_name(format) + std::string(may_be_short ? "-short" : "")) / name;
   if (!std::filesystem::exists(derived)) {

@@ -35,8 +35,8 @@ class VocabularyLoss {
   std::int64_t chunks(std::int64_t rows) const;
   at::Tensor buffer(at::Tensor& kept, std::int64_t rows, at::ScalarType type) const;
   at::Tensor logits(const at::Tensor& features_nC) const; // (n,V), in the products' precision
+  bool ours() const;                                      // the products: not LibTorch's
   // log softmax of the features' logits, (n,V), in the named buffer.
-  bool ours() const; // the products
   at::Tensor log_probabilities(const at::Tensor& features_nC, at::Tensor& kept) const;
   at::Tensor towards_features(const at::Tensor& gradient_nV) const;
 

@@ -164,8 +164,8 @@ Row Training::by_steps(const Streams& domain, const Streams& held_out, const std
   if (begun && *begun > 0) hooks_.say(fmt::format("going on from step {} of {}", *begun, plan_.train.steps));
   if (plan_.train.bfloat16 && narrow_products_are_ours())
     hooks_.say(
-        "note: this processor has no instructions for products in bfloat16 (AVX-512 BF16), without which they take "
-        "twice as long as float32; a new training with --set train.dtype=float32 is faster here");
+        "note: products in bfloat16 are computed without instructions for them (AVX-512 BF16) here, and take "
+        "twice as long as in float32; a new training with --set train.dtype=float32 is faster here");
   steps(trainer, begun.value_or(0), identity, held_out, result);
   return trainer.row();
 }

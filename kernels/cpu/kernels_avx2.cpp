@@ -188,7 +188,7 @@ void short_product(const std::byte* panel, const Activations& x, std::int64_t fi
                    [&](std::int64_t) { return Ahead<kPairsAhead>(block, 0, 0, 0, 1, 2); });
     });
   } while ((p += block_pairs) < pairs);
-  add_exceptions(parts, x.bf16 + first * x_stride, x_stride, rows, out, stride);
+  add_outliers(parts, x.bf16 + first * x_stride, x_stride, rows, out, stride);
 }
 
 __m256 halves(const std::byte* at) { return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(at))); }

@@ -197,7 +197,7 @@ void short_product(const std::byte* panel, const Activations& x, std::int64_t fi
       });
     }
   }
-  add_exceptions(parts, x.bf16 + first * x_stride, x_stride, rows, out, stride);
+  add_outliers(parts, x.bf16 + first * x_stride, x_stride, rows, out, stride);
 }
 
 __m512 halves(const std::byte* at) { return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(at))); }

@@ -64,7 +64,7 @@ void short_product(const std::byte* panel, const Activations& x, std::int64_t fi
                        nn::bf16_to_f32(parts.bits(c / 2, lane, c % 2)), sum);
       out[r * stride + lane] = sum;
     }
-  add_exceptions(parts, x.bf16 + first * x.bf16_stride(), x.bf16_stride(), rows, out, stride);
+  add_outliers(parts, x.bf16 + first * x.bf16_stride(), x.bf16_stride(), rows, out, stride);
 }
 
 // The whole sum of one group: every product of integers is exact.

@@ -4,8 +4,8 @@
 // which kernels walk C; its 64 outputs stand side by side, in the lanes. Outputs beyond F are zeros.
 //
 //   bf16      per 2 inputs:  64 x {w[c], w[c+1]} bfloat16; an odd last input is paired with zero      256 bytes
-//   bf16e4    per 2 inputs:  the same numbers, their exponents in 4 bits (short_exponents.hpp)                  192
-//   bytes int8g32   per 32 inputs: 64 f16 scales d; 8 x 64 x 4 bytes q + 128;             w = q d           2176 bytes
+//   bf16e4    per 2 inputs:  the same in 12 bits a number (short_exponents.hpp)                        192 bytes
+//   int8g32   per 32 inputs: 64 f16 scales d; 8 x 64 x 4 bytes q + 128;             w = q d           2176 bytes
 //   int4g32   per 32 inputs: 64 f16 scales d; 4 x 64 x 4 bytes of two quarters q;   w = (q - 8) d     1152 bytes
 //   int4g32m  the same with 64 f16 minima m after the scales;                       w = q d + m       1280 bytes
 //

@@ -25,17 +25,17 @@ bool pack_short_panel(const std::uint16_t* rows, std::int64_t outputs, std::int6
   number.fill(-1);
   for (int i = 15; i >= 0; --i) number[exponents[static_cast<std::size_t>(i)]] = i;
 
-  std::vector<Exception> exceptions;
+  std::vector<Outlier> outliers;
   for (std::int64_t c = 0; c < inputs; ++c)
     for (std::int64_t l = 0; l < outputs; ++l)
       if (const std::uint16_t bits = rows[l * inputs + c]; number[exponent_of(bits)] < 0)
-        exceptions.push_back({static_cast<std::uint32_t>(c), static_cast<std::uint16_t>(l), bits});
-  if (static_cast<std::int64_t>(exceptions.size()) > exceptions_held(inputs)) return false;
+        outliers.push_back({static_cast<std::uint32_t>(c), static_cast<std::uint16_t>(l), bits});
+  if (static_cast<std::int64_t>(outliers.size()) > outliers_held(inputs)) return false;
 
-  const auto held = static_cast<std::uint16_t>(exceptions.size());
+  const auto held = static_cast<std::uint16_t>(outliers.size());
   std::memcpy(out, exponents.data(), exponents.size());
   std::memcpy(out + 16, &held, 2);
-  if (held > 0) std::memcpy(out + 64, exceptions.data(), held * sizeof(Exception));
+  if (held > 0) std::memcpy(out + 64, outliers.data(), held * sizeof(Outlier));
   std::byte* units = out + short_head(inputs);
   for (std::int64_t l = 0; l < outputs; ++l)
     for (std::int64_t c = 0; c < inputs; ++c) {

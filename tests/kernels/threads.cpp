@@ -36,9 +36,25 @@ TEST_CASE("work beside LibTorch's operators is shared out among its threads, if 
   CHECK(threads_of(3, 1) == 3);
   CHECK(threads_of(300, 100) == 3);
   CHECK(threads_of(300, 300) == 1);
+  CHECK(threads_of(199, 100) == 1);
+  CHECK(threads_of(200, 100) == 2);
   CHECK(threads_of(0, 1) == 0);
   const Threads one(1);
   CHECK(threads_of(300, 1) == 1);
+}
+
+TEST_CASE("no part of shared work is smaller than was asked for") {
+  const Threads three(3);
+  for (const std::int64_t count : {100, 101, 250, 301, 399}) {
+    std::mutex mutex;
+    std::int64_t least = count;
+    parallel_for(7, 7 + count, 100, [&](std::int64_t begin, std::int64_t end) {
+      const std::scoped_lock lock(mutex);
+      least = std::min(least, end - begin);
+    });
+    CAPTURE(count);
+    CHECK(least >= 100);
+  }
 }
 
 TEST_CASE("shared work covers every index once, and what a part throws reaches the caller") {

@@ -181,7 +181,7 @@ def verdict(row):
     if ratio:
         words.append(f"{'yes' if row['ratio'] >= ratio else 'NO'}: {ratio}x")
     if fraction and row.get("reached"):
-        words.append(f"{'yes' if row['of_file'] >= fraction else 'NO'}: {fraction} of limit")
+        words.append(f"{'yes' if row['of_file'] >= fraction else 'NO'}: {fraction} of the file's limit")
     return ", ".join(words)
 
 

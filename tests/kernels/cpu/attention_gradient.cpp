@@ -9,7 +9,7 @@ namespace {
 
 using namespace test;
 
-// A sequence, a gradient towards its attention, and what a tier makes of them. Around every output stands a guard.
+// A sequence, a gradient towards its attention, and what a tier makes of them. Behind d_q, d_k and d_v stands a guard.
 struct Case {
   HeadShape shape;
   std::int64_t length;

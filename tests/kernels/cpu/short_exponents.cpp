@@ -21,7 +21,7 @@ std::vector<float> uneven() {
 
 } // namespace
 
-TEST_CASE("short exponents hold bfloat16 bit for bit, exceptions and zeros of both signs too, in 0.8 of the bytes") {
+TEST_CASE("short exponents hold bfloat16 bit for bit, outliers and zeros of both signs too, in 0.8 of the bytes") {
   const std::vector<float> w = uneven();
   REQUIRE(shortest_bf16(kRows, kInputs, w) == PackedFormat::bf16e4);
   const Weights weights(PackedFormat::bf16e4, kRows, kInputs, w);
@@ -39,7 +39,7 @@ TEST_CASE("weights of very many exponents keep the plain form, and packing them 
   CHECK_THROWS_WITH(pack(PackedFormat::bf16e4, 64, 64, w, out), Catch::Contains("exponents"));
 }
 
-TEST_CASE("every tier multiplies by exceptions as by other weights, for one row and for many") {
+TEST_CASE("every tier multiplies by outliers as by other weights, for one row and for many") {
   const std::vector<float> w = uneven();
   const Weights weights(PackedFormat::bf16e4, kRows, kInputs, w);
   Pool pool(2);
@@ -68,17 +68,36 @@ TEST_CASE("every tier multiplies by exceptions as by other weights, for one row 
     }
 }
 
-TEST_CASE("a panel that claims exceptions where there is no room for them is read no further than it goes") {
+TEST_CASE("a panel with more outliers than there is room for, and of places that there are not, is read no further") {
   const Weights weights(PackedFormat::bf16e4, 64, 32, noise(64 * 32, 1));
-  std::vector<std::byte> broken(packed_bytes(PackedFormat::bf16e4, 64, 32).value());
-  std::memcpy(broken.data(), weights.matrix.bytes, broken.size());
-  std::memset(broken.data() + 16, 0xff, 2);
-  std::memset(broken.data() + 64, 0xff, 8 * exceptions_held(32)); // of inputs and outputs that there are not
+  Arena arena;
+  const std::size_t bytes = packed_bytes(PackedFormat::bf16e4, 64, 32).value();
+  auto* broken = arena.take<std::byte>(static_cast<std::int64_t>(bytes));
+  std::memcpy(broken, weights.matrix.bytes, bytes);
+  std::memset(broken + 16, 0xff, 2);
+  const Outlier nowhere[] = {{0xffffffff, 5, 0x4000}, {3, 64, 0x4000}, {32, 63, 0x4000}, {0xffffffff, 0xffff, 0x4000}};
+  for (std::int64_t i = 0; i < outliers_held(32); ++i)
+    std::memcpy(broken + 64 + 8 * i, &nowhere[i % 4], sizeof(Outlier));
+  const PackedMatrix matrix{PackedFormat::bf16e4, 64, 32, broken};
   std::vector<float> row(32);
   for (std::int64_t r = 0; r < 64; ++r) {
-    unpack_row({PackedFormat::bf16e4, 64, 32, broken.data()}, r, row);
+    unpack_row(matrix, r, row);
     CHECK(same_bits(row, weights.row(r)));
   }
+  Pool pool(1);
+  const std::vector<float> x = noise(40 * 32, 2);
+  for (const Tier tier : supported_tiers())
+    for (const std::int64_t rows : {1, 7, 40}) {
+      CAPTURE(tier_name(tier), rows);
+      const Engine engine{&kernels_of(tier), &pool};
+      std::vector<float> found(static_cast<std::size_t>(rows * 64)), whole(found);
+      const Linear of_broken{matrix}, of_whole{weights.matrix};
+      const Rows prepared = prepare(engine, arena, x.data(), rows, 32, Forms() |= of_whole);
+      const Product broken_product{&of_broken, found.data()}, whole_product{&of_whole, whole.data()};
+      multiply(engine, arena, prepared, {&broken_product, 1});
+      multiply(engine, arena, prepared, {&whole_product, 1});
+      CHECK(same_bits(found, whole));
+    }
 }
 
 } // namespace tenon::cpu
