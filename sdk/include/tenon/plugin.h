@@ -74,7 +74,8 @@ typedef struct tenon_host {
   void (*normal)(uint64_t seed, tenon_text name, float* out, uint64_t count);
 
   /* Calls task(context, begin, end) over [0, count) in pieces of at least `grain`, the caller's thread included.
-   * Returns when all are done. The task must not throw. */
+   * Returns when all are done. The task must not throw; it may run on other threads, where LibTorch's modes of the
+   * caller's (no gradient, autocast) do not hold. */
   void (*parallel_for)(uint64_t count, uint64_t grain, void (*task)(void* context, uint64_t begin, uint64_t end),
                        void* context);
 
