@@ -1,4 +1,5 @@
 #include "kernels/cpu/attention.hpp"
+#include "kernels/gradient_nodes.hpp"
 #include "kernels/gradients.hpp"
 #include "kernels/threads.hpp"
 
@@ -69,7 +70,7 @@ struct CausalAttentionNode : torch::autograd::Function<CausalAttentionNode> {
   }
 
   static variable_list backward(AutogradContext* context, variable_list gradients) {
-    TORCH_CHECK(!at::GradMode::is_enabled(), "[tenon] causal attention has first gradients only");
+    first_order_only();
     const auto saved = context->get_saved_variables();
     const at::Tensor q = wide(saved[0]), k = wide(saved[1]), v = wide(saved[2]), y = wide(saved[3]), log_sum = saved[4],
                      d_y = wide(gradients[0]);
@@ -99,12 +100,9 @@ at::Tensor causal_attention(const at::Tensor& q_BTHD, const at::Tensor& k_BTGD, 
                   q_BTHD.size(2) % k_BTGD.size(2) == 0,
               "[tenon::causal_attention_v1] need q (B,T,H,D), k and v (B,T,G,D), H a multiple of G; found ",
               q_BTHD.sizes(), ", ", k_BTGD.sizes(), " and ", v_BTGD.sizes());
-  const auto ours = [](const at::Tensor& x) {
-    return x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16;
-  };
-  if (ours(q_BTHD) && ours(k_BTGD) && ours(v_BTGD)) {
-    const bool flows = q_BTHD.requires_grad() || k_BTGD.requires_grad() || v_BTGD.requires_grad();
-    if (at::GradMode::is_enabled() && flows) return CausalAttentionNode::apply(q_BTHD, k_BTGD, v_BTGD);
+  if (is_ours(q_BTHD) && is_ours(k_BTGD) && is_ours(v_BTGD)) {
+    if (gradient_flows(q_BTHD) || gradient_flows(k_BTGD) || gradient_flows(v_BTGD))
+      return CausalAttentionNode::apply(q_BTHD, k_BTGD, v_BTGD);
     return attended(q_BTHD, k_BTGD, v_BTGD).y_BTHD.to(q_BTHD.scalar_type());
   }
   const auto by_head = [&](const at::Tensor& x) {

@@ -2,6 +2,7 @@
 
 #include "kernels/cpu/engine.hpp"
 #include "kernels/cpu/rows.hpp"
+#include "kernels/gradient_nodes.hpp"
 #include "kernels/threads.hpp"
 #include "kernels/transformer.hpp"
 
@@ -57,14 +58,6 @@ class RowsOf {
   std::int64_t width_;
   void* bytes_;
 };
-
-bool ours(const at::Tensor& x) { return x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16; }
-// These nodes' gradients have none of their own.
-void first_order_only() {
-  TORCH_CHECK(!at::GradMode::is_enabled(), "[tenon] norms, gates and rotations have first gradients only");
-}
-
-bool flows(const at::Tensor& x) { return at::GradMode::is_enabled() && x.requires_grad(); }
 
 struct RmsNormNode : torch::autograd::Function<RmsNormNode> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& weight_C, double eps) {
@@ -166,16 +159,17 @@ at::Tensor differentiable_rms_norm(const at::Tensor& x, const at::Tensor& weight
   TORCH_CHECK(weight_C.dim() == 1 && x.dim() > 0 && x.size(-1) > 0 && x.size(-1) == weight_C.size(0),
               "[tenon::rms_norm_v1] found rows ", x.sizes(), " and a weight ", weight_C.sizes());
   if (x.scalar_type() == at::kBFloat16) return differentiable_rms_norm(x.to(at::kFloat), weight_C, eps);
-  if (!ours(x)) return x * at::rsqrt(x.square().mean(-1, true) + eps) * weight_C;
-  return flows(x) || flows(weight_C) ? RmsNormNode::apply(x, weight_C, eps) : rms_norm(x, weight_C, eps);
+  if (!is_ours(x)) return x * at::rsqrt(x.square().mean(-1, true) + eps) * weight_C;
+  return gradient_flows(x) || gradient_flows(weight_C) ? RmsNormNode::apply(x, weight_C, eps)
+                                                       : rms_norm(x, weight_C, eps);
 }
 
 at::Tensor silu_multiply(const at::Tensor& gate, const at::Tensor& up) {
   TORCH_CHECK(gate.sizes() == up.sizes() && gate.scalar_type() == up.scalar_type(), "[tenon::silu_multiply_v1] found ",
               gate.scalar_type(), " ", gate.sizes(), " and ", up.scalar_type(), " ", up.sizes(),
               ", need one shape and type");
-  if (!ours(gate)) return at::silu(gate) * up;
-  return flows(gate) || flows(up) ? SiluMultiplyNode::apply(gate, up) : silu_product(gate, up);
+  if (!is_ours(gate)) return at::silu(gate) * up;
+  return gradient_flows(gate) || gradient_flows(up) ? SiluMultiplyNode::apply(gate, up) : silu_product(gate, up);
 }
 
 at::Tensor rotate(const at::Tensor& x_BTHD, const at::Tensor& cos_TP, const at::Tensor& sin_TP) {
@@ -183,7 +177,8 @@ at::Tensor rotate(const at::Tensor& x_BTHD, const at::Tensor& cos_TP, const at::
                   cos_TP.sizes() == at::IntArrayRef({x_BTHD.size(1), x_BTHD.size(3) / 2}),
               "[tenon::rotate_v1] need x (B,T,H,D) and angles (T,D/2); found ", x_BTHD.sizes(), " and ",
               cos_TP.sizes());
-  if (ours(x_BTHD)) return flows(x_BTHD) ? RotateNode::apply(x_BTHD, cos_TP, sin_TP) : rotated(x_BTHD, cos_TP, sin_TP);
+  if (is_ours(x_BTHD))
+    return gradient_flows(x_BTHD) ? RotateNode::apply(x_BTHD, cos_TP, sin_TP) : rotated(x_BTHD, cos_TP, sin_TP);
   const auto halves = x_BTHD.chunk(2, -1);
   const at::Tensor cos = cos_TP.unsqueeze(1), sin = sin_TP.unsqueeze(1);
   return at::cat({halves[0] * cos - halves[1] * sin, halves[1] * cos + halves[0] * sin}, -1);

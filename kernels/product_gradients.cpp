@@ -1,5 +1,6 @@
 #include "kernels/cpu/engine.hpp"
 #include "kernels/cpu/product.hpp"
+#include "kernels/gradient_nodes.hpp"
 #include "kernels/gradients.hpp"
 #include "kernels/threads.hpp"
 
@@ -49,7 +50,7 @@ struct NarrowLinearNode : torch::autograd::Function<NarrowLinearNode> {
   }
 
   static variable_list backward(AutogradContext* context, variable_list gradients) {
-    TORCH_CHECK(!at::GradMode::is_enabled(), "[tenon] products have first gradients only");
+    first_order_only();
     const auto saved = context->get_saved_variables();
     const at::Tensor x_NC = saved[0].reshape({-1, saved[0].size(-1)}), weight_FC = saved[1],
                      d_NF = gradients[0].reshape({-1, weight_FC.size(0)});
@@ -101,10 +102,7 @@ at::Tensor trainable_linear(const at::Tensor& x, const at::Tensor& weight_FC, co
               "[tenon::trainable_linear_v1] found a weight ", weight_FC.sizes(), " and a bias ", bias_F->sizes());
   const bool narrow =
       at::autocast::is_autocast_enabled(at::kCPU) && at::autocast::get_autocast_dtype(at::kCPU) == at::kBFloat16;
-  const auto ours = [](const at::Tensor& one) {
-    return one.scalar_type() == at::kFloat || one.scalar_type() == at::kBFloat16;
-  };
-  if (narrow && narrow_products_are_ours() && x.numel() > 0 && ours(x) && ours(weight_FC))
+  if (narrow && narrow_products_are_ours() && x.numel() > 0 && is_ours(x) && is_ours(weight_FC))
     return narrow_linear(x, weight_FC, bias_F.value_or(at::Tensor()));
   return at::linear(x, weight_FC, bias_F);
 }
