@@ -138,9 +138,9 @@ void bf16_tile(const Source source, std::int64_t count, const std::uint16_t* x, 
 
 constexpr int kMostRows = 6; // of a tile of bfloat16
 
-// More rows than one, and few tiles: asking ahead makes Intel's processors 1.3 to 1.7 times as fast, and AMD's, whose
-// own prefetchers suffice, slower.
-bool asks_for_few() { return __builtin_cpu_is("intel"); }
+// More rows than one, and few tiles: asking ahead makes Intel's processors 1.3 to 1.7 times as fast and AMD's of family
+// 26 1.1 to 1.6 times, but those of family 25, whose own prefetchers suffice, slower.
+bool asks_for_few() { return !__builtin_cpu_is("amdfam19h"); }
 
 template <class Source>
 void few_rows(const Source source, const Activations& x, std::int64_t first, std::int64_t rows, float* out,
@@ -203,11 +203,15 @@ void short_product(const std::byte* panel, const Activations& x, std::int64_t fi
 __m512 halves(const std::byte* at) { return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(at))); }
 
 constexpr int kQuads = 8; // of a group
+constexpr int kAsks = 8;  // for memory ahead, a group
+constexpr int kTile = 4;  // rows of a tile at most
 
 template <PackedFormat F>
 struct Integers {
   static constexpr bool minimum = F == PackedFormat::int4g32m;
   static constexpr std::int64_t head = minimum ? 256 : 128, bytes = head + (F == PackedFormat::int8g32 ? 2048 : 1024);
+  static constexpr int parts = F == PackedFormat::int8g32 ? 1 : 2; // of a byte
+  static constexpr std::int64_t ahead = parts == 1 ? kAhead : kNibblesAhead;
   static constexpr int offset = F == PackedFormat::int8g32 ? 128 : minimum ? 0 : 8;
 };
 
@@ -233,121 +237,97 @@ TENON_INLINE __m512 add_group(__m512i whole, float step, __m512 d, __m512 sum) {
   return _mm512_fmadd_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(whole), _mm512_set1_ps(step)), d, sum);
 }
 
-// whole + w's quads times a row's 32 numbers, which every instruction spreads over its lanes by itself: a compiler
-// would spread those of all rows once, into registers that there are not, and write them to the stack and back.
-TENON_INLINE __m512i add_quads(__m512i whole, const __m512i (&w)[kQuads], const std::int8_t* x) {
-  asm("vpdpbusd (%1)%{1to16%}, %2, %0\n\t"
-      "vpdpbusd 4(%1)%{1to16%}, %3, %0\n\t"
-      "vpdpbusd 8(%1)%{1to16%}, %4, %0\n\t"
-      "vpdpbusd 12(%1)%{1to16%}, %5, %0\n\t"
-      "vpdpbusd 16(%1)%{1to16%}, %6, %0\n\t"
-      "vpdpbusd 20(%1)%{1to16%}, %7, %0\n\t"
-      "vpdpbusd 24(%1)%{1to16%}, %8, %0\n\t"
-      "vpdpbusd 28(%1)%{1to16%}, %9, %0"
-      : "+&v"(whole)
-      : "r"(x), "v"(w[0]), "v"(w[1]), "v"(w[2]), "v"(w[3]), "v"(w[4]), "v"(w[5]), "v"(w[6]), "v"(w[7]),
-        "m"(*reinterpret_cast<const std::int8_t(*)[kGroup]>(x)));
-  return whole;
-}
-
-// Weights that stand as bytes: all 64 outputs at a time, as many rows as their integer and their float sums leave room.
-template <int R>
-void int8_tile(const std::byte* unit, const Activations& x, std::int64_t row, float* out, std::int64_t stride,
-               Ahead<kAhead> ahead) {
-  using I = Integers<PackedFormat::int8g32>;
-  __m512 sum[R][kVectors];
-  begin<R>(sum, out, stride, true);
-  for (std::int64_t g = 0; g < x.groups(); ++g, unit += I::bytes) {
-    ahead.read(unit);
-    const RowGroup<R> rows(x, row, g, I::offset);
-    __m512i whole[R][kVectors];
-#pragma GCC unroll 8
-    for (int r = 0; r < R; ++r)
-#pragma GCC unroll 8
-      for (int j = 0; j < kVectors; ++j) whole[r][j] = _mm512_set1_epi32(rows.base[r]);
-#pragma GCC unroll 8
-    for (int k = 0; k < kQuads; ++k) {
-      __m512i w[kVectors];
-#pragma GCC unroll 8
-      for (int j = 0; j < kVectors; ++j) w[j] = _mm512_loadu_si512(unit + I::head + 256 * k + 64 * j);
-      ahead.fetch();
-#pragma GCC unroll 8
-      for (int r = 0; r < R; ++r) {
-        const __m512i a = _mm512_set1_epi32(quad(rows.q[r] + 4 * k));
-#pragma GCC unroll 8
-        for (int j = 0; j < kVectors; ++j) whole[r][j] = _mm512_dpbusd_epi32(whole[r][j], w[j], a);
-      }
-    }
-#pragma GCC unroll 8
-    for (int j = 0; j < kVectors; ++j) {
-      const __m512 d = halves(unit + 32 * j);
-#pragma GCC unroll 8
-      for (int r = 0; r < R; ++r) sum[r][j] = add_group(whole[r][j], rows.step[r], d, sum[r][j]);
-    }
-  }
-  finish<R>(sum, out, stride);
-}
-
-// Two to a byte: 16 outputs at a time, so that what a group's halves are taken apart to stays in registers.
-template <PackedFormat F, int R>
-void int4_tile(const std::byte* unit, const Activations& x, std::int64_t row, float* out, std::int64_t stride,
-               Ahead<kNibblesAhead> ahead) {
-  using I = Integers<F>;
+// Quad k of a group for J vectors of outputs; where two integers stand in a byte, quad k + 4 as well.
+template <PackedFormat F, int J>
+TENON_INLINE void load_quads(const std::byte* at, __m512i (&w)[Integers<F>::parts][J]) {
   const __m512i low = _mm512_set1_epi8(15);
+#pragma GCC unroll 8
+  for (int j = 0; j < J; ++j) {
+    w[0][j] = _mm512_loadu_si512(at + 64 * j);
+    if constexpr (Integers<F>::parts == 1) continue;
+    w[Integers<F>::parts - 1][j] = _mm512_and_si512(_mm512_srli_epi16(w[0][j], 4), low);
+    w[0][j] = _mm512_and_si512(w[0][j], low);
+  }
+}
+
+// R rows times groups [group, group + groups), whose weights begin at `unit`; J vectors of outputs at a time: as many
+// as their integer sums leave room for.
+template <PackedFormat F, int R, int J>
+void integer_tile(const std::byte* unit, std::int64_t group, std::int64_t groups, const Activations& x,
+                  std::int64_t row, float* out, std::int64_t stride, Ahead<Integers<F>::ahead> ahead) {
+  using I = Integers<F>;
+  constexpr int steps = kQuads / I::parts;
   __m512 sum[R][kVectors];
-  begin<R>(sum, out, stride, true);
-  for (std::int64_t g = 0; g < x.groups(); ++g, unit += I::bytes) {
+  begin<R>(sum, out, stride, group == 0);
+  for (std::int64_t g = group; g < group + groups; ++g, unit += I::bytes) {
     ahead.read(unit);
-    const RowGroup<R> rows(x, row, g, I::offset);
-#pragma GCC unroll 8
-    for (int j = 0; j < kVectors; ++j) {
-      __m512i quads[kQuads];
-#pragma GCC unroll 8
-      for (int k = 0; k < kQuads / 2; ++k) {
-        const __m512i both = _mm512_loadu_si512(unit + I::head + 256 * k + 64 * j);
-        quads[k] = _mm512_and_si512(both, low);
-        quads[kQuads / 2 + k] = _mm512_and_si512(_mm512_srli_epi16(both, 4), low);
-      }
-      const __m512 d = halves(unit + 32 * j);
-      ahead.fetch();
+    RowGroup<R> rows(x, row, g, I::offset);
+#pragma GCC unroll 4
+    for (int first = 0; first < kVectors; first += J) {
+      __m512i whole[R][J];
 #pragma GCC unroll 8
       for (int r = 0; r < R; ++r) {
-        const __m512i whole = add_quads(_mm512_set1_epi32(rows.base[r]), quads, rows.q[r]);
-        sum[r][j] = add_group(whole, rows.step[r], d, sum[r][j]);
-        if constexpr (I::minimum)
-          sum[r][j] = _mm512_fmadd_ps(halves(unit + 128 + 32 * j), _mm512_set1_ps(rows.shift[r]), sum[r][j]);
+        asm volatile("" : "+r"(rows.q[r])); // else numbers spread over lanes wait on the stack for the next vectors
+#pragma GCC unroll 8
+        for (int j = 0; j < J; ++j) whole[r][j] = _mm512_set1_epi32(rows.base[r]);
+      }
+#pragma GCC unroll 8
+      for (int k = 0; k < steps; ++k) {
+        __m512i w[I::parts][J];
+        load_quads<F, J>(unit + I::head + 256 * k + 64 * first, w);
+        if (k % (steps * kVectors / (J * kAsks)) == 0) ahead.fetch();
+#pragma GCC unroll 8
+        for (int r = 0; r < R; ++r)
+#pragma GCC unroll 2
+          for (int i = 0; i < I::parts; ++i) {
+            const __m512i a = _mm512_set1_epi32(quad(rows.q[r] + 4 * (k + i * steps)));
+#pragma GCC unroll 8
+            for (int j = 0; j < J; ++j) whole[r][j] = _mm512_dpbusd_epi32(whole[r][j], w[i][j], a);
+          }
+      }
+#pragma GCC unroll 8
+      for (int j = 0; j < J; ++j) {
+        const std::byte* at = unit + 32 * (first + j);
+        const __m512 d = halves(at), m = I::minimum ? halves(at + 128) : d;
+#pragma GCC unroll 8
+        for (int r = 0; r < R; ++r) {
+          __m512& to = sum[r][first + j];
+          to = add_group(whole[r][j], rows.step[r], d, to);
+          if constexpr (I::minimum) to = _mm512_fmadd_ps(m, _mm512_set1_ps(rows.shift[r]), to);
+        }
       }
     }
   }
   finish<R>(sum, out, stride);
 }
 
-// tile<R>(first row, what it asks for) over a panel of integers. A group is `steps` steps of at most 5 lines, if any
-// are asked for.
-template <int most, std::int64_t distance, class Tile>
-void integer_tiles(const std::byte* panel, const Activations& x, std::int64_t rows, int steps, int lines, int many,
-                   const Tile& tile) {
-  const std::int64_t tiles = (rows + most - 1) / most;
-  for_tiles<most>(rows, [&]<int R>(std::int64_t r) {
-    tile.template operator()<R>(r, Ahead<distance>(panel, x.groups() * steps, lines, r / most, tiles, many));
-  });
-}
-
-void int8_product(const std::byte* panel, const Activations& x, std::int64_t first, std::int64_t rows, float* out,
-                  std::int64_t stride) {
-  const int lines = rows == 1 || rows > 4 ? 5 : 0; // few rows, but more than one, stream faster unasked
-  integer_tiles<3, kAhead>(panel, x, rows, kQuads, lines, 2, [&]<int R>(std::int64_t r, Ahead<kAhead> ahead) {
-    int8_tile<R>(panel, x, first + r, out + r * stride, stride, ahead);
-  });
+// Many rows take what stays in the first cache of a panel, tile by tile, before they go on.
+template <PackedFormat F, int Most>
+void integer_tiles(const std::byte* panel, const Activations& x, std::int64_t first, std::int64_t rows, float* out,
+                   std::int64_t stride) {
+  using I = Integers<F>;
+  constexpr std::int64_t block = 6 * I::parts; // groups
+  constexpr bool bytes = I::parts == 1;
+  const std::int64_t tiles = (rows + Most - 1) / Most, groups = tiles == 1 ? x.groups() : block;
+  // Bytes stream faster unasked under few rows, but more than one.
+  const int lines = bytes && rows > 1 && rows <= kTile && !asks_for_few() ? 0 : (I::bytes / 64 + kAsks - 1) / kAsks;
+  std::int64_t g = 0;
+  do {
+    const std::int64_t count = x.groups() - g < groups ? x.groups() - g : groups;
+    const std::byte* unit = panel + g * I::bytes;
+    for_tiles<Most>(rows, [&]<int R>(std::int64_t r) {
+      constexpr int vectors = bytes && R < kTile ? kVectors : 2;
+      integer_tile<F, R, vectors>(unit, g, count, x, first + r, out + r * stride, stride,
+                                  Ahead<I::ahead>(unit, count * kAsks, lines, r / Most, tiles, 2));
+    });
+  } while ((g += groups) < x.groups());
 }
 
 template <PackedFormat F>
-void int4_product(const std::byte* panel, const Activations& x, std::int64_t first, std::int64_t rows, float* out,
-                  std::int64_t stride) {
-  integer_tiles<4, kNibblesAhead>(panel, x, rows, kVectors, 5, 2,
-                                  [&]<int R>(std::int64_t r, Ahead<kNibblesAhead> ahead) {
-                                    int4_tile<F, R>(panel, x, first + r, out + r * stride, stride, ahead);
-                                  });
+void integer_product(const std::byte* panel, const Activations& x, std::int64_t first, std::int64_t rows, float* out,
+                     std::int64_t stride) {
+  if (Integers<F>::parts == 1 && rows > 2 * kTile) return integer_tiles<F, 3>(panel, x, first, rows, out, stride);
+  integer_tiles<F, kTile>(panel, x, first, rows, out, stride);
 }
 
 void round(const float* x, std::int64_t count, std::uint16_t* out) {
@@ -374,22 +354,23 @@ void quantise(const float* x, std::int64_t count, std::int8_t* q, float* scale, 
 } // namespace
 
 extern const Kernels avx512_kernels;
-const Kernels avx512_kernels = {Tier::avx512,
-                                true,
-                                {bf16_product, int8_product, int4_product<PackedFormat::int4g32>,
-                                 int4_product<PackedFormat::int4g32m>, short_product},
-                                round,
-                                quantise,
-                                silu_multiply<V512>,
-                                silu_gradient<V512>,
-                                gelu<V512>,
-                                add_scaled<V512>,
-                                dot<V512>,
-                                attend<V512>,
-                                attend_gradient<V512>,
-                                soften<V512>,
-                                largest<V512>,
-                                above<V512>,
-                                best<V512>};
+const Kernels avx512_kernels = {
+    Tier::avx512,
+    true,
+    {bf16_product, integer_product<PackedFormat::int8g32>, integer_product<PackedFormat::int4g32>,
+     integer_product<PackedFormat::int4g32m>, short_product},
+    round,
+    quantise,
+    silu_multiply<V512>,
+    silu_gradient<V512>,
+    gelu<V512>,
+    add_scaled<V512>,
+    dot<V512>,
+    attend<V512>,
+    attend_gradient<V512>,
+    soften<V512>,
+    largest<V512>,
+    above<V512>,
+    best<V512>};
 
 } // namespace tenon::cpu
