@@ -1,9 +1,11 @@
 #include "kernels/cpu/transformer_run.hpp"
 
+#include "kernels/cpu/faster_way.hpp"
 #include "kernels/cpu/product_tasks.hpp"
 #include "kernels/cpu/rows.hpp"
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <cstring>
 #include <memory>
@@ -58,29 +60,40 @@ struct Part {
   std::int64_t offset = 0, rows = 0;
 };
 
-// One sequence streams weights from memory: all threads take part in all of it. A few for each thread compute, and
-// every thread takes its own through a whole block: nothing they work on goes from one processor's caches to another's,
-// and nobody waits before the block ends. Many rows, again, are shared out product by product.
-std::span<const Part> share_out(const Engine& engine, Arena& arena, std::span<const RunSpan> spans, std::int64_t rows) {
+std::span<const Part> whole(Arena& arena, std::span<const RunSpan> spans, std::int64_t rows) {
+  auto* part = arena.take<Part>(1);
+  *part = {0, spans.size(), 0, rows};
+  return {part, 1};
+}
+
+// One sequence streams weights from memory: all threads take part in all of it. Many rows compute, and are shared out
+// product by product, too. A few rows for each thread may go so, or every thread takes sequences of its own through a
+// whole block: nothing they work on goes from one processor's caches to another's, and nobody waits before the block
+// ends, but every thread reads all weights. Those sequences, or nothing where this may not be.
+std::span<const Part> parts_of(const Engine& engine, Arena& arena, std::span<const RunSpan> spans, std::int64_t rows) {
   constexpr std::int64_t least = 4, most = 16; // rows of a thread
   const std::int64_t threads = engine.pool->threads(), even = (rows + threads - 1) / threads;
+  if (threads == 1 || even < least || even > most) return {};
   auto* parts = arena.take<Part>(threads);
-  const auto whole = [&] {
-    parts[0] = {0, spans.size(), 0, rows};
-    return std::span<const Part>(parts, 1);
-  };
-  if (threads == 1 || even < least || even > most) return whole();
   std::size_t next = 0;
   std::int64_t end = 0;
   for (std::int64_t t = 0; t < threads; ++t) {
     Part& part = parts[t] = {next, next, end, 0};
     for (; next < spans.size() && end < rows * (t + 1) / threads; end += spans[next++].length)
-      if (spans[next].offset != end) return whole();
+      if (spans[next].offset != end) return {};
     part.last = next, part.rows = end - part.offset;
-    if (part.rows > even) return whole();
+    if (part.rows > even) return {};
   }
-  if (end != rows) return whole();
+  if (end != rows) return {};
   return {parts, static_cast<std::size_t>(threads)};
+}
+
+// Which of both ways, by sequence (1) or not (0), is faster for such weights and so many rows of a thread.
+FasterWay& way_of(const Engine& engine, const Block& block, std::int64_t rows) {
+  constexpr std::size_t most = 17;
+  static FasterWay ways[kPackedFormats][most];
+  const auto each = static_cast<std::size_t>(rows / engine.pool->threads());
+  return ways[static_cast<std::size_t>(block.up.weight.format)][std::min(each, most - 1)];
 }
 
 class Run {
@@ -110,12 +123,10 @@ class Run {
 
  private:
   void attention(const Block& block, const KeyValues* to) {
-    normalise(block.attention_norm);
-    const Rows n = prepare(engine_, arena_, n_, rows_, width_, ((Forms() |= block.q) |= block.k) |= block.v);
+    const Rows n = normalised(block.attention_norm, ((Forms() |= block.q) |= block.k) |= block.v);
     const Product qkv[] = {{&block.q, q_}, {&block.k, k_}, {&block.v, v_}};
     multiply(engine_, arena_, n, qkv);
-    place(block);
-    keep(to);
+    place(block, to);
     attend(engine_, arena_, shape_.heads, q_, {past_, spans_.size()}, y_);
     const Rows y = prepare(engine_, arena_, y_, rows_, shape_.heads.q_width(), Forms() |= block.o);
     const Product o[] = {{&block.o, h_, true}};
@@ -123,17 +134,18 @@ class Run {
   }
 
   void feed_forward(const Block& block) {
-    normalise(block.ffn_norm);
     Forms forms = Forms() |= block.up;
     if (block.gate) forms |= *block.gate;
-    const Rows n = prepare(engine_, arena_, n_, rows_, width_, forms);
+    const Rows n = normalised(block.ffn_norm, forms);
     const Rows inner = multiply_gated(engine_, arena_, n, block.gate ? &*block.gate : nullptr, block.up,
                                       Forms() |= block.down, block.down.changes());
     const Product down[] = {{&block.down, h_, true}};
     multiply(engine_, arena_, inner, down);
   }
 
-  void normalise(const Norm& norm) const {
+  // h's rows under a norm, in these forms and in float32.
+  Rows normalised(const Norm& norm, Forms forms) {
+    const NewRows made(arena_, rows_, width_, forms, false);
     for_rows(engine_, rows_, [&](std::int64_t first, std::int64_t count) {
       const float* from = h_ + first * width_;
       float* to = n_ + first * width_;
@@ -141,27 +153,16 @@ class Run {
         layer_norm_rows(from, norm.weight, norm.bias, to, count, width_, shape_.norm_eps);
       else
         rms_norm_rows(from, norm.weight, to, count, width_, shape_.norm_eps);
+      for (std::int64_t r = first; r < first + count; ++r) made.put(*engine_.kernels, r, 0, n_ + r * width_, width_);
     });
+    Rows out = made.done();
+    out.x = n_;
+    return out;
   }
 
-  // Norms of heads, then their positions.
-  void place(const Block& block) const {
-    const std::int64_t depth = shape_.heads.depth;
-    const auto put = [&](float* x, std::int64_t heads, const float* norm, std::int64_t first, std::int64_t count) {
-      float* from = x + first * heads * depth;
-      if (norm) rms_norm_rows(from, norm, from, count * heads, depth, shape_.norm_eps);
-      if (!rotation_) return;
-      const std::int64_t angle = first * (depth / 2);
-      rotate_rows(from, rotation_->cos_NP + angle, rotation_->sin_NP + angle, count, heads, depth);
-    };
-    for_rows(engine_, rows_, [&](std::int64_t first, std::int64_t count) {
-      put(q_, shape_.heads.heads, block.q_norm, first, count);
-      put(k_, shape_.heads.kv_heads, block.k_norm, first, count);
-    });
-  }
-
-  // Keys and values behind those of their sequences. A task's positions begin at a multiple of kKept.
-  void keep(const KeyValues* all_to) {
+  // Queries and keys at their positions; keys and values behind those of their sequences. A task's positions begin at a
+  // multiple of kKept.
+  void place(const Block& block, const KeyValues* all_to) {
     std::int64_t tasks = 0;
     for (std::size_t s = 0; s < spans_.size(); ++s) {
       const RunSpan& span = spans_[s];
@@ -172,16 +173,26 @@ class Run {
     }
     engine_.pool->run(tasks, [&](std::int64_t task) {
       const std::int64_t s = std::upper_bound(first_task_, first_task_ + spans_.size(), task) - first_task_ - 1;
-      keep_rows(spans_[s], all_to[s], task - first_task_[s]);
+      place_rows(block, spans_[s], all_to[s], task - first_task_[s]);
     });
   }
 
-  void keep_rows(const RunSpan& span, const KeyValues& to, std::int64_t task) const {
+  void place_rows(const Block& block, const RunSpan& span, const KeyValues& to, std::int64_t task) const {
     const std::int64_t begin = (to.past / kKept + task) * kKept, first = std::max(to.past, begin),
                        count = std::min(to.past + span.length, begin + kKept) - first,
-                       from = (span.offset + first - to.past) * shape_.heads.kv_width();
+                       row = span.offset + first - to.past, from = row * shape_.heads.kv_width();
+    turn(q_, shape_.heads.heads, block.q_norm, row, count);
+    turn(k_, shape_.heads.kv_heads, block.k_norm, row, count);
     put_keys(*engine_.kernels, shape_.keys, shape_.heads, k_ + from, first, count, to.k);
     put_values(*engine_.kernels, shape_.keys, shape_.heads, v_ + from, first, count, to.v);
+  }
+
+  // Norms of heads, then their positions.
+  void turn(float* x, std::int64_t heads, const float* norm, std::int64_t row, std::int64_t count) const {
+    const std::int64_t depth = shape_.heads.depth, angle = row * (depth / 2);
+    float* from = x + row * heads * depth;
+    if (norm) rms_norm_rows(from, norm, from, count * heads, depth, shape_.norm_eps);
+    if (rotation_) rotate_rows(from, rotation_->cos_NP + angle, rotation_->sin_NP + angle, count, heads, depth);
   }
 
   const Engine& engine_;
@@ -192,17 +203,13 @@ class Run {
   std::int64_t rows_, width_;
   float *n_, *q_, *y_, *k_, *v_;
   AttentionSpan* past_;
-  std::int64_t* first_task_; // of each span, in keep
+  std::int64_t* first_task_; // of each span, in place
   std::optional<Rotation> rotation_;
 };
 
-} // namespace
-
-void run_blocks(const Engine& engine, Arena& arena, const RunShape& shape, std::span<const std::span<const Block>> runs,
-                std::span<const RunSpan> spans, KeyValueStore& store, float* h, std::int64_t rows) {
-  if (rows == 0 || runs.empty() || runs[0].empty()) return;
+void run_parts(const Engine& engine, Arena& arena, const RunShape& shape, std::span<const std::span<const Block>> runs,
+               std::span<const RunSpan> spans, KeyValueStore& store, float* h, std::span<const Part> parts) {
   const std::int64_t width = runs[0][0].q.inputs();
-  const std::span<const Part> parts = share_out(engine, arena, spans, rows);
   const auto count = static_cast<std::int64_t>(parts.size());
   auto* own = arena.take<Run>(count);
   for (std::int64_t p = 0; p < count; ++p) {
@@ -224,6 +231,22 @@ void run_blocks(const Engine& engine, Arena& arena, const RunShape& shape, std::
                      [&](std::int64_t p) { own[p].block(runs, i, to + parts[static_cast<std::size_t>(p)].first); });
     arena.rewind(mark);
   }
+}
+
+} // namespace
+
+void run_blocks(const Engine& engine, Arena& arena, const RunShape& shape, std::span<const std::span<const Block>> runs,
+                std::span<const RunSpan> spans, KeyValueStore& store, float* h, std::int64_t rows) {
+  if (rows == 0 || runs.empty() || runs[0].empty()) return;
+  const std::span<const Part> apart = parts_of(engine, arena, spans, rows);
+  if (apart.empty()) return run_parts(engine, arena, shape, runs, spans, store, h, whole(arena, spans, rows));
+  FasterWay& ways = way_of(engine, runs[0][0], rows);
+  const bool measured = engine.few_rows == FewRows::measured;
+  const int way = measured ? ways.choose() : engine.few_rows == FewRows::by_sequence ? 1 : 0;
+  const auto begin = std::chrono::steady_clock::now();
+  run_parts(engine, arena, shape, runs, spans, store, h, way == 1 ? apart : whole(arena, spans, rows));
+  const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - begin;
+  if (measured) ways.took(way, taken.count() / static_cast<double>(runs[0].size()));
 }
 
 } // namespace tenon::cpu

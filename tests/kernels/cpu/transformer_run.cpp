@@ -1,4 +1,5 @@
 #include "kernels/cpu/transformer_run.hpp"
+#include "kernels/cpu/faster_way.hpp"
 
 #include "tests/kernels/cpu/support.hpp"
 #include "tests/support/counted_new.hpp"
@@ -149,19 +150,20 @@ TEST_CASE("a run of blocks gives a row the same bits in any split, beside any ot
       }
 }
 
-TEST_CASE("sequences that threads share out have the bits they have alone, each with its own change of low rank") {
+TEST_CASE("a few rows for every thread have the bits they have alone, each with its own change of low rank") {
   Pool alone(1), several(3);
   constexpr std::int64_t steps = 3, rank = 2;
   const std::vector<float> h = noise((49 + steps) * kWidth, 7), a_RC = noise(rank * kWidth, 8),
                            b_RF = noise(rank * kHeads.q_width(), 9);
+  const FewRows way = GENERATE(FewRows::by_product, FewRows::by_sequence, FewRows::measured);
   for (const Tier tier : supported_tiers())
     for (const PackedFormat format : kFormats) {
-      const Engine one{&kernels_of(tier), &alone}, many{&kernels_of(tier), &several};
+      const Engine one{&kernels_of(tier), &alone}, many{&kernels_of(tier), &several, way};
       const Model model(format);
       std::vector<Block> changed = model.blocks;
       for (Block& block : changed) block.q.change = {rank, 0.5f, a_RC.data(), b_RF.data()};
       const std::span<const Block> runs[] = {model.blocks, changed};
-      // Some are shared out, some are too few, too many, or too uneven.
+      // Some may go by sequence, some are too few, too many, or too uneven.
       for (const auto& [sequences, longest] : {std::pair{12, 1}, {13, 1}, {6, 2}, {3, 1}, {2, 9}, {48, 1}, {49, 1}}) {
         CAPTURE(tier_name(tier), packed_name(format), sequences, longest);
         const auto count = static_cast<std::size_t>(sequences);
@@ -189,6 +191,28 @@ TEST_CASE("sequences that threads share out have the bits they have alone, each 
         }
       }
     }
+}
+
+TEST_CASE("of two ways to the same result the faster is gone, and is left when the other becomes faster") {
+  FasterWay ways;
+  double time[] = {3.0, 2.0};
+  int taken[] = {0, 0};
+  const auto go = [&](int calls) {
+    taken[0] = taken[1] = 0;
+    for (int i = 0; i < calls; ++i) {
+      const int way = ways.choose();
+      ways.took(way, time[way]), ++taken[way];
+    }
+  };
+  go(500);
+  CHECK(taken[0] < 20);
+  time[0] = 1.0;
+  go(500); // until it has been noticed,
+  go(500);
+  CHECK(taken[1] < 20);
+  time[0] = 4.0; // and at once where the way itself becomes slow
+  go(500);
+  CHECK(taken[0] < 20);
 }
 
 } // namespace tenon::cpu
