@@ -209,12 +209,19 @@ bool share_weights(const PackedHandle& a, const PackedHandle& b) {
                     [](const PackedBlock& one, const PackedBlock& other) { return same(one, other); });
 }
 
+bool run_beside(const PackedHandle& a, const PackedHandle& b) {
+  if (a.kernels.empty() || b.kernels.empty()) return false;
+  const PackedBlock &one = a.blocks.front(), &other = b.blocks.front();
+  return a.keys == b.keys && one.heads == other.heads && one.kv_heads == other.kv_heads &&
+         one.head_dim == other.head_dim && one.norm_eps == other.norm_eps && one.rope_theta == other.rope_theta;
+}
+
 at::Tensor packed_run(const at::Tensor& x_NC, const PackedHandle& run, Spans spans, std::int64_t slot) {
   const c10::SmallVector<RunOfSpan, 8> runs(spans.size(), RunOfSpan{&run, slot});
   return packed_runs(x_NC, runs, spans);
 }
 
-at::Tensor packed_runs(const at::Tensor& x_NC, std::span<const RunOfSpan> runs, Spans spans) {
+at::Tensor packed_runs(const at::Tensor& x_NC, std::span<const RunOfSpan> runs, Spans spans, RunWeights weights) {
   if (spans.empty()) return x_NC.to(at::kFloat);
   const PackedBlock& first = runs.front().run->blocks.front();
   const cpu::RunShape shape{heads(*runs.front().run), first.norm_eps, first.rope_theta, runs.front().run->keys};
@@ -232,8 +239,11 @@ at::Tensor packed_runs(const at::Tensor& x_NC, std::span<const RunOfSpan> runs, 
     rows[i] = {spans[i].offset, spans[i].length, spans[i].position, at};
   }
   States states(spans, runs, shape.heads.kv_width(), memory);
-  cpu::run_blocks(cpu::engine(), memory, shape, {kernels, different}, {rows, spans.size()}, states,
-                  h_NC.data_ptr<float>(), h_NC.size(0));
+  auto* h = h_NC.data_ptr<float>();
+  if (weights == RunWeights::shared)
+    cpu::run_blocks(cpu::engine(), memory, shape, {kernels, different}, {rows, spans.size()}, states, h, h_NC.size(0));
+  else
+    cpu::run_apart(cpu::engine(), memory, shape, {kernels, different}, {rows, spans.size()}, states, h);
   return h_NC;
 }
 

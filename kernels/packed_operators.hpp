@@ -34,13 +34,18 @@ std::int64_t kept_numbers(const PackedHandle& run);
 // alone?
 bool share_weights(const PackedHandle& a, const PackedHandle& b);
 
+// Have these runs packed forms, and blocks of one shape, so that one call may hold both?
+bool run_beside(const PackedHandle& a, const PackedHandle& b);
+
 // Of one span, the run that it goes through, and the slot of its first state.
 struct RunOfSpan {
   const PackedHandle* run;
   std::int64_t slot;
 };
-// Rows through several runs at once: every product reads its weights once, each span adds its own run's changes.
-// Requires: the runs share their weights.
-at::Tensor packed_runs(const at::Tensor& x_NC, std::span<const RunOfSpan> runs, Spans spans);
+enum class RunWeights { shared, own };
+// Rows through several runs at once. Shared weights are read once, and each span adds its own run's changes. Requires:
+// the runs share their weights; or each run's spans follow each other, and all may run beside one another.
+at::Tensor packed_runs(const at::Tensor& x_NC, std::span<const RunOfSpan> runs, Spans spans,
+                       RunWeights weights = RunWeights::shared);
 
 } // namespace tenon

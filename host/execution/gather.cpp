@@ -6,6 +6,7 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <utility>
 
 namespace tenon {
 
@@ -52,6 +53,7 @@ Gather::Gather(const at::Tensor& h_NC, Experts& experts, const Batch& batch, con
       batch_(batch),
       y_NC_(experts.size()),
       joins_(experts.size(), false),
+      ran_beside_(experts.size(), false),
       base_done_(batch.rows.size(), 0),
       base_last_(batch.rows.size(), 0) {
   for (std::size_t slot = 0; slot < experts.size(); ++slot) {
@@ -61,12 +63,20 @@ Gather::Gather(const at::Tensor& h_NC, Experts& experts, const Batch& batch, con
     auto positions = chosen_positions(chosen, batch);
     if (!stands) {
       joins_[slot] = !chosen.empty() && experts.runs_with_base(slot); // compares weights: of the chosen only
-      if (joins_[slot]) with_base_.push_back({slot, std::move(positions)});
+      const bool beside = !chosen.empty() && !joins_[slot] && runs_beside(slot);
+      if (joins_[slot] || beside) (beside ? beside_ : with_base_).push_back({slot, std::move(positions)});
       continue;
     }
     for (std::size_t row = 0; row < positions.size(); ++row)
       if (!positions[row].empty()) base_last_[row] = std::max(base_last_[row], positions[row].back() + 1);
   }
+}
+
+// A run of blocks on weights of its own, of the same shape as those that are there already.
+bool Gather::runs_beside(std::size_t slot) const {
+  const LoadedExpert& expert = experts_[slot];
+  return expert.context().kind != ExpertContext::Kind::token &&
+         (beside_.empty() || tenon::run_beside(*experts_[beside_.front().slot].run()->blocks, *expert.run()->blocks));
 }
 
 at::Tensor Gather::run(std::size_t slot, const Chosen& chosen) {
@@ -76,9 +86,20 @@ at::Tensor Gather::run(std::size_t slot, const Chosen& chosen) {
   else if (joins_[slot])
     run_base(std::vector<std::vector<std::int64_t>>(batch_.rows.size()));
   if (slot != 0 && expert.context().kind == ExpertContext::Kind::token) return run_rows(slot, chosen);
-  if (slot != 0 && !joins_[slot]) run_stretches({{slot, chosen_positions(chosen, batch_)}});
+  if (slot != 0 && !joins_[slot] && !run_beside(slot)) run_stretches({{slot, chosen_positions(chosen, batch_)}});
   const at::Tensor& y_NC = y_NC_[slot];
   return chosen.rows_K.numel() == h_NC_.size(0) ? y_NC : y_NC.index_select(0, chosen.rows_K);
+}
+
+// All that run beside each other, with the first of them. After a fault whoever has not been run runs alone.
+bool Gather::run_beside(std::size_t slot) {
+  if (ran_beside_[slot]) return true;
+  const auto is_slot = [&](const Wanted& wanted) { return wanted.slot == slot; };
+  if (beside_.size() < 2 || std::none_of(beside_.begin(), beside_.end(), is_slot)) return false;
+  const std::vector<Wanted> all = std::exchange(beside_, {});
+  run_stretches(all);
+  for (const Wanted& wanted : all) ran_beside_[wanted.slot] = true;
+  return true;
 }
 
 // As far as anybody needs it; further than foreseen only where a fault gave an expert's rows to the base.
@@ -194,7 +215,7 @@ void Gather::call(const std::vector<Piece>& pieces) {
   for (std::size_t i = 0; i < pieces.size(); ++i) keep(pieces[i], y.narrow(0, spans[i].offset, spans[i].length));
 }
 
-// One expert's rows, or those of several that run with the base.
+// One expert's rows, or those of several that run with the base, or beside each other.
 at::Tensor Gather::compute(const std::vector<Piece>& pieces, std::span<const tenon_span> spans) const {
   const std::size_t slot = pieces.front().slot;
   const at::Tensor h = inputs(pieces, false);
@@ -205,7 +226,8 @@ at::Tensor Gather::compute(const std::vector<Piece>& pieces, std::span<const ten
     const LoadedExpert::Run& run = experts_[piece.slot].run().value();
     runs.push_back({run.blocks.get(), run.slot});
   }
-  return packed_runs(h, runs, spans);
+  const bool with_base = slot == 0 || joins_[slot];
+  return packed_runs(h, runs, spans, with_base ? RunWeights::shared : RunWeights::own);
 }
 
 // The rows experts receive for these positions: the trunk's outputs, or the base's.

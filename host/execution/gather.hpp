@@ -24,7 +24,8 @@ std::vector<std::vector<std::int64_t>> chosen_positions(const Chosen& chosen, co
 
 // Runs experts over a batch, each position at most once a merge; the base's outputs are shared by all that stand on it.
 // A call of an expert gets either rows with state, each sequence at most once, or rows without any. Experts that are
-// the base's run with changes of low rank go through it together with the base, so that its weights are read once.
+// the base's run with changes of low rank go through it together with the base, so that its weights are read once;
+// runs on weights of their own go beside each other, so that threads can take whole ones.
 class Gather {
  public:
   // w_NE: the strengths of this merge, so that the base runs once for all that need it.
@@ -53,6 +54,8 @@ class Gather {
     std::int64_t done = 0; // of the stretch at hand
   };
 
+  bool runs_beside(std::size_t slot) const;
+  bool run_beside(std::size_t slot);
   at::Tensor run_rows(std::size_t slot, const Chosen& chosen);
   void run_base(std::vector<std::vector<std::int64_t>> positions);
   void run_stretches(const std::vector<Wanted>& wanted);
@@ -70,7 +73,9 @@ class Gather {
   const Batch& batch_;
   std::vector<at::Tensor> y_NC_;        // each expert's outputs, as far as they have been run
   std::vector<bool> joins_;             // slots that are chosen and run with the base
+  std::vector<bool> ran_beside_;        // slots
   std::vector<Wanted> with_base_;       // what goes with the base's first call
+  std::vector<Wanted> beside_;          // what goes with the first call of one of these
   std::vector<std::int64_t> base_done_; // without state: positions of each row the base has been run over
   std::vector<std::int64_t> base_last_; // how far the base is needed in each row, by it and all that stand on it
 };

@@ -60,7 +60,7 @@ struct Part {
   std::int64_t offset = 0, rows = 0;
 };
 
-std::span<const Part> whole(Arena& arena, std::span<const RunSpan> spans, std::int64_t rows) {
+std::span<const Part> one_part(Arena& arena, std::span<const RunSpan> spans, std::int64_t rows) {
   auto* part = arena.take<Part>(1);
   *part = {0, spans.size(), 0, rows};
   return {part, 1};
@@ -207,6 +207,14 @@ class Run {
   std::optional<Rotation> rotation_;
 };
 
+// Of a part's spans, as that part's own.
+std::span<const RunSpan> spans_of(Arena& arena, std::span<const RunSpan> spans, const Part& part) {
+  auto* own = arena.take<RunSpan>(static_cast<std::int64_t>(part.last - part.first));
+  auto* end = std::copy(spans.begin() + part.first, spans.begin() + part.last, own);
+  for (RunSpan* span = own; span < end; ++span) span->offset -= part.offset;
+  return {own, end};
+}
+
 void run_parts(const Engine& engine, Arena& arena, const RunShape& shape, std::span<const std::span<const Block>> runs,
                std::span<const RunSpan> spans, KeyValueStore& store, float* h, std::span<const Part> parts) {
   const std::int64_t width = runs[0][0].q.inputs();
@@ -214,18 +222,15 @@ void run_parts(const Engine& engine, Arena& arena, const RunShape& shape, std::s
   auto* own = arena.take<Run>(count);
   for (std::int64_t p = 0; p < count; ++p) {
     const Part& part = parts[static_cast<std::size_t>(p)];
-    auto* of_part = arena.take<RunSpan>(static_cast<std::int64_t>(part.last - part.first));
-    auto* end = std::copy(spans.begin() + part.first, spans.begin() + part.last, of_part);
-    for (RunSpan* span = of_part; span < end; ++span) span->offset -= part.offset;
     Arena& memory = count == 1 ? arena : arena.part(p);
     if (count > 1) memory.reset();
-    std::construct_at(own + p, engine, memory, shape, std::span<const RunSpan>(of_part, end), h + part.offset * width,
-                      part.rows, width);
+    std::construct_at(own + p, engine, memory, shape, spans_of(arena, spans, part), h + part.offset * width, part.rows,
+                      width);
   }
   auto* to = arena.take<KeyValues>(static_cast<std::int64_t>(spans.size()));
   for (std::size_t i = 0; i < runs[0].size(); ++i) {
     const Arena::Mark mark = arena.mark();
-    for (std::size_t s = 0; s < spans.size(); ++s)
+    for (std::size_t s = parts.front().first; s < parts.back().last; ++s)
       to[s] = store.extend(static_cast<std::int64_t>(i), static_cast<std::int64_t>(s));
     engine.pool->run(count,
                      [&](std::int64_t p) { own[p].block(runs, i, to + parts[static_cast<std::size_t>(p)].first); });
@@ -233,20 +238,89 @@ void run_parts(const Engine& engine, Arena& arena, const RunShape& shape, std::s
   }
 }
 
+// Every run's spans.
+std::span<const Part> parts_of_runs(Arena& arena, std::span<const RunSpan> spans, std::size_t runs) {
+  auto* parts = arena.take<Part>(static_cast<std::int64_t>(runs));
+  std::fill_n(parts, runs, Part());
+  for (std::size_t s = 0; s < spans.size(); ++s) {
+    Part& part = parts[spans[s].run];
+    if (part.last == 0) part.first = s, part.offset = spans[s].offset;
+    part.last = s + 1, part.rows += spans[s].length;
+  }
+  return {parts, runs};
+}
+
+// Every thread takes whole runs, one after the other.
+void run_one_each(const Engine& engine, Arena& arena, const RunShape& shape,
+                  std::span<const std::span<const Block>> runs, std::span<const RunSpan> spans, KeyValueStore& store,
+                  float* h, std::span<const Part> parts) {
+  const std::int64_t width = runs[0][0].q.inputs();
+  auto** to = arena.take<KeyValues*>(static_cast<std::int64_t>(parts.size())); // block by block, of the part's spans
+  for (std::size_t p = 0; p < parts.size(); ++p) {
+    const auto count = static_cast<std::int64_t>(parts[p].last - parts[p].first),
+               blocks = static_cast<std::int64_t>(runs[p].size());
+    to[p] = arena.take<KeyValues>(blocks * count);
+    for (std::int64_t i = 0; i < blocks; ++i)
+      for (std::int64_t s = 0; s < count; ++s)
+        to[p][i * count + s] = store.extend(i, static_cast<std::int64_t>(parts[p].first) + s);
+  }
+  for (int t = 0; t < engine.pool->threads(); ++t) arena.part(t);
+  engine.pool->run(static_cast<std::int64_t>(parts.size()), [&](std::int64_t p) {
+    const Part& part = parts[static_cast<std::size_t>(p)];
+    Arena& memory = arena.part(Pool::thread());
+    memory.reset();
+    Run run(engine, memory, shape, spans_of(memory, spans, part), h + part.offset * width, part.rows, width);
+    const auto own = runs.subspan(static_cast<std::size_t>(p), 1);
+    for (std::size_t i = 0; i < own[0].size(); ++i) run.block(own, i, to[p] + i * (part.last - part.first));
+  });
+}
+
+// go(way), the faster of both ways or the one that is asked for; blocks: how many that is.
+template <class Go>
+void go_faster(const Engine& engine, FasterWay& ways, std::size_t blocks, const Go& go) {
+  if (engine.few_rows != FewRows::measured) return go(engine.few_rows == FewRows::by_sequence ? 1 : 0);
+  const int way = ways.choose();
+  const auto begin = std::chrono::steady_clock::now();
+  go(way);
+  const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - begin;
+  ways.took(way, taken.count() / static_cast<double>(blocks));
+}
+
 } // namespace
 
 void run_blocks(const Engine& engine, Arena& arena, const RunShape& shape, std::span<const std::span<const Block>> runs,
                 std::span<const RunSpan> spans, KeyValueStore& store, float* h, std::int64_t rows) {
   if (rows == 0 || runs.empty() || runs[0].empty()) return;
-  const std::span<const Part> apart = parts_of(engine, arena, spans, rows);
-  if (apart.empty()) return run_parts(engine, arena, shape, runs, spans, store, h, whole(arena, spans, rows));
-  FasterWay& ways = way_of(engine, runs[0][0], rows);
-  const bool measured = engine.few_rows == FewRows::measured;
-  const int way = measured ? ways.choose() : engine.few_rows == FewRows::by_sequence ? 1 : 0;
-  const auto begin = std::chrono::steady_clock::now();
-  run_parts(engine, arena, shape, runs, spans, store, h, way == 1 ? apart : whole(arena, spans, rows));
-  const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - begin;
-  if (measured) ways.took(way, taken.count() / static_cast<double>(runs[0].size()));
+  const std::span<const Part> whole = one_part(arena, spans, rows), apart = parts_of(engine, arena, spans, rows);
+  if (apart.empty()) return run_parts(engine, arena, shape, runs, spans, store, h, whole);
+  go_faster(engine, way_of(engine, runs[0][0], rows), runs[0].size(),
+            [&](int way) { run_parts(engine, arena, shape, runs, spans, store, h, way == 1 ? apart : whole); });
+}
+
+void run_apart(const Engine& engine, Arena& arena, const RunShape& shape, std::span<const std::span<const Block>> runs,
+               std::span<const RunSpan> spans, KeyValueStore& store, float* h) {
+  constexpr std::int64_t few = 16; // rows of a run
+  static FasterWay ways[kPackedFormats];
+  if (runs.empty() || runs[0].empty()) return;
+  const std::span<const Part> parts = parts_of_runs(arena, spans, runs.size());
+  auto* alone = arena.take<RunSpan>(static_cast<std::int64_t>(spans.size())); // each in the only run of its call
+  std::copy(spans.begin(), spans.end(), alone);
+  for (std::size_t s = 0; s < spans.size(); ++s) alone[s].run = 0;
+  const auto go = [&](std::size_t each) {
+    if (each > 0) run_one_each(engine, arena, shape, runs, {alone, spans.size()}, store, h, parts.first(each));
+    for (std::size_t p = each; p < parts.size(); ++p) {
+      const Arena::Mark mark = arena.mark();
+      run_parts(engine, arena, shape, runs.subspan(p, 1), {alone, spans.size()}, store, h, parts.subspan(p, 1));
+      arena.rewind(mark);
+    }
+  };
+  // As many as all threads have something to do with; what is left over goes by product.
+  const auto threads = static_cast<std::size_t>(engine.pool->threads());
+  const std::size_t each = parts.size() / threads * threads;
+  const bool short_ones = std::all_of(parts.begin(), parts.end(), [](const Part& part) { return part.rows <= few; });
+  if (threads == 1 || each == 0 || !short_ones) return go(0);
+  go_faster(engine, ways[static_cast<std::size_t>(runs[0][0].up.weight.format)], parts.size() * runs[0].size(),
+            [&](int way) { go(way == 1 ? each : 0); });
 }
 
 } // namespace tenon::cpu

@@ -1,6 +1,6 @@
 // A run of transformer blocks on packed weights: a few parallel regions a block, or one where every thread has
-// sequences of its own; all memory from one arena. Or several runs at once that differ in their low-rank changes alone:
-// the weights are read once for all.
+// sequences, or runs, of its own; all memory from one arena. Or several runs at once: those that differ in their
+// low-rank changes alone read their weights once for all.
 //
 //   h += o(attention(rope(norm(q(n))), rope(norm(k(n))), v(n))),  n = norm(h);   h += down(inner(norm(h)))
 //
@@ -54,5 +54,9 @@ class KeyValueStore {
 // h (N,C), in place. Requires: blocks of one width; runs with the same weights, biases and norms.
 void run_blocks(const Engine& engine, Arena& arena, const RunShape& shape, std::span<const std::span<const Block>> runs,
                 std::span<const RunSpan> spans, KeyValueStore& store, float* h, std::int64_t rows);
+// The same for runs with weights of their own: with a few rows each, every thread may take whole runs. Requires: a
+// run's spans follow each other, as do their rows; h holds the rows of spans alone.
+void run_apart(const Engine& engine, Arena& arena, const RunShape& shape, std::span<const std::span<const Block>> runs,
+               std::span<const RunSpan> spans, KeyValueStore& store, float* h);
 
 } // namespace tenon::cpu

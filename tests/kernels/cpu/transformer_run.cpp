@@ -7,6 +7,7 @@
 #include <catch2/catch.hpp>
 
 #include <algorithm>
+#include <memory>
 #include <utility>
 
 namespace tenon::cpu {
@@ -64,9 +65,9 @@ struct Model {
   std::vector<Block> blocks;
   RunShape shape{kHeads, 1e-5, 10000.0};
 
-  explicit Model(PackedFormat format) {
+  explicit Model(PackedFormat format, std::uint64_t number = 0) {
     const auto linear = [&](std::int64_t outputs, std::int64_t inputs) {
-      weights.emplace_back(format, outputs, inputs, noise(outputs * inputs, weights.size() + 1, 0.2f));
+      weights.emplace_back(format, outputs, inputs, noise(outputs * inputs, 100 * number + weights.size() + 1, 0.2f));
       return Linear{weights.back().matrix};
     };
     for (std::int64_t i = 0; i < kBlocks; ++i) {
@@ -188,6 +189,51 @@ TEST_CASE("a few rows for every thread have the bits they have alone, each with 
             run_blocks(one, arena, model.shape, runs, {&span, 1}, store, own.data(), span.length);
             CHECK(same_bits(part(all, spans[s].offset, span.length), own));
           }
+        }
+      }
+    }
+}
+
+TEST_CASE("runs on weights of their own have beside each other the bits they have alone") {
+  Pool alone(1), several(3);
+  const std::vector<float> h = noise(80 * kWidth, 11);
+  const FewRows way = GENERATE(FewRows::by_product, FewRows::by_sequence, FewRows::measured);
+  for (const Tier tier : supported_tiers())
+    for (const PackedFormat format : kFormats) {
+      const Engine one{&kernels_of(tier), &alone}, many{&kernels_of(tier), &several, way};
+      const std::unique_ptr<Model> models[] = {std::make_unique<Model>(format, 1), std::make_unique<Model>(format, 2),
+                                               std::make_unique<Model>(format, 3), std::make_unique<Model>(format, 4)};
+      // Runs and rows of spans: fewer runs than threads, as many, one left over, and one that is too long.
+      const std::vector<std::pair<std::size_t, std::int64_t>> cases[] = {{{0, 1}, {1, 1}},
+                                                                         {{0, 1}, {1, 2}, {1, 1}, {2, 3}},
+                                                                         {{0, 1}, {1, 1}, {1, 1}, {2, 5}, {3, 1}},
+                                                                         {{0, 1}, {1, 1}, {2, 17}, {3, 1}}};
+      for (const auto& lengths : cases) {
+        CAPTURE(tier_name(tier), packed_name(format), lengths.size());
+        std::vector<std::span<const Block>> runs;
+        std::vector<RunSpan> spans;
+        std::int64_t rows = 0;
+        for (const auto& [run, length] : lengths) {
+          if (run == runs.size()) runs.push_back(models[run]->blocks);
+          spans.push_back({rows, length, 0, run});
+          rows += length;
+        }
+        Arena arena;
+        Store together(KeyFormat::bf16, spans.size(), 64), apart(KeyFormat::bf16, spans.size(), 64);
+        for (int step = 0; step < 3; ++step) {
+          std::vector<float> all(h.begin(), h.begin() + rows * kWidth);
+          arena.reset(), together.next(spans), apart.next(spans);
+          run_apart(many, arena, models[0]->shape, runs, spans, together, all.data());
+          for (std::size_t s = 0; s < spans.size(); ++s) {
+            std::vector<float> own = part(h, spans[s].offset, spans[s].length);
+            const RunSpan span{0, spans[s].length, spans[s].position};
+            OneOf store(apart, static_cast<std::int64_t>(s));
+            arena.reset();
+            run_blocks(one, arena, models[0]->shape, {&runs[spans[s].run], 1}, {&span, 1}, store, own.data(),
+                       span.length);
+            CHECK(same_bits(part(all, spans[s].offset, span.length), own));
+          }
+          for (RunSpan& span : spans) span.position += span.length;
         }
       }
     }
