@@ -219,22 +219,26 @@ struct Integers {
 template <int R>
 struct RowGroup {
   const std::int8_t* q[R];
-  float step[R], shift[R];
-  std::int32_t base[R]; // what the weights' offset makes of the group
+  float step[R];
+  std::int32_t total[R], base[R]; // of the integers; what the weights' offset makes of them
 
   TENON_INLINE RowGroup(const Activations& x, std::int64_t row, std::int64_t group, int offset) {
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
       const std::int64_t at = (row + r) * x.groups() + group;
       q[r] = x.q + (row + r) * x.width + group * kGroup;
-      step[r] = x.scale[at], shift[r] = static_cast<float>(x.sum[at]) * x.scale[at];
-      base[r] = -offset * x.sum[at];
+      step[r] = x.scale[at], total[r] = x.sum[at], base[r] = -offset * x.sum[at];
     }
   }
 };
 
-TENON_INLINE __m512 add_group(__m512i whole, float step, __m512 d, __m512 sum) {
-  return _mm512_fmadd_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(whole), _mm512_set1_ps(step)), d, sum);
+// sum + step (whole d + total m); without minima sum + step whole d.
+template <bool minimum>
+TENON_INLINE __m512 add_group(__m512i whole, __m512 d, std::int32_t total, __m512 m, float step, __m512 sum) {
+  const __m512 numbers = _mm512_cvtepi32_ps(whole), steps = _mm512_set1_ps(step);
+  if constexpr (!minimum) return _mm512_fmadd_ps(_mm512_mul_ps(numbers, steps), d, sum);
+  const __m512 shift = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_set1_epi32(total)), m);
+  return _mm512_fmadd_ps(_mm512_fmadd_ps(numbers, d, shift), steps, sum);
 }
 
 // Quad k of a group for J vectors of outputs; where two integers stand in a byte, quad k + 4 as well.
@@ -290,11 +294,8 @@ void integer_tile(const std::byte* unit, std::int64_t group, std::int64_t groups
         const std::byte* at = unit + 32 * (first + j);
         const __m512 d = halves(at), m = I::minimum ? halves(at + 128) : d;
 #pragma GCC unroll 8
-        for (int r = 0; r < R; ++r) {
-          __m512& to = sum[r][first + j];
-          to = add_group(whole[r][j], rows.step[r], d, to);
-          if constexpr (I::minimum) to = _mm512_fmadd_ps(m, _mm512_set1_ps(rows.shift[r]), to);
-        }
+        for (int r = 0; r < R; ++r)
+          sum[r][first + j] = add_group<I::minimum>(whole[r][j], d, rows.total[r], m, rows.step[r], sum[r][first + j]);
       }
     }
   }
