@@ -277,13 +277,13 @@ void integer_tile(const std::byte* unit, const Activations& x, std::int64_t row,
   __m256 sum[R][8] = {};
   for (std::int64_t g = 0; g < x.groups(); ++g, unit += I::bytes) {
     const Quad* quads[R];
-    float step[R], shift[R];
+    float step[R], total[R];
     std::int32_t base[R];
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
       const std::int64_t at = (row + r) * x.groups() + g;
       quads[r] = reinterpret_cast<const Quad*>(x.q + (row + r) * x.width + g * kGroup);
-      step[r] = x.scale[at], shift[r] = static_cast<float>(x.sum[at]) * x.scale[at], base[r] = -I::offset * x.sum[at];
+      step[r] = x.scale[at], total[r] = static_cast<float>(x.sum[at]), base[r] = -I::offset * x.sum[at];
     }
     ahead.read(unit);
     for (int j = 0; j < 8; j += 2) {
@@ -300,8 +300,13 @@ void integer_tile(const std::byte* unit, const Activations& x, std::int64_t row,
         for (int r = 0; r < R; ++r) {
           __m256& to = sum[r][j + i];
           if (I::offset) whole[r][i] = _mm256_add_epi32(whole[r][i], _mm256_set1_epi32(base[r]));
-          to = _mm256_fmadd_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(whole[r][i]), _mm256_set1_ps(step[r])), d, to);
-          if (I::minimum) to = _mm256_fmadd_ps(halves(unit + 128 + 16 * (j + i)), _mm256_set1_ps(shift[r]), to);
+          const __m256 numbers = _mm256_cvtepi32_ps(whole[r][i]), steps = _mm256_set1_ps(step[r]);
+          if constexpr (I::minimum) {
+            const __m256 shift = _mm256_mul_ps(_mm256_set1_ps(total[r]), halves(unit + 128 + 16 * (j + i)));
+            to = _mm256_fmadd_ps(_mm256_fmadd_ps(numbers, d, shift), steps, to);
+          } else {
+            to = _mm256_fmadd_ps(_mm256_mul_ps(numbers, steps), d, to);
+          }
         }
       }
     }

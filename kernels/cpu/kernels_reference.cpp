@@ -92,10 +92,13 @@ void integer_product(const std::byte* panel, const Activations& x, std::int64_t 
         const std::byte* unit = panel + g * bytes;
         const std::int64_t at = (first + r) * x.groups() + g;
         const std::int32_t whole = group_sum<F>(unit + head, lane, x.q + (first + r) * x.width + g * kGroup);
-        sum = std::fma(static_cast<float>(whole) * x.scale[at], nn::f16_to_f32(half_at(unit + 2 * lane)), sum);
-        if (minimum)
-          sum = std::fma(nn::f16_to_f32(half_at(unit + 128 + 2 * lane)), static_cast<float>(x.sum[at]) * x.scale[at],
-                         sum);
+        const float numbers = static_cast<float>(whole), d = nn::f16_to_f32(half_at(unit + 2 * lane));
+        if constexpr (minimum) {
+          const float shift = static_cast<float>(x.sum[at]) * nn::f16_to_f32(half_at(unit + 128 + 2 * lane));
+          sum = std::fma(std::fma(numbers, d, shift), x.scale[at], sum);
+        } else {
+          sum = std::fma(numbers * x.scale[at], d, sum);
+        }
       }
       out[r * stride + lane] = sum;
     }
