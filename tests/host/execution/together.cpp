@@ -1,4 +1,5 @@
-// Experts that are the base's run with changes of low rank go through it together with the base, and nobody can tell.
+// Experts that are the base's run with changes of low rank go through it together with the base, runs on weights of
+// their own beside each other, and nobody can tell.
 #include "host/execution/merge.hpp"
 #include "tests/support/packed_in_memory.hpp"
 #include "tests/support/tiny_model.hpp"
@@ -11,8 +12,8 @@ namespace {
 // The base, two low-rank experts on its weights, and one of another kind that stands on its output.
 class Shared {
  public:
-  // alone: the low-rank experts have norms of their own, so that each runs by itself.
-  explicit Shared(const Tiny& tiny, bool alone = false) {
+  // own: the low-rank experts have norms of their own, so that they run beside each other and not with the base.
+  explicit Shared(const Tiny& tiny, bool own = false) {
     std::vector<ExpertPackage> packages = tiny_experts(*tiny.model, {low_rank("one"), token("two"), low_rank("three")});
     std::map<std::string, at::Tensor> base;
     for (const ExpertParameter& parameter : packages[0].expert->parameters()) base[parameter.name] = parameter.tensor;
@@ -22,9 +23,8 @@ class Shared {
     for (const std::size_t slot : {1, 3})
       for (const ExpertParameter& parameter : packages[slot].expert->parameters())
         if (base.count(parameter.name))
-          packages[slot].expert->bind(parameter.name, alone && parameter.tensor.dim() == 1
-                                                          ? base[parameter.name].clone()
-                                                          : base[parameter.name]);
+          packages[slot].expert->bind(
+              parameter.name, own && parameter.tensor.dim() == 1 ? base[parameter.name].clone() : base[parameter.name]);
     forms_.emplace(matrices, cpu::PackedFormat::bf16);
     for (const ExpertPackage& package : packages) package.expert->prepare(TENON_INFERENCE);
     low_rank_calls = 0;
@@ -64,9 +64,9 @@ at::Tensor one_by_one(Composition& composition, const Batch& batch, const at::Te
   return m_NC;
 }
 
-TEST_CASE("low-rank experts run with the base, to the same bits as each by itself") {
+TEST_CASE("runs with the base, and beside each other, have the same bits as each by itself") {
   const Tiny tiny;
-  const Shared shared(tiny);
+  const Shared shared(tiny, GENERATE(false, true));
   Composition& composition = *shared.composition;
   const Batch batch = Batch::whole(at::stack({tensor_of(tokens("a", 20)), tensor_of(tokens("b", 20))}));
   const at::Tensor w_NE = strengths(40, 1);
@@ -93,13 +93,13 @@ std::vector<at::Tensor> walk(Composition& composition, std::int64_t at_once) {
   return out;
 }
 
-TEST_CASE("sequences go on with low-rank experts to the same bits, whether these run with the base or by themselves") {
+TEST_CASE("sequences go on with low-rank experts to the same bits, whether these run with the base or not") {
   const Tiny tiny;
   std::vector<at::Tensor> expected;
   {
-    const Shared alone(tiny, true);
-    expected = walk(*alone.composition, 512);
-    CHECK(low_rank_calls > 0);
+    const Shared own(tiny, true);
+    expected = walk(*own.composition, 512);
+    CHECK(low_rank_calls > 0); // where one was chosen alone
   }
   const Shared shared(tiny);
   const auto check = [&](std::int64_t at_once) {
@@ -111,9 +111,9 @@ TEST_CASE("sequences go on with low-rank experts to the same bits, whether these
   check(3); // so few rows a call that some hold one expert's alone
 }
 
-TEST_CASE("a low-rank expert that fails among others is masked, and the others go on") {
+TEST_CASE("an expert that fails among others is masked, and the others go on") {
   const Tiny tiny;
-  const Shared shared(tiny);
+  const Shared shared(tiny, GENERATE(false, true));
   Composition& composition = *shared.composition;
   for (const ExpertParameter& parameter : composition.experts()[1].parameters())
     if (parameter.name == "blocks.0.ffn.down.b") at::Tensor(parameter.tensor).detach().fill_(NAN);
