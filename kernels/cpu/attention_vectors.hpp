@@ -17,19 +17,40 @@ void transpose_keys(const float* k, std::int64_t stride, std::int64_t keys, std:
       out[d * kPanel + j] = j < keys ? k[j * stride + d] : 0.0f;
 }
 
-// Scores of one row to exp(score - largest), zeros beyond what it sees, up to `padded` numbers.
+// Scores of one row to exp(score - largest), zeros beyond what it sees, up to `padded` numbers. Four vectors at a time,
+// since a maximum and a sum wait for themselves.
 template <class V>
 void soften(float* score, std::int64_t visible, std::int64_t padded, float& largest, float& sum) {
   constexpr float nothing = -std::numeric_limits<float>::infinity();
-  for (std::int64_t j = visible; j < padded; ++j) score[j] = nothing;
-  V most = V::set(nothing), total = V::zero();
-  for (std::int64_t j = 0; j < padded; j += V::width) most = V::max(most, V::load(score + j));
-  largest = most.largest();
-  for (std::int64_t j = 0; j < visible; j += V::width)
-    exponential(V::load(score + j) - V::set(largest)).store(score + j);
-  for (std::int64_t j = visible; j < padded; ++j) score[j] = 0.0f;
-  for (std::int64_t j = 0; j < padded; j += V::width) total = total + V::load(score + j);
-  sum = total.sum();
+  constexpr std::int64_t several = 4 * V::width;
+  const std::int64_t full = visible / several * several;
+  V most[4], total[4];
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) most[i] = V::set(nothing), total[i] = V::zero();
+  for (std::int64_t j = 0; j < full; j += several)
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) most[i] = V::max(most[i], V::load(score + j + i * V::width));
+  std::int64_t rest = full;
+  for (; rest + V::width <= visible; rest += V::width) most[0] = V::max(most[0], V::load(score + rest));
+  float top = V::max(V::max(most[0], most[1]), V::max(most[2], most[3])).largest();
+  for (; rest < visible; ++rest) top = score[rest] > top ? score[rest] : top;
+  const V below = V::set(top);
+  for (std::int64_t j = 0; j < full; j += several)
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) {
+      float* at = score + j + i * V::width;
+      const V weight = exponential(V::load(at) - below);
+      weight.store(at), total[i] = total[i] + weight;
+    }
+  for_vectors<V>(visible - full, [&](std::int64_t j, std::int64_t n) {
+    put(score + full + j, n, exponential(get<V>(score + full + j, n) - below));
+    total[0] = total[0] + get<V>(score + full + j, n); // zeros in lanes beyond
+  });
+  const std::int64_t end = (visible + V::width - 1) / V::width * V::width;
+  for (std::int64_t j = visible; j < end; ++j) score[j] = 0.0f;
+  for (std::int64_t j = end; j < padded; j += V::width) V::zero().store(score + j);
+  largest = top;
+  sum = ((total[0] + total[1]) + (total[2] + total[3])).sum();
 }
 
 template <class V>
