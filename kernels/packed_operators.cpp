@@ -105,13 +105,17 @@ class PanelRows : public RowForm {
 class States : public cpu::KeyValueStore {
  public:
   States(Spans spans, std::span<const RunOfSpan> runs, std::int64_t width, cpu::Arena& arena)
-      : spans_(spans), runs_(runs), width_(width), arena_(arena) {}
+      : spans_(spans), runs_(runs), width_(width), alone_(arena.take<cpu::KeyValues>(std::ssize(spans))) {
+    for (std::size_t s = 0; s < spans.size(); ++s)
+      if (const PackedHandle& run = *runs[s].run; !from_handle(spans[s].state))
+        alone_[s] = {0, chunks(arena, spans[s].length, *run.key_form), chunks(arena, spans[s].length, *run.value_form)};
+  }
 
   cpu::KeyValues extend(std::int64_t block, std::int64_t span) override {
     const tenon_span& one = spans_[static_cast<std::size_t>(span)];
     const auto& [run, first] = runs_[static_cast<std::size_t>(span)];
     SequenceState* state = from_handle(one.state);
-    if (!state) return {0, chunks(one.length, *run->key_form), chunks(one.length, *run->value_form)};
+    if (!state) return alone_[span];
     const std::int64_t slot = first + 2 * block;
     const auto k = state->extend(slot, one.length, width_, run->key_form),
                v = state->extend(slot + 1, one.length, width_, run->value_form);
@@ -121,17 +125,17 @@ class States : public cpu::KeyValueStore {
  private:
   static_assert(kStateBlock == cpu::kChunk, "a block of a state is a chunk of attention");
 
-  float* const* chunks(std::int64_t rows, const RowForm& form) {
+  static float* const* chunks(cpu::Arena& arena, std::int64_t rows, const RowForm& form) {
     const std::int64_t count = (rows + cpu::kChunk - 1) / cpu::kChunk;
-    auto** chunks = arena_.take<float*>(count);
-    for (std::int64_t i = 0; i < count; ++i) chunks[i] = arena_.take<float>(cpu::kChunk * form.width());
+    auto** chunks = arena.take<float*>(count);
+    for (std::int64_t i = 0; i < count; ++i) chunks[i] = arena.take<float>(cpu::kChunk * form.width());
     return chunks;
   }
 
   Spans spans_;
   std::span<const RunOfSpan> runs_;
   std::int64_t width_;
-  cpu::Arena& arena_;
+  cpu::KeyValues* alone_; // of spans without state: every block writes its own over those of the one before
 };
 
 } // namespace
@@ -209,7 +213,7 @@ bool share_weights(const PackedHandle& a, const PackedHandle& b) {
                     [](const PackedBlock& one, const PackedBlock& other) { return same(one, other); });
 }
 
-bool run_beside(const PackedHandle& a, const PackedHandle& b) {
+bool may_run_beside(const PackedHandle& a, const PackedHandle& b) {
   if (a.kernels.empty() || b.kernels.empty()) return false;
   const PackedBlock &one = a.blocks.front(), &other = b.blocks.front();
   return a.keys == b.keys && one.heads == other.heads && one.kv_heads == other.kv_heads &&
@@ -233,7 +237,8 @@ at::Tensor packed_runs(const at::Tensor& x_NC, std::span<const RunOfSpan> runs, 
   std::size_t different = 0;
   for (std::size_t i = 0; i < spans.size(); ++i) {
     const std::span<const cpu::Block> own = runs[i].run->kernels;
-    std::size_t at = 0;
+    std::size_t at =
+        weights == RunWeights::own && different > 0 ? different - 1 : 0; // of its own: the last, or another
     while (at < different && kernels[at].data() != own.data()) ++at;
     if (at == different) kernels[different++] = own;
     rows[i] = {spans[i].offset, spans[i].length, spans[i].position, at};

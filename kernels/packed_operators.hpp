@@ -35,7 +35,7 @@ std::int64_t kept_numbers(const PackedHandle& run);
 bool share_weights(const PackedHandle& a, const PackedHandle& b);
 
 // Have these runs packed forms, and blocks of one shape, so that one call may hold both?
-bool run_beside(const PackedHandle& a, const PackedHandle& b);
+bool may_run_beside(const PackedHandle& a, const PackedHandle& b);
 
 // Of one span, the run that it goes through, and the slot of its first state.
 struct RunOfSpan {

@@ -11,6 +11,7 @@ std::vector<Stretch> windows(std::int64_t window, std::span<const std::int64_t> 
     const std::int64_t start = std::max<std::int64_t>(0, position - window + 1);
     // A state restarted behind `start` has not seen all of this window, though it stands beyond it.
     const bool whole = seen.first == 0 || seen.first <= start;
+    if (whole && position < seen.done) continue; // it has been run
     if (!out.empty() && start <= out.back().last)
       out.back().last = position + 1;
     else if (out.empty() && whole && start <= seen.done)

@@ -63,8 +63,11 @@ Gather::Gather(const at::Tensor& h_NC, Experts& experts, const Batch& batch, con
     auto positions = chosen_positions(chosen, batch);
     if (!stands) {
       joins_[slot] = !chosen.empty() && experts.runs_with_base(slot); // compares weights: of the chosen only
-      const bool beside = !chosen.empty() && !joins_[slot] && runs_beside(slot);
-      if (joins_[slot] || beside) (beside ? beside_ : with_base_).push_back({slot, std::move(positions)});
+      Wanted wanted{slot, std::move(positions)};
+      if (joins_[slot])
+        with_base_.push_back(std::move(wanted));
+      else if (!chosen.empty() && goes_beside(wanted))
+        beside_.push_back(std::move(wanted));
       continue;
     }
     for (std::size_t row = 0; row < positions.size(); ++row)
@@ -72,11 +75,17 @@ Gather::Gather(const at::Tensor& h_NC, Experts& experts, const Batch& batch, con
   }
 }
 
-// A run of blocks on weights of its own, of the same shape as those that are there already.
-bool Gather::runs_beside(std::size_t slot) const {
-  const LoadedExpert& expert = experts_[slot];
-  return expert.context().kind != ExpertContext::Kind::token &&
-         (beside_.empty() || tenon::run_beside(*experts_[beside_.front().slot].run()->blocks, *expert.run()->blocks));
+// A run of blocks on weights of its own, of the same shape as those that are there already, and a few rows for it.
+bool Gather::goes_beside(const Wanted& wanted) const {
+  constexpr std::int64_t few = 16;
+  const LoadedExpert& expert = experts_[wanted.slot];
+  if (expert.context().kind == ExpertContext::Kind::token) return false;
+  std::int64_t rows = 0;
+  for (std::size_t row = 0; row < wanted.positions.size(); ++row)
+    for (const Stretch& one : stretches(expert.context(), wanted.positions[row], seen(wanted.slot, row)))
+      rows += one.last - one.first;
+  return rows <= few &&
+         (beside_.empty() || may_run_beside(*experts_[beside_.front().slot].run()->blocks, *expert.run()->blocks));
 }
 
 at::Tensor Gather::run(std::size_t slot, const Chosen& chosen) {
@@ -91,13 +100,17 @@ at::Tensor Gather::run(std::size_t slot, const Chosen& chosen) {
   return chosen.rows_K.numel() == h_NC_.size(0) ? y_NC : y_NC.index_select(0, chosen.rows_K);
 }
 
-// All that run beside each other, with the first of them. After a fault whoever has not been run runs alone.
+// All that go beside each other, with the first of them. After a fault each runs alone, so that it shows whose it is.
 bool Gather::run_beside(std::size_t slot) {
   if (ran_beside_[slot]) return true;
   const auto is_slot = [&](const Wanted& wanted) { return wanted.slot == slot; };
   if (beside_.size() < 2 || std::none_of(beside_.begin(), beside_.end(), is_slot)) return false;
   const std::vector<Wanted> all = std::exchange(beside_, {});
-  run_stretches(all);
+  try {
+    run_stretches(all);
+  } catch (...) {
+    return false;
+  }
   for (const Wanted& wanted : all) ran_beside_[wanted.slot] = true;
   return true;
 }

@@ -54,7 +54,7 @@ class Gather {
     std::int64_t done = 0; // of the stretch at hand
   };
 
-  bool runs_beside(std::size_t slot) const;
+  bool goes_beside(const Wanted& wanted) const;
   bool run_beside(std::size_t slot);
   at::Tensor run_rows(std::size_t slot, const Chosen& chosen);
   void run_base(std::vector<std::vector<std::int64_t>> positions);

@@ -21,7 +21,7 @@ struct AttentionSpan {
   KeyFormat format = KeyFormat::float32;
 };
 
-// q, y (N,H,D). Not inside a task of the pool.
+// q, y (N,H,D). Inside a task of the pool, that task does all of it.
 void attend(const Engine& engine, Arena& arena, const HeadShape& shape, const float* q,
             std::span<const AttentionSpan> spans, float* y);
 

@@ -23,11 +23,11 @@ class FasterWay {
   }
   void took(int way, double time) {
     const double before = taken_[way].load(std::memory_order_relaxed);
-    taken_[way].store(before == 0 ? time : before + (time - before) / 4, std::memory_order_relaxed);
+    taken_[way].store(before == 0 || time < before ? time : before + (time - before) / 4, std::memory_order_relaxed);
   }
 
  private:
-  std::atomic<double> taken_[2] = {0, 0}; // the last few calls' mean; 0: not yet
+  std::atomic<double> taken_[2] = {0, 0}; // lately; 0: not yet
   std::atomic<std::uint32_t> calls_ = 0;
 };
 

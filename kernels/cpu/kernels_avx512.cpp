@@ -248,9 +248,10 @@ TENON_INLINE void load_quads(const std::byte* at, __m512i (&w)[Integers<F>::part
 #pragma GCC unroll 8
   for (int j = 0; j < J; ++j) {
     w[0][j] = _mm512_loadu_si512(at + 64 * j);
-    if constexpr (Integers<F>::parts == 1) continue;
-    w[Integers<F>::parts - 1][j] = _mm512_and_si512(_mm512_srli_epi16(w[0][j], 4), low);
-    w[0][j] = _mm512_and_si512(w[0][j], low);
+    if constexpr (Integers<F>::parts == 2) {
+      w[1][j] = _mm512_and_si512(_mm512_srli_epi16(w[0][j], 4), low);
+      w[0][j] = _mm512_and_si512(w[0][j], low);
+    }
   }
 }
 
@@ -310,7 +311,7 @@ void integer_tiles(const std::byte* panel, const Activations& x, std::int64_t fi
   constexpr std::int64_t block = 6 * I::parts; // groups
   constexpr bool bytes = I::parts == 1;
   const std::int64_t tiles = (rows + Most - 1) / Most, groups = tiles == 1 ? x.groups() : block;
-  // Bytes stream faster unasked under few rows, but more than one.
+  // asks_for_few says why bytes under few rows, but more than one, may be left unasked.
   const int lines = bytes && rows > 1 && rows <= kTile && !asks_for_few() ? 0 : (I::bytes / 64 + kAsks - 1) / kAsks;
   std::int64_t g = 0;
   do {

@@ -89,11 +89,9 @@ std::span<const Part> parts_of(const Engine& engine, Arena& arena, std::span<con
 }
 
 // Which of both ways, by sequence (1) or not (0), is faster for such weights and so many rows of a thread.
-FasterWay& way_of(const Engine& engine, const Block& block, std::int64_t rows) {
-  constexpr std::size_t most = 17;
-  static FasterWay ways[kPackedFormats][most];
-  const auto each = static_cast<std::size_t>(rows / engine.pool->threads());
-  return ways[static_cast<std::size_t>(block.up.weight.format)][std::min(each, most - 1)];
+using Ways = FasterWay[kPackedFormats][17];
+FasterWay& way_of(Ways& ways, const Block& block, std::int64_t rows) {
+  return ways[static_cast<std::size_t>(block.up.weight.format)][std::min<std::int64_t>(rows, 16)];
 }
 
 class Run {
@@ -293,14 +291,15 @@ void run_blocks(const Engine& engine, Arena& arena, const RunShape& shape, std::
   if (rows == 0 || runs.empty() || runs[0].empty()) return;
   const std::span<const Part> whole = one_part(arena, spans, rows), apart = parts_of(engine, arena, spans, rows);
   if (apart.empty()) return run_parts(engine, arena, shape, runs, spans, store, h, whole);
-  go_faster(engine, way_of(engine, runs[0][0], rows), runs[0].size(),
+  static Ways ways;
+  go_faster(engine, way_of(ways, runs[0][0], rows / engine.pool->threads()), runs[0].size(),
             [&](int way) { run_parts(engine, arena, shape, runs, spans, store, h, way == 1 ? apart : whole); });
 }
 
 void run_apart(const Engine& engine, Arena& arena, const RunShape& shape, std::span<const std::span<const Block>> runs,
                std::span<const RunSpan> spans, KeyValueStore& store, float* h) {
   constexpr std::int64_t few = 16; // rows of a run
-  static FasterWay ways[kPackedFormats];
+  static Ways ways;
   if (runs.empty() || runs[0].empty()) return;
   const std::span<const Part> parts = parts_of_runs(arena, spans, runs.size());
   auto* alone = arena.take<RunSpan>(static_cast<std::int64_t>(spans.size())); // each in the only run of its call
@@ -317,9 +316,10 @@ void run_apart(const Engine& engine, Arena& arena, const RunShape& shape, std::s
   // As many as all threads have something to do with; what is left over goes by product.
   const auto threads = static_cast<std::size_t>(engine.pool->threads());
   const std::size_t each = parts.size() / threads * threads;
-  const bool short_ones = std::all_of(parts.begin(), parts.end(), [](const Part& part) { return part.rows <= few; });
-  if (threads == 1 || each == 0 || !short_ones) return go(0);
-  go_faster(engine, ways[static_cast<std::size_t>(runs[0][0].up.weight.format)], parts.size() * runs[0].size(),
+  std::int64_t longest = 0;
+  for (const Part& part : parts) longest = std::max(longest, part.rows);
+  if (threads == 1 || each == 0 || longest > few) return go(0);
+  go_faster(engine, way_of(ways, runs[0][0], longest), parts.size() * runs[0].size(),
             [&](int way) { go(way == 1 ? each : 0); });
 }
 

@@ -47,7 +47,8 @@ struct KeyValues {
 class KeyValueStore {
  public:
   virtual ~KeyValueStore() = default;
-  // Of this block and span, after room for the span's rows was made. Asked once, on the caller's thread.
+  // Of this block and span, after room for the span's rows was made; valid until the run ends. Asked once, on the
+  // caller's thread.
   virtual KeyValues extend(std::int64_t block, std::int64_t span) = 0;
 };
 

@@ -68,8 +68,8 @@ TEST_CASE("runs with the base, and beside each other, have the same bits as each
   const Tiny tiny;
   const Shared shared(tiny, GENERATE(false, true));
   Composition& composition = *shared.composition;
-  const Batch batch = Batch::whole(at::stack({tensor_of(tokens("a", 20)), tensor_of(tokens("b", 20))}));
-  const at::Tensor w_NE = strengths(40, 1);
+  const Batch batch = Batch::whole(at::stack({tensor_of(tokens("a", 6)), tensor_of(tokens("b", 6))}));
+  const at::Tensor w_NE = strengths(12, 1);
   const at::Tensor together = composition.middle(batch, &w_NE);
   CHECK(low_rank_calls == 0);
   CHECK(together.equal(one_by_one(composition, batch, w_NE)));
@@ -108,6 +108,11 @@ TEST_CASE("sequences go on with low-rank experts to the same bits, whether these
   };
   check(512);
   CHECK(low_rank_calls == 0);
+  const Shared own(tiny, true);
+  for (const std::int64_t at_once : {512, 3}) {
+    const std::vector<at::Tensor> found = walk(*own.composition, at_once);
+    for (std::size_t step = 0; step < found.size(); ++step) CHECK(found[step].equal(expected[step]));
+  }
   check(3); // so few rows a call that some hold one expert's alone
 }
 
