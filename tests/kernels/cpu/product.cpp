@@ -85,7 +85,7 @@ TEST_CASE("no inputs give zeros, no rows and no outputs give nothing") {
 }
 
 TEST_CASE("integer formats give the same bits in every tier, at the extremes too") {
-  constexpr std::int64_t inputs = 96, outputs = 66, rows = 5;
+  constexpr std::int64_t inputs = 672, outputs = 66, rows = 13; // more than a block of groups, and than few rows
   std::vector<float> extreme(outputs * inputs), x(rows * inputs);
   for (std::size_t i = 0; i < extreme.size(); ++i) extreme[i] = i % 3 == 0 ? -1.0f : 1.0f;
   for (std::size_t i = 0; i < x.size(); ++i) x[i] = i % 5 == 0 ? -1.0f : 1.0f;
