@@ -34,6 +34,8 @@ std::int64_t kept_numbers(const PackedHandle& run);
 // alone?
 bool share_weights(const PackedHandle& a, const PackedHandle& b);
 
+// Rows that a run has at most where every thread may take whole runs.
+constexpr std::int64_t kRowsBeside = 16;
 // Have these runs packed forms, and blocks of one shape, so that one call may hold both?
 bool may_run_beside(const PackedHandle& a, const PackedHandle& b);
 

@@ -77,14 +77,13 @@ Gather::Gather(const at::Tensor& h_NC, Experts& experts, const Batch& batch, con
 
 // A run of blocks on weights of its own, of the same shape as those that are there already, and a few rows for it.
 bool Gather::goes_beside(const Wanted& wanted) const {
-  constexpr std::int64_t few = 16;
   const LoadedExpert& expert = experts_[wanted.slot];
   if (expert.context().kind == ExpertContext::Kind::token) return false;
   std::int64_t rows = 0;
   for (std::size_t row = 0; row < wanted.positions.size(); ++row)
     for (const Stretch& one : stretches(expert.context(), wanted.positions[row], seen(wanted.slot, row)))
       rows += one.last - one.first;
-  return rows <= few &&
+  return rows <= kRowsBeside &&
          (beside_.empty() || may_run_beside(*experts_[beside_.front().slot].run()->blocks, *expert.run()->blocks));
 }
 

@@ -1,7 +1,8 @@
 // Which of two ways to the same result is faster here and now, found out while both are used: it depends on whether
 // processors share a cache, on how fast memory is, and on who else is at work, and changes within minutes.
 //
-// Every kAgain-th call takes the way that was slower, so that it is noticed when that is no longer so.
+// Every kAgain-th call takes the way that was slower, so that it is noticed when that is no longer so. A shorter time
+// counts at once, a longer one, which may be an accident, by a quarter.
 // Thread: any; nothing waits.
 #pragma once
 

@@ -71,9 +71,9 @@ std::span<const Part> one_part(Arena& arena, std::span<const RunSpan> spans, std
 // whole block: nothing they work on goes from one processor's caches to another's, and nobody waits before the block
 // ends, but every thread reads all weights. Those sequences, or nothing where this may not be.
 std::span<const Part> parts_of(const Engine& engine, Arena& arena, std::span<const RunSpan> spans, std::int64_t rows) {
-  constexpr std::int64_t least = 4, most = 16; // rows of a thread
+  constexpr std::int64_t least = 4; // rows of a thread
   const std::int64_t threads = engine.pool->threads(), even = (rows + threads - 1) / threads;
-  if (threads == 1 || even < least || even > most) return {};
+  if (threads == 1 || even < least || even > kFewRows) return {};
   auto* parts = arena.take<Part>(threads);
   std::size_t next = 0;
   std::int64_t end = 0;
@@ -88,10 +88,10 @@ std::span<const Part> parts_of(const Engine& engine, Arena& arena, std::span<con
   return {parts, static_cast<std::size_t>(threads)};
 }
 
-// Which of both ways, by sequence (1) or not (0), is faster for such weights and so many rows of a thread.
-using Ways = FasterWay[kPackedFormats][17];
+// Which of both ways, by sequence (1) or not (0), is faster for such weights and at most kFewRows rows of a thread.
+using Ways = FasterWay[kPackedFormats][kFewRows + 1];
 FasterWay& way_of(Ways& ways, const Block& block, std::int64_t rows) {
-  return ways[static_cast<std::size_t>(block.up.weight.format)][std::min<std::int64_t>(rows, 16)];
+  return ways[static_cast<std::size_t>(block.up.weight.format)][rows];
 }
 
 class Run {
@@ -298,18 +298,14 @@ void run_blocks(const Engine& engine, Arena& arena, const RunShape& shape, std::
 
 void run_apart(const Engine& engine, Arena& arena, const RunShape& shape, std::span<const std::span<const Block>> runs,
                std::span<const RunSpan> spans, KeyValueStore& store, float* h) {
-  constexpr std::int64_t few = 16; // rows of a run
   static Ways ways;
   if (runs.empty() || runs[0].empty()) return;
   const std::span<const Part> parts = parts_of_runs(arena, spans, runs.size());
-  auto* alone = arena.take<RunSpan>(static_cast<std::int64_t>(spans.size())); // each in the only run of its call
-  std::copy(spans.begin(), spans.end(), alone);
-  for (std::size_t s = 0; s < spans.size(); ++s) alone[s].run = 0;
   const auto go = [&](std::size_t each) {
-    if (each > 0) run_one_each(engine, arena, shape, runs, {alone, spans.size()}, store, h, parts.first(each));
+    if (each > 0) run_one_each(engine, arena, shape, runs, spans, store, h, parts.first(each));
     for (std::size_t p = each; p < parts.size(); ++p) {
       const Arena::Mark mark = arena.mark();
-      run_parts(engine, arena, shape, runs.subspan(p, 1), {alone, spans.size()}, store, h, parts.subspan(p, 1));
+      run_parts(engine, arena, shape, runs.subspan(p, 1), spans, store, h, parts.subspan(p, 1));
       arena.rewind(mark);
     }
   };
@@ -318,7 +314,7 @@ void run_apart(const Engine& engine, Arena& arena, const RunShape& shape, std::s
   const std::size_t each = parts.size() / threads * threads;
   std::int64_t longest = 0;
   for (const Part& part : parts) longest = std::max(longest, part.rows);
-  if (threads == 1 || each == 0 || longest > few) return go(0);
+  if (threads == 1 || each == 0 || longest > kFewRows) return go(0);
   go_faster(engine, way_of(ways, runs[0][0], longest), parts.size() * runs[0].size(),
             [&](int way) { go(way == 1 ? each : 0); });
 }

@@ -37,6 +37,8 @@ TEST_CASE("a window restarts only behind a gap longer than itself") {
   CHECK(stretches_of("window(4)", {14, 30, 33, 60}, {0, 12}) == "on 12-15 fresh 27-34 fresh 57-61 ");
   CHECK(stretches_of("window(1)", {5, 6, 9}) == "fresh 5-7 fresh 9-10 ");
   CHECK(stretches_of("window(1000)", {50}, {0, 12}) == "on 12-51 ");
+  CHECK(stretches_of("window(4)", {5, 11}, {0, 12}).empty()); // they have been run
+  CHECK(stretches_of("window(4)", {11, 13}, {0, 12}) == "on 12-14 ");
 }
 
 TEST_CASE("a window's state that began too late is no state to go on from") {
