@@ -1,5 +1,7 @@
 #include "host/inference/sampling.hpp"
 
+#include "kernels/cpu/engine.hpp"
+#include "kernels/cpu/rows.hpp"
 #include "registry/base/error.hpp"
 
 #include <fmt/format.h>
@@ -30,35 +32,13 @@ void require_numbers(std::span<const float> logits_V) {
                   "the model or an expert computes something that is not finite; try --strict to see which");
 }
 
-// Lanes side by side, which a compiler makes vectors of: a vocabulary is gone through once a token.
-struct Largest {
-  static constexpr std::size_t kLanes = 16;
-  float top = -INFINITY;
-  bool numbers = true; // none is NaN or infinity
-
-  explicit Largest(std::span<const float> x) {
-    float lanes[kLanes];
-    std::int32_t strange[kLanes] = {};
-    std::fill(lanes, lanes + kLanes, -INFINITY);
-    std::size_t i = 0;
-    for (; i + kLanes <= x.size(); i += kLanes)
-      for (std::size_t lane = 0; lane < kLanes; ++lane) {
-        lanes[lane] = x[i + lane] > lanes[lane] ? x[i + lane] : lanes[lane];
-        strange[lane] |= !(x[i + lane] < INFINITY);
-      }
-    for (; i < x.size(); ++i) top = std::max(top, x[i]), numbers = numbers && x[i] < INFINITY;
-    for (std::size_t lane = 0; lane < kLanes; ++lane)
-      top = std::max(top, lanes[lane]), numbers = numbers && strange[lane] == 0;
-  }
-};
-
 // The largest logit's id, the lowest among equals.
 std::size_t largest(std::span<const float> logits_V) {
   if (logits_V.empty()) throw Error(Code::usage, "sampling", "there are no logits to sample from");
-  const Largest all(logits_V);
-  if (!all.numbers) require_numbers(logits_V);
-  if (std::isinf(all.top)) throw Error(Code::numeric, "sampling", "every logit is -infinity: no token can follow");
-  return static_cast<std::size_t>(std::find(logits_V.begin(), logits_V.end(), all.top) - logits_V.begin());
+  const cpu::Peak peak = cpu::peak_of_row(logits_V.data(), static_cast<std::int64_t>(logits_V.size()));
+  if (!peak.numbers) require_numbers(logits_V);
+  if (peak.place < 0) throw Error(Code::numeric, "sampling", "every logit is -infinity: no token can follow");
+  return static_cast<std::size_t>(peak.place);
 }
 
 void normalize(std::vector<Choice>& all) {
@@ -75,25 +55,48 @@ void keep_top_p(std::vector<Choice>& sorted, double top_p) {
   normalize(sorted);
 }
 
+// The k most likely ids, likeliest first, the lower id first among equals; none of logit -infinity.
+std::vector<std::int32_t> most_likely(std::span<const float> logits_V, std::size_t k) {
+  constexpr std::size_t few = 256; // so many are kept in order while the others go past
+  const auto more_likely = [&](std::int32_t a, std::int32_t b) {
+    return logits_V[a] != logits_V[b] ? logits_V[a] > logits_V[b] : a < b;
+  };
+  std::vector<std::int32_t> ids(k, -1);
+  if (k <= few && k < logits_V.size()) {
+    cpu::engine().kernels->best(logits_V.data(), static_cast<std::int64_t>(logits_V.size()),
+                                static_cast<std::int64_t>(k), ids.data());
+    std::erase(ids, -1);
+    return ids;
+  }
+  ids.resize(logits_V.size());
+  std::iota(ids.begin(), ids.end(), 0);
+  if (k < ids.size()) std::nth_element(ids.begin(), ids.begin() + static_cast<std::int64_t>(k), ids.end(), more_likely);
+  ids.resize(std::min(k, ids.size()));
+  std::sort(ids.begin(), ids.end(), more_likely);
+  while (std::isinf(logits_V[ids.back()])) ids.pop_back();
+  return ids;
+}
+
 // What choices() says of a whole vocabulary, sorted no further down than a draw looks: to sort all of it would cost
-// more than the model does.
+// more than the model does. Its memory serves one draw after the other.
 class Ranking {
  public:
-  Ranking(std::span<const float> logits_V, double temperature) : logits_V_(logits_V), weights_V_(logits_V.size()) {
-    constexpr double kNothing = -60; // so unlikely that a whole vocabulary of such does not change the sum
-    const double best = logits_V[largest(logits_V)];
-    for (std::size_t i = 0; i < logits_V.size(); ++i) {
-      const double x = (logits_V[i] - best) / temperature;
-      weights_V_[i] = x < kNothing ? 0.0 : std::exp(x);
-      total_ += weights_V_[i];
-    }
+  Ranking(std::span<const float> logits_V, double temperature) : logits_V_(logits_V) {
+    const std::size_t size = logits_V.size(), padded = (size + cpu::kPanel - 1) / cpu::kPanel * cpu::kPanel;
+    weights_V_.resize(padded), ids_.resize(size);
+    const float best = logits_V[largest(logits_V)], inverse = static_cast<float>(1 / temperature);
+    for (std::size_t i = 0; i < size; ++i) weights_V_[i] = (logits_V[i] - best) * inverse;
+    float top = 0, sum = 0;
+    cpu::engine().kernels->soften(weights_V_.data(), static_cast<std::int64_t>(size),
+                                  static_cast<std::int64_t>(padded), top, sum);
+    total_ = sum;
   }
 
   // The first token, likeliest first, at which the probabilities kept by top_p exceed `drawn`, in [0, 1).
   std::int32_t at(double drawn, double top_p) const {
     for (double depth = 4;; depth *= 2) {
-      const std::vector<std::int32_t> ids = down_to(depth);
-      const bool all = ids.size() == logits_V_.size();
+      const bool all = depth > kNothing;
+      const std::span<const std::int32_t> ids = down_to(std::min(depth, kNothing));
       double mass = total_;
       std::size_t kept = ids.size();
       if (top_p < 1) {
@@ -103,19 +106,22 @@ class Ranking {
       double left = drawn * mass;
       for (std::size_t i = 0; i < kept; ++i)
         if (left -= weight(ids[i]); left < 0) return ids[i];
-      if (top_p < 1 || all) return last_of(ids, kept);
+      if (top_p < 1 || all) return ids[kept - 1]; // a crumb that rounding left over
     }
   }
 
  private:
+  // Nats below the likeliest at which a token is so unlikely that a whole vocabulary of such is never drawn.
+  static constexpr double kNothing = 60;
+
   double weight(std::int32_t id) const { return weights_V_[static_cast<std::size_t>(id)]; }
 
-  // Tokens no more than so many nats below the likeliest, in order.
-  std::vector<std::int32_t> down_to(double depth) const {
-    const double least = std::exp(-depth);
-    std::vector<std::int32_t> ids;
-    for (std::size_t i = 0; i < weights_V_.size(); ++i)
-      if (weights_V_[i] >= least) ids.push_back(static_cast<std::int32_t>(i));
+  // Tokens less than so many nats below the likeliest, in order.
+  std::span<const std::int32_t> down_to(double depth) const {
+    const std::int64_t found =
+        cpu::engine().kernels->above(weights_V_.data(), static_cast<std::int64_t>(logits_V_.size()),
+                                     static_cast<float>(std::exp(-depth)), ids_.data());
+    const std::span<std::int32_t> ids = std::span(ids_).first(static_cast<std::size_t>(found));
     std::sort(ids.begin(), ids.end(), [&](std::int32_t a, std::int32_t b) {
       const float x = logits_V_[static_cast<std::size_t>(a)], y = logits_V_[static_cast<std::size_t>(b)];
       return x != y ? x > y : a < b;
@@ -123,16 +129,13 @@ class Ranking {
     return ids;
   }
 
-  // A crumb that rounding left over.
-  std::int32_t last_of(const std::vector<std::int32_t>& ids, std::size_t kept) const {
-    while (kept > 1 && weight(ids[kept - 1]) == 0) --kept;
-    return ids[kept - 1];
-  }
-
   std::span<const float> logits_V_;
-  std::vector<double> weights_V_;
   double total_ = 0;
+  static thread_local std::vector<float> weights_V_;
+  static thread_local std::vector<std::int32_t> ids_;
 };
+thread_local std::vector<float> Ranking::weights_V_;
+thread_local std::vector<std::int32_t> Ranking::ids_;
 
 } // namespace
 
@@ -140,16 +143,8 @@ std::vector<Choice> choices(std::span<const float> logits_V, const SamplingOptio
   const std::size_t best = largest(logits_V);
   if (options.temperature == 0) return {{static_cast<std::int32_t>(best), 1.0}};
 
-  std::vector<std::int32_t> order(logits_V.size());
-  std::iota(order.begin(), order.end(), 0);
-  const auto more_likely = [&](std::int32_t a, std::int32_t b) {
-    return logits_V[a] != logits_V[b] ? logits_V[a] > logits_V[b] : a < b;
-  };
-  if (options.top_k > 0 && static_cast<std::size_t>(options.top_k) < order.size()) {
-    std::nth_element(order.begin(), order.begin() + options.top_k, order.end(), more_likely);
-    order.resize(static_cast<std::size_t>(options.top_k));
-  }
-  std::sort(order.begin(), order.end(), more_likely);
+  const std::size_t k = options.top_k > 0 ? static_cast<std::size_t>(options.top_k) : logits_V.size();
+  const std::vector<std::int32_t> order = most_likely(logits_V, k);
 
   std::vector<Choice> out;
   out.reserve(order.size());

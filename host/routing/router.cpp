@@ -26,9 +26,12 @@ void require(const char* what, const std::string& found, std::initializer_list<c
 // Scores without what this sequence excludes; the scores themselves where it excludes nothing.
 at::Tensor exclude(const at::Tensor& scores_TE, const Sequence* sequence) {
   if (!sequence || sequence->excluded.empty()) return scores_TE;
-  at::Tensor left_TE = scores_TE.clone();
-  for (std::size_t slot = 1; slot < sequence->excluded.size(); ++slot)
-    if (sequence->excluded[slot]) left_TE.select(1, static_cast<std::int64_t>(slot)).fill_(-INFINITY);
+  at::Tensor left_TE = scores_TE.clone(at::MemoryFormat::Contiguous);
+  auto* left = left_TE.data_ptr<float>();
+  const std::size_t slots = std::min(sequence->excluded.size(), static_cast<std::size_t>(left_TE.size(1)));
+  for (std::int64_t row = 0; row < left_TE.size(0); ++row, left += left_TE.size(1))
+    for (std::size_t slot = 1; slot < slots; ++slot)
+      if (sequence->excluded[slot]) left[slot] = -INFINITY;
   return left_TE;
 }
 

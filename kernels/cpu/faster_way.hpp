@@ -1,34 +1,42 @@
 // Which of two ways to the same result is faster here and now, found out while both are used: it depends on whether
 // processors share a cache, on how fast memory is, and on who else is at work, and changes within minutes.
 //
-// Every kAgain-th call takes the way that was slower, so that it is noticed when that is no longer so. A shorter time
-// counts at once, a longer one, which may be an accident, by a quarter.
+// Of every kPeriod calls the first kTrial go the first way, the next kTrial the second, and all others the one that was
+// faster, the first unless the second wins by a twentieth. A trial's first half only settles: caches still hold what
+// the other way left in them. Of its second half the shortest time counts, since a longer one may be an accident.
 // Thread: any; nothing waits.
 #pragma once
 
 #include <atomic>
 #include <cstdint>
+#include <limits>
 
 namespace tenon::cpu {
 
 class FasterWay {
  public:
-  static constexpr std::uint32_t kAgain = 64;
+  static constexpr std::uint32_t kTrial = 16, kPeriod = 1024;
 
-  // 0 or 1. Whoever asks takes that way, and tells how long it took.
-  int choose() {
-    const double first = taken_[0].load(std::memory_order_relaxed), second = taken_[1].load(std::memory_order_relaxed);
-    if (first == 0 || second == 0) return first == 0 ? 0 : 1;
-    const int faster = second < first ? 1 : 0;
-    return calls_.fetch_add(1, std::memory_order_relaxed) % kAgain == kAgain - 1 ? 1 - faster : faster;
+  // Whoever asks takes way 0 or 1, and tells how long it took.
+  struct Choice {
+    int way;
+    bool counts;
+  };
+  Choice choose() {
+    const std::uint32_t call = calls_.fetch_add(1, std::memory_order_relaxed) % kPeriod, trial = call / kTrial;
+    if (trial > 1) return {shortest(1) < 0.95 * shortest(0) ? 1 : 0, false};
+    if (call % kTrial == 0) shortest_[trial].store(kNever, std::memory_order_relaxed);
+    return {static_cast<int>(trial), call % kTrial >= kTrial / 2};
   }
-  void took(int way, double time) {
-    const double before = taken_[way].load(std::memory_order_relaxed);
-    taken_[way].store(before == 0 || time < before ? time : before + (time - before) / 4, std::memory_order_relaxed);
+  void took(const Choice& choice, double time) {
+    if (choice.counts && time < shortest(choice.way)) shortest_[choice.way].store(time, std::memory_order_relaxed);
   }
 
  private:
-  std::atomic<double> taken_[2] = {0, 0}; // lately; 0: not yet
+  static constexpr double kNever = std::numeric_limits<double>::infinity();
+  double shortest(int way) const { return shortest_[way].load(std::memory_order_relaxed); }
+
+  std::atomic<double> shortest_[2] = {kNever, kNever}; // of the last trials
   std::atomic<std::uint32_t> calls_ = 0;
 };
 

@@ -19,12 +19,13 @@ std::int64_t panels(std::int64_t outputs) { return (outputs + kPanel - 1) / kPan
 
 PackedFormat packed(KeyFormat format) { return format == KeyFormat::bf16 ? PackedFormat::bf16 : PackedFormat::int8g32; }
 
-// Bytes of a panel over so many inputs.
-std::int64_t bytes_over(KeyFormat format, std::int64_t inputs) {
-  return static_cast<std::int64_t>(*panel_bytes(packed(format), inputs));
-}
 constexpr std::int64_t kHeadBytes = 2 * kPanel;                           // of a group in int8: its scales
 constexpr std::int64_t kUnitBytes = kHeadBytes + kGroup / 4 * kQuadBytes; // of a group in int8
+
+// Bytes of a panel over so many inputs: what panel_bytes says, for what has been checked.
+std::int64_t bytes_over(KeyFormat format, std::int64_t inputs) {
+  return format == KeyFormat::bf16 ? (inputs + 1) / 2 * kQuadBytes : inputs / kGroup * kUnitBytes;
+}
 
 std::int64_t key_bytes(KeyFormat format, const HeadShape& shape) { // of a chunk, one group
   return kChunk / kPanel * bytes_over(format, shape.depth);

@@ -2,8 +2,10 @@
 
 #include "kernels/cpu/tier.hpp"
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
+#include <limits>
 
 namespace tenon::cpu {
 namespace {
@@ -72,7 +74,42 @@ TENON_TIERS void rotate(float* x, const float* cos, const float* sin, std::int64
   }
 }
 
+// The largest of these and of `top`; adds to `strange` how many are NaN or +infinity.
+TENON_TIERS float largest_of(const float* x, std::int64_t width, float top, std::int32_t& strange) {
+  constexpr std::int64_t several = 4 * kLanes; // a maximum waits for itself
+  float lanes[several];
+  std::int32_t beyond[several] = {};
+  for (float& lane : lanes) lane = top;
+  std::int64_t i = 0;
+  for (; i + several <= width; i += several)
+    for (std::int64_t lane = 0; lane < several; ++lane) {
+      lanes[lane] = x[i + lane] > lanes[lane] ? x[i + lane] : lanes[lane];
+      beyond[lane] += !(x[i + lane] <= std::numeric_limits<float>::max());
+    }
+  for (std::int64_t lane = 0; lane < several; ++lane) {
+    top = lanes[lane] > top ? lanes[lane] : top;
+    strange += beyond[lane];
+  }
+  for (; i < width; ++i) {
+    top = x[i] > top ? x[i] : top;
+    strange += !(x[i] <= std::numeric_limits<float>::max());
+  }
+  return top;
+}
+
 } // namespace
+
+Peak peak_of_row(const float* x, std::int64_t width) {
+  constexpr std::int64_t part = 4096; // numbers among which the largest is looked for again
+  float top = -std::numeric_limits<float>::infinity();
+  std::int64_t begin = width;
+  std::int32_t strange = 0;
+  for (std::int64_t i = 0; i < width; i += part)
+    if (const float higher = largest_of(x + i, std::min(part, width - i), top, strange); higher > top)
+      top = higher, begin = i;
+  const std::int64_t place = std::find(x + begin, x + width, top) - x;
+  return {place < width ? place : -1, strange == 0};
+}
 
 TENON_TIERS void widen_row(const std::uint16_t* from, float* to, std::int64_t count) {
   for (std::int64_t i = 0; i < count; ++i) to[i] = std::bit_cast<float>(std::uint32_t{from[i]} << 16);

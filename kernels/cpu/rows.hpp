@@ -25,6 +25,14 @@ void layer_norm_rows(const float* x, const float* weight, const float* bias, flo
 void rotate_rows(float* x, const float* cos, const float* sin, std::int64_t rows, std::int64_t heads,
                  std::int64_t head_dim);
 
+// The largest of a row: its place, the first among equals, -1 where all are -infinity; and whether none of them is a
+// NaN or +infinity, without which the place says nothing.
+struct Peak {
+  std::int64_t place;
+  bool numbers;
+};
+Peak peak_of_row(const float* x, std::int64_t width);
+
 // bfloat16 to float32.
 void widen_row(const std::uint16_t* from, float* to, std::int64_t count);
 

@@ -277,11 +277,11 @@ void run_one_each(const Engine& engine, Arena& arena, const RunShape& shape,
 template <class Go>
 void go_faster(const Engine& engine, FasterWay& ways, std::size_t blocks, const Go& go) {
   if (engine.few_rows != FewRows::measured) return go(engine.few_rows == FewRows::by_sequence ? 1 : 0);
-  const int way = ways.choose();
+  const FasterWay::Choice choice = ways.choose();
   const auto begin = std::chrono::steady_clock::now();
-  go(way);
+  go(choice.way);
   const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - begin;
-  ways.took(way, taken.count() / static_cast<double>(blocks));
+  ways.took(choice, taken.count() / static_cast<double>(blocks));
 }
 
 } // namespace

@@ -242,23 +242,34 @@ TEST_CASE("runs on weights of their own have beside each other the bits they hav
 TEST_CASE("of two ways to the same result the faster is gone, and is left when the other becomes faster") {
   FasterWay ways;
   double time[] = {3.0, 2.0};
-  int taken[] = {0, 0};
-  const auto go = [&](int calls) {
-    taken[0] = taken[1] = 0;
-    for (int i = 0; i < calls; ++i) {
-      const int way = ways.choose();
-      ways.took(way, time[way]), ++taken[way];
+  const auto share_of_second = [&] { // over two periods: in the first it may be noticed late
+    double second = 0;
+    for (std::uint32_t i = 0; i < 2 * FasterWay::kPeriod; ++i) {
+      const FasterWay::Choice choice = ways.choose();
+      ways.took(choice, time[choice.way]);
+      if (i >= FasterWay::kPeriod) second += choice.way;
     }
+    return second / FasterWay::kPeriod;
   };
-  go(500);
-  CHECK(taken[0] < 20);
+  CHECK(share_of_second() > 0.98);
   time[0] = 1.0;
-  go(500); // until it has been noticed,
-  go(500);
-  CHECK(taken[1] < 20);
-  time[0] = 4.0; // and at once where the way itself becomes slow
-  go(500);
-  CHECK(taken[0] < 20);
+  CHECK(share_of_second() < 0.02);
+  time[0] = 4.0;
+  CHECK(share_of_second() > 0.98);
+  time[0] = 2.02; // no faster to speak of
+  CHECK(share_of_second() < 0.02);
+}
+
+TEST_CASE("of two ways the faster is found though some calls are held up and the first calls of each are slow") {
+  FasterWay ways;
+  int second = 0;
+  for (int i = 0; i < 1024; ++i) {
+    const FasterWay::Choice choice = ways.choose();
+    const bool settles = i % FasterWay::kTrial < FasterWay::kTrial / 2, held_up = i % 5 == 0;
+    ways.took(choice, (choice.way == 1 ? 2.0 : 3.0) * (settles ? 0.1 : held_up ? 10 : 1));
+    second += choice.way;
+  }
+  CHECK(second > 1000);
 }
 
 } // namespace tenon::cpu
