@@ -26,8 +26,8 @@ SafetensorsWriter::SafetensorsWriter(const std::filesystem::path& path, std::vec
                                      const std::map<std::string, std::string>& metadata)
     : file_(path), name_(path.string()) {
   std::sort(tensors.begin(), tensors.end(), [](const TensorSpec& a, const TensorSpec& b) {
-    return std::tuple(dtype_bytes(b.dtype), std::string_view(a.name)) <
-           std::tuple(dtype_bytes(a.dtype), std::string_view(b.name));
+    return std::tuple(dtype_bytes(b.dtype), a.shape.size(), std::string_view(a.name)) <
+           std::tuple(dtype_bytes(a.dtype), b.shape.size(), std::string_view(b.name));
   });
   json::object header;
   if (!metadata.empty()) header["__metadata__"] = metadata_json(metadata);

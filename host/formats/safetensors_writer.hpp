@@ -1,9 +1,10 @@
 // A safetensors file written piece by piece, for tensors that are never in memory as a whole.
 //
 // Shapes are said first; then every tensor gets its bytes from front to back, the tensors in any order among each
-// other. Layout: widest dtype first, then by name, so that every tensor is aligned to its dtype; the data begin at a
-// multiple of 64; the same content gives the same bytes. The file appears with commit(), whole, or not at all. Thread:
-// one.
+// other. Layout: widest dtype first, so that every tensor is aligned to its dtype; then fewest dimensions first, then
+// by name: norms and biases stand together, and whoever reads them alone brings no pages of matrices into memory. The
+// data begin at a multiple of 64; the same content gives the same bytes. The file appears with commit(), whole, or not
+// at all. Thread: one.
 #pragma once
 
 #include "host/formats/safetensors.hpp"

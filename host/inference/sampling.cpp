@@ -87,8 +87,8 @@ class Ranking {
     const float best = logits_V[largest(logits_V)], inverse = static_cast<float>(1 / temperature);
     for (std::size_t i = 0; i < size; ++i) weights_V_[i] = (logits_V[i] - best) * inverse;
     float top = 0, sum = 0;
-    cpu::engine().kernels->soften(weights_V_.data(), static_cast<std::int64_t>(size),
-                                  static_cast<std::int64_t>(padded), top, sum);
+    cpu::engine().kernels->soften(weights_V_.data(), static_cast<std::int64_t>(size), static_cast<std::int64_t>(padded),
+                                  top, sum);
     total_ = sum;
   }
 
