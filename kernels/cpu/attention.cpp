@@ -1,10 +1,13 @@
 #include "kernels/cpu/attention.hpp"
 
 #include "kernels/cpu/panel_attention.hpp"
+#include "kernels/cpu/product_tasks.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <limits>
+#include <memory>
 
 namespace tenon::cpu {
 namespace {
@@ -106,26 +109,29 @@ class Tile {
   std::int64_t sharing_, group_, first_, rows_;
 };
 
-// Few tiles over a long past: a task takes one chunk of one tile; the chunks are joined afterwards, in order.
+// Few tiles over a long past: tasks are runs of chunks. Whoever computes a tile's last one joins them all, in order.
 void attend_chunks(const Engine& engine, Arena& arena, const HeadShape& shape, const float* q,
                    const AttentionSpan& span, float* memory, float* y) {
-  const std::int64_t sums = Sums::size(shape.depth), depth = shape.depth, tiles = Tile::count(shape, span),
+  const std::int64_t sums = Sums::size(shape.depth), tiles = Tile::count(shape, span),
                      chunks = parts(span.past + span.length, kChunk);
   auto* partial = arena.take<float>(tiles * chunks * sums);
-  engine.pool->run(tiles * chunks, [&](std::int64_t task) {
-    const Tile tile(shape, span, task / chunks);
-    if (task % chunks < tile.chunks())
-      tile.chunk(*engine.kernels, q, task % chunks, Sums(partial + task * sums),
-                 memory + Pool::thread() * attention_memory(shape));
+  auto* left = arena.take<std::atomic<std::int64_t>>(tiles); // chunks
+  for (std::int64_t t = 0; t < tiles; ++t) std::construct_at(left + t, chunks);
+  for_runs(engine, tiles * chunks, 1, [&](std::int64_t begin, std::int64_t end) {
+    float* own = memory + Pool::thread() * attention_memory(shape);
+    for (std::int64_t t = begin / chunks, next = 0; begin < end; begin = next, ++t) {
+      const Tile tile(shape, span, t);
+      next = std::min(end, (t + 1) * chunks);
+      for (std::int64_t c = begin - t * chunks; c < std::min(next - t * chunks, tile.chunks()); ++c)
+        tile.chunk(*engine.kernels, q, c, Sums(partial + (t * chunks + c) * sums), own);
+      if (left[t].fetch_sub(next - begin, std::memory_order_acq_rel) != next - begin) continue;
+      const Sums all(own + Tile::memory(shape.depth));
+      tile.clear(all);
+      for (std::int64_t c = 0; c < tile.chunks(); ++c)
+        join(*engine.kernels, all, Sums(partial + (t * chunks + c) * sums), tile.rows(), shape.depth);
+      tile.write(all, y);
+    }
   });
-  const Sums all(arena.take<float>(sums));
-  for (std::int64_t t = 0; t < tiles; ++t) {
-    const Tile tile(shape, span, t);
-    tile.clear(all);
-    for (std::int64_t c = 0; c < tile.chunks(); ++c)
-      join(*engine.kernels, all, Sums(partial + (t * chunks + c) * sums), tile.rows(), depth);
-    tile.write(all, y);
-  }
 }
 
 } // namespace
