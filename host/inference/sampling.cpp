@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numeric>
 
 namespace tenon {
@@ -61,8 +62,10 @@ std::vector<std::int32_t> most_likely(std::span<const float> logits_V, std::size
   const auto more_likely = [&](std::int32_t a, std::int32_t b) {
     return logits_V[a] != logits_V[b] ? logits_V[a] > logits_V[b] : a < b;
   };
-  std::vector<std::int32_t> ids(k, -1);
+  k = std::min(k, logits_V.size());
+  std::vector<std::int32_t> ids;
   if (k <= few && k < logits_V.size()) {
+    ids.assign(k, -1);
     cpu::engine().kernels->best(logits_V.data(), static_cast<std::int64_t>(logits_V.size()),
                                 static_cast<std::int64_t>(k), ids.data());
     std::erase(ids, -1);
@@ -71,7 +74,7 @@ std::vector<std::int32_t> most_likely(std::span<const float> logits_V, std::size
   ids.resize(logits_V.size());
   std::iota(ids.begin(), ids.end(), 0);
   if (k < ids.size()) std::nth_element(ids.begin(), ids.begin() + static_cast<std::int64_t>(k), ids.end(), more_likely);
-  ids.resize(std::min(k, ids.size()));
+  ids.resize(k);
   std::sort(ids.begin(), ids.end(), more_likely);
   while (std::isinf(logits_V[ids.back()])) ids.pop_back();
   return ids;
@@ -84,12 +87,14 @@ class Ranking {
   Ranking(std::span<const float> logits_V, double temperature) : logits_V_(logits_V) {
     const std::size_t size = logits_V.size(), padded = (size + cpu::kPanel - 1) / cpu::kPanel * cpu::kPanel;
     weights_V_.resize(padded), ids_.resize(size);
-    const float best = logits_V[largest(logits_V)], inverse = static_cast<float>(1 / temperature);
+    constexpr double least = std::numeric_limits<float>::min(), most = std::numeric_limits<float>::max();
+    const float best = logits_V[largest(logits_V)],
+                inverse = static_cast<float>(std::clamp(1 / temperature, least, most));
     for (std::size_t i = 0; i < size; ++i) weights_V_[i] = (logits_V[i] - best) * inverse;
     float top = 0, sum = 0;
     cpu::engine().kernels->soften(weights_V_.data(), static_cast<std::int64_t>(size), static_cast<std::int64_t>(padded),
                                   top, sum);
-    total_ = sum;
+    total_ = cpu::sum_of_row(weights_V_.data(), static_cast<std::int64_t>(size));
   }
 
   // The first token, likeliest first, at which the probabilities kept by top_p exceed `drawn`, in [0, 1).

@@ -28,7 +28,9 @@ at::Tensor exclude(const at::Tensor& scores_TE, const Sequence* sequence) {
   if (!sequence || sequence->excluded.empty()) return scores_TE;
   at::Tensor left_TE = scores_TE.clone(at::MemoryFormat::Contiguous);
   auto* left = left_TE.data_ptr<float>();
-  const std::size_t slots = std::min(sequence->excluded.size(), static_cast<std::size_t>(left_TE.size(1)));
+  const std::size_t slots = sequence->excluded.size();
+  if (slots > static_cast<std::size_t>(left_TE.size(1)))
+    throw Error(Code::bug, "router", "a sequence excludes experts that the composition does not have");
   for (std::int64_t row = 0; row < left_TE.size(0); ++row, left += left_TE.size(1))
     for (std::size_t slot = 1; slot < slots; ++slot)
       if (sequence->excluded[slot]) left[slot] = -INFINITY;

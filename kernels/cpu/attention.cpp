@@ -110,6 +110,7 @@ class Tile {
 };
 
 // Few tiles over a long past: tasks are runs of chunks. Whoever computes a tile's last one joins them all, in order.
+// Where tiles see as many chunks as each other, threads take equal runs; in a new text chunks go one by one.
 void attend_chunks(const Engine& engine, Arena& arena, const HeadShape& shape, const float* q,
                    const AttentionSpan& span, float* memory, float* y) {
   const std::int64_t sums = Sums::size(shape.depth), tiles = Tile::count(shape, span),
@@ -117,7 +118,8 @@ void attend_chunks(const Engine& engine, Arena& arena, const HeadShape& shape, c
   auto* partial = arena.take<float>(tiles * chunks * sums);
   auto* left = arena.take<std::atomic<std::int64_t>>(tiles); // chunks
   for (std::int64_t t = 0; t < tiles; ++t) std::construct_at(left + t, chunks);
-  for_runs(engine, tiles * chunks, 1, [&](std::int64_t begin, std::int64_t end) {
+  const std::int64_t rows_each = span.past >= span.length ? 1 : kFewRows + 1;
+  for_runs(engine, tiles * chunks, rows_each, [&](std::int64_t begin, std::int64_t end) {
     float* own = memory + Pool::thread() * attention_memory(shape);
     for (std::int64_t t = begin / chunks, next = 0; begin < end; begin = next, ++t) {
       const Tile tile(shape, span, t);

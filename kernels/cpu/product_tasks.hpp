@@ -57,9 +57,9 @@ void for_rows(const Engine& engine, std::int64_t rows, const Each& each) {
 constexpr std::int64_t kFewRows = 16;
 
 // each(begin, end) for runs of tasks, counted in pieces of a task. Where weights meet few rows each, they stream from
-// memory: every thread then walks straight runs of panels, as prefetchers like them, as many as each other; the longer
-// ones first: whoever calls begins a moment before the others. More rows compute, and tasks go one by one to whoever is
-// free.
+// memory: straight runs of panels, as prefetchers like them, and as many runs for every thread; of two the first is the
+// longer, since whoever calls begins a moment before the others. More rows compute, and tasks go one by one to whoever
+// is free.
 template <class Each>
 void for_runs(const Engine& engine, std::int64_t tasks, std::int64_t rows_each, const Each& each,
               std::int64_t pieces = 1) {

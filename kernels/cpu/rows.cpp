@@ -111,6 +111,16 @@ Peak peak_of_row(const float* x, std::int64_t width) {
   return {place < width ? place : -1, strange == 0};
 }
 
+TENON_TIERS double sum_of_row(const float* x, std::int64_t width) {
+  double lanes[kLanes] = {}, sum = 0;
+  std::int64_t i = 0;
+  for (; i + kLanes <= width; i += kLanes)
+    for (std::int64_t lane = 0; lane < kLanes; ++lane) lanes[lane] += x[i + lane];
+  for (const double lane : lanes) sum += lane;
+  for (; i < width; ++i) sum += x[i];
+  return sum;
+}
+
 TENON_TIERS void widen_row(const std::uint16_t* from, float* to, std::int64_t count) {
   for (std::int64_t i = 0; i < count; ++i) to[i] = std::bit_cast<float>(std::uint32_t{from[i]} << 16);
 }

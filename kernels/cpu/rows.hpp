@@ -33,6 +33,9 @@ struct Peak {
 };
 Peak peak_of_row(const float* x, std::int64_t width);
 
+// In double precision.
+double sum_of_row(const float* x, std::int64_t width);
+
 // bfloat16 to float32.
 void widen_row(const std::uint16_t* from, float* to, std::int64_t count);
 

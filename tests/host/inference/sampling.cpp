@@ -2,9 +2,11 @@
 
 #include "registry/base/error.hpp"
 
+#include <algorithm>
 #include <catch2/catch.hpp>
 #include <cmath>
 #include <limits>
+#include <numeric>
 
 namespace tenon {
 namespace {
@@ -33,8 +35,9 @@ TEST_CASE("greedy takes the largest logit, and the lowest id among equals") {
 }
 
 TEST_CASE("wherever it stands in a vocabulary, the largest logit is found, and what is no number refused") {
-  constexpr std::size_t vocabulary = 40; // some vectors, and some logits behind them
-  for (std::size_t at = 0; at < vocabulary; ++at) {
+  constexpr std::size_t vocabulary = 2 * 4096 + 64 + 5; // parts, vectors, and some logits behind them
+  for (const std::size_t at : {std::size_t{0}, std::size_t{63}, std::size_t{64}, std::size_t{4095}, std::size_t{4096},
+                               std::size_t{8191}, std::size_t{8192}, vocabulary - 5, vocabulary - 1}) {
     CAPTURE(at);
     std::vector<float> logits(vocabulary, -3.0f);
     logits[at] = -1.0f;
@@ -60,6 +63,53 @@ TEST_CASE("top-k keeps k tokens, the lower id first among equals") {
   CHECK(ids(choices(kLogits, {1.0, 2, 1.0, 0})) == std::vector<std::int32_t>{1, 2});
   CHECK(ids(choices(kLogits, {1.0, 3, 1.0, 0})) == std::vector<std::int32_t>{1, 2, 4});
   CHECK(choices(kLogits, {1.0, 99, 1.0, 0}).size() == 5);
+}
+
+TEST_CASE("top-k keeps what a whole sort would, however many, and nothing of logit -infinity") {
+  std::vector<float> logits(700);
+  RandomStream(3, "logits").normal(logits);
+  for (std::size_t i = 0; i < 40; ++i) logits[17 * i] = logits[3]; // equals
+  for (std::size_t i = 0; i < 5; ++i) logits[100 * i + 1] = -INFINITY;
+  std::vector<std::int32_t> sorted(logits.size());
+  std::iota(sorted.begin(), sorted.end(), 0);
+  const auto logit = [&](std::int32_t id) { return logits[static_cast<std::size_t>(id)]; };
+  std::stable_sort(sorted.begin(), sorted.end(), [&](std::int32_t a, std::int32_t b) { return logit(a) > logit(b); });
+  sorted.resize(695);
+  for (const std::int64_t k : {std::int64_t{1}, std::int64_t{50}, std::int64_t{256}, std::int64_t{257},
+                               std::int64_t{696}, std::int64_t{700}, std::numeric_limits<std::int64_t>::max()}) {
+    CAPTURE(k);
+    std::vector<std::int32_t> expected = sorted;
+    expected.resize(std::min(sorted.size(), static_cast<std::size_t>(k)));
+    CHECK(ids(choices(logits, {1.0, k, 1.0, 0})) == expected);
+  }
+  const std::vector<float> few{-INFINITY, 1, -INFINITY, 2};
+  CHECK(ids(choices(few, {1.0, 3, 1.0, 0})) == std::vector<std::int32_t>{3, 1});
+}
+
+TEST_CASE("the largest numbers drawn do not fall past many equals to a token that is next to nothing") {
+  const RandomStream stream(9, "sample");
+  std::uint64_t last = 0; // of the largest number
+  for (std::uint64_t index = 0; index < 100'000; ++index)
+    if (stream.uniform(index) > stream.uniform(last)) last = index;
+  for (const float below : {0.5f, 0.7f, 1.0f, 1.3f}) {
+    std::vector<float> logits(150'000, -below);
+    logits[0] = -50.0f, logits[1] = 0.0f;
+    CHECK(Sampler({1.0, 0, 1.0, 9}).sample(logits, last) > 1);
+  }
+}
+
+TEST_CASE("temperatures near nothing and beyond measure draw tokens, too") {
+  const std::vector<float> logits{-INFINITY, 1, 3, -2};
+  for (const double top_p : {1.0, 0.9}) {
+    const Sampler cold({1e-300, 0, top_p, 4}), hot({1e300, 0, top_p, 4});
+    std::vector<int> counts(logits.size());
+    for (std::uint64_t index = 0; index < 300; ++index) {
+      CHECK(cold.sample(logits, index) == 2);
+      ++counts[static_cast<std::size_t>(hot.sample(logits, index))];
+    }
+    CHECK(counts[0] == 0);
+    for (const std::size_t id : {1, 2, 3}) CHECK(counts[id] > 60);
+  }
 }
 
 TEST_CASE("top-p keeps the fewest tokens that reach it, of what top-k left, and at least one") {

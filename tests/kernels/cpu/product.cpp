@@ -125,6 +125,18 @@ TEST_CASE("a row's results are the same bits whatever the threads and the rows b
     }
 }
 
+TEST_CASE("a few rows of a wide matrix, of which every thread takes several runs, are the products of one thread") {
+  constexpr std::int64_t inputs = 32, outputs = 3 * 16 * kPanel + 70, rows = 12;
+  const std::vector<float> x = noise(rows * inputs, 13);
+  const Weights weights(PackedFormat::int8g32, outputs, inputs, noise(outputs * inputs, 14));
+  Pool alone(1), several(3);
+  for (const std::int64_t count : {std::int64_t{1}, rows}) {
+    const std::vector<float> some(x.begin(), x.begin() + count * inputs);
+    CHECK(same_bits(product({&reference(), &several}, {weights.matrix}, some, count),
+                    product({&reference(), &alone}, {weights.matrix}, some, count)));
+  }
+}
+
 TEST_CASE("every tier rounds to the same bfloat16, at ties, at the ends and where there is no number") {
   std::vector<float> x = noise(1000, 5);
   for (const std::uint32_t bits : {0x3f808000u, 0x3f818000u, 0x3f808001u, 0x3f807fffu, 0x7f7fffffu, 0xff7fffffu,
