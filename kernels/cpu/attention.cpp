@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
-#include <limits>
 #include <memory>
 
 namespace tenon::cpu {
@@ -25,16 +24,18 @@ struct Sums {
 void join(const Kernels& kernels, const Sums& into, const Sums& chunk, std::int64_t rows, std::int64_t depth) {
   for (std::int64_t r = 0; r < rows; ++r) {
     if (chunk.sum[r] == 0.0f) continue; // saw nothing
+    const float* from = chunk.out + r * depth;
     float* out = into.out + r * depth;
     if (chunk.largest[r] > into.largest[r]) {
       const float shrink = std::exp(into.largest[r] - chunk.largest[r]);
-      for (std::int64_t d = 0; d < depth; ++d) out[d] *= shrink;
-      into.sum[r] *= shrink;
+      for (std::int64_t d = 0; d < depth; ++d) out[d] = out[d] * shrink + from[d];
+      into.sum[r] = into.sum[r] * shrink + chunk.sum[r];
       into.largest[r] = chunk.largest[r];
+    } else {
+      const float weight = std::exp(chunk.largest[r] - into.largest[r]);
+      kernels.add_scaled(weight, from, out, depth);
+      into.sum[r] += weight * chunk.sum[r];
     }
-    const float weight = std::exp(chunk.largest[r] - into.largest[r]);
-    kernels.add_scaled(weight, chunk.out + r * depth, out, depth);
-    into.sum[r] += weight * chunk.sum[r];
   }
 }
 
@@ -55,16 +56,19 @@ class Tile {
   std::int64_t chunks() const { return parts(position(rows_ - 1) + 1, kChunk); }
   std::int64_t rows() const { return rows_; }
 
-  // memory: that many numbers, aligned to 64.
-  void chunk(const Kernels& kernels, const float* q_NHD, std::int64_t index, const Sums& sums, float* memory) const {
-    const std::int64_t depth = shape_.depth, begin = index * kChunk;
+  // memory (both): that many numbers, aligned to 64. Its queries, scaled, before its first chunk.
+  void take(const float* q_NHD, float* memory) const {
+    const std::int64_t depth = shape_.depth;
     const float scale = 1.0f / std::sqrt(static_cast<float>(depth));
-    std::int64_t visible[kTileRows];
     for (std::int64_t r = 0; r < rows_; ++r) {
       const float* from = q_NHD + offset(r);
       for (std::int64_t d = 0; d < depth; ++d) memory[r * depth + d] = from[d] * scale;
-      visible[r] = std::clamp<std::int64_t>(position(r) + 1 - begin, 0, kChunk);
     }
+  }
+  void chunk(const Kernels& kernels, std::int64_t index, const Sums& sums, float* memory) const {
+    const std::int64_t depth = shape_.depth, begin = index * kChunk;
+    std::int64_t visible[kTileRows];
+    for (std::int64_t r = 0; r < rows_; ++r) visible[r] = std::clamp<std::int64_t>(position(r) + 1 - begin, 0, kChunk);
     AttentionTile tile;
     tile.rows = rows_, tile.depth = depth, tile.keys = visible[rows_ - 1];
     tile.q = memory, tile.visible = visible;
@@ -81,12 +85,6 @@ class Tile {
     if (index + 1 < chunks())
       tile.next_k_panels = ChunkOfPanels(span_.format, shape_, span_.k[index + 1], span_.v[index + 1]).keys(group_);
     attend_panels(kernels, span_.format, tile);
-  }
-
-  void clear(const Sums& sums) const {
-    std::fill(sums.largest, sums.largest + rows_, -std::numeric_limits<float>::infinity());
-    std::fill(sums.sum, sums.sum + rows_, 0.0f);
-    std::fill(sums.out, sums.out + rows_ * shape_.depth, 0.0f);
   }
 
   void write(const Sums& sums, float* y_NHD, float* log_sum_NH = nullptr) const {
@@ -124,12 +122,12 @@ void attend_chunks(const Engine& engine, Arena& arena, const HeadShape& shape, c
     for (std::int64_t t = begin / chunks, next = 0; begin < end; begin = next, ++t) {
       const Tile tile(shape, span, t);
       next = std::min(end, (t + 1) * chunks);
+      tile.take(q, own);
       for (std::int64_t c = begin - t * chunks; c < std::min(next - t * chunks, tile.chunks()); ++c)
-        tile.chunk(*engine.kernels, q, c, Sums(partial + (t * chunks + c) * sums), own);
+        tile.chunk(*engine.kernels, c, Sums(partial + (t * chunks + c) * sums), own);
       if (left[t].fetch_sub(next - begin, std::memory_order_acq_rel) != next - begin) continue;
-      const Sums all(own + Tile::memory(shape.depth));
-      tile.clear(all);
-      for (std::int64_t c = 0; c < tile.chunks(); ++c)
+      const Sums all(partial + t * chunks * sums); // every row sees something of the first chunk
+      for (std::int64_t c = 1; c < tile.chunks(); ++c)
         join(*engine.kernels, all, Sums(partial + (t * chunks + c) * sums), tile.rows(), shape.depth);
       tile.write(all, y);
     }
@@ -150,9 +148,10 @@ void attend_task(const Kernels& kernels, const HeadShape& shape, const float* q,
   const std::int64_t depth = shape.depth;
   const Sums all(memory + Tile::memory(depth)), one(all.largest + Sums::size(depth));
   const Tile tile(shape, span, task);
-  tile.clear(all);
-  for (std::int64_t c = 0; c < tile.chunks(); ++c) {
-    tile.chunk(kernels, q, c, one, memory);
+  tile.take(q, memory);
+  tile.chunk(kernels, 0, all, memory);
+  for (std::int64_t c = 1; c < tile.chunks(); ++c) {
+    tile.chunk(kernels, c, one, memory);
     join(kernels, all, one, tile.rows(), depth);
   }
   tile.write(all, y, log_sum);
