@@ -108,7 +108,7 @@ class Tile {
 };
 
 // Few tiles over a long past: tasks are runs of chunks. Whoever computes a tile's last one joins them all, in order.
-// Where tiles see as many chunks as each other, threads take equal runs; in a new text chunks go one by one.
+// Where tiles see as many chunks as each other, threads take equal runs; in a new text shorter ones.
 void attend_chunks(const Engine& engine, Arena& arena, const HeadShape& shape, const float* q,
                    const AttentionSpan& span, float* memory, float* y) {
   const std::int64_t sums = Sums::size(shape.depth), tiles = Tile::count(shape, span),

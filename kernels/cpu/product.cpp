@@ -171,11 +171,16 @@ Rows multiply_gated(const Engine& engine, Arena& arena, const Rows& rows, const 
   const NewRows inner(arena, rows.rows, up.outputs(), forms, keeps);
   const auto gate_narrow = gate ? narrow(engine, arena, rows, *gate) : std::span<const NarrowRows>(),
              up_narrow = narrow(engine, arena, rows, up);
-  for_runs(engine, up.weight.panels() * chunks_of(rows.rows), rows.rows, [&](std::int64_t begin, std::int64_t end) {
-    PanelTask task = task_of(begin, rows.rows);
-    task.panels = end - begin;
-    multiply_panels_gated(*engine.kernels, gate, gate_narrow, up, up_narrow, rows, task, inner);
-  });
+  const auto run = [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t next = 0; begin < end; begin = next) {
+      PanelTask task = task_of(begin, rows.rows);
+      next = task.count == rows.rows ? std::min(end, begin + std::max<std::int64_t>(kGatedRows / task.count, 1))
+                                     : begin + 1;
+      task.panels = next - begin;
+      multiply_panels_gated(*engine.kernels, gate, gate_narrow, up, up_narrow, rows, task, inner);
+    }
+  };
+  for_runs(engine, up.weight.panels() * chunks_of(rows.rows), rows.rows, run);
   return inner.done();
 }
 

@@ -56,16 +56,17 @@ void for_rows(const Engine& engine, std::int64_t rows, const Each& each) {
 
 constexpr std::int64_t kFewRows = 16;
 
-// each(begin, end) for runs of tasks, counted in pieces of a task. Where weights meet few rows each, they stream from
-// memory: straight runs of panels, as prefetchers like them, and as many runs for every thread; of two the first is the
-// longer, since whoever calls begins a moment before the others. More rows compute, and tasks go one by one to whoever
-// is free.
+// each(begin, end) for runs of tasks, counted in pieces of a task: straight runs of panels, as prefetchers like them,
+// and as what a panel asks for ahead is read by the same thread. Where weights meet few rows each, they stream from
+// memory, and every thread has as many runs; of two the first is the longer, since whoever calls begins a moment before
+// the others. More rows compute, and shorter runs go to whoever is free.
 template <class Each>
 void for_runs(const Engine& engine, std::int64_t tasks, std::int64_t rows_each, const Each& each,
               std::int64_t pieces = 1) {
-  constexpr std::int64_t longest = 16; // panels of a run
+  constexpr std::int64_t longest = 16, shared = 8; // panels of a run; runs of a thread
   const std::int64_t threads = engine.pool->threads(), most = longest * threads;
-  const std::int64_t runs = rows_each > kFewRows ? tasks : std::min(tasks, (tasks + most - 1) / most * threads);
+  const std::int64_t runs =
+      std::min(tasks, rows_each > kFewRows ? shared * threads : (tasks + most - 1) / most * threads);
   const auto begin = [=](std::int64_t run) { return (tasks * pieces * run + runs - 1) / runs; };
   engine.pool->run(runs, [&](std::int64_t run) { each(begin(run), begin(run + 1)); });
 }
