@@ -138,6 +138,20 @@ class States : public cpu::KeyValueStore {
   cpu::KeyValues* alone_; // of spans without state: every block writes its own over those of the one before
 };
 
+at::Tensor product(const at::Tensor& x_NC, const cpu::Linear& linear, bool finely) {
+  const at::Tensor x = x_NC.to(at::kFloat).contiguous();
+  at::Tensor y_NF = at::empty({x.size(0), linear.outputs()}, x.options());
+  const cpu::Engine& engine = cpu::engine();
+  cpu::Arena& memory = arena();
+  const auto* from = x.data_ptr<float>();
+  const cpu::Rows rows = finely
+                             ? cpu::prepare_finely(engine, memory, from, x.size(0), linear.inputs())
+                             : cpu::prepare(engine, memory, from, x.size(0), linear.inputs(), cpu::Forms() |= linear);
+  const cpu::Product one[] = {{&linear, y_NF.data_ptr<float>()}};
+  cpu::multiply(engine, memory, rows, one);
+  return y_NF;
+}
+
 } // namespace
 
 void give_back_memory() {
@@ -148,16 +162,15 @@ void give_back_memory() {
 }
 
 at::Tensor packed_linear(const at::Tensor& x_NC, const PackedLinear& packed) {
-  const at::Tensor x = x_NC.to(at::kFloat).contiguous();
-  const cpu::Linear linear = packed.kernel();
-  at::Tensor y_NF = at::empty({x.size(0), linear.outputs()}, x.options());
-  const cpu::Engine& engine = cpu::engine();
-  cpu::Arena& memory = arena();
-  const cpu::Rows rows =
-      cpu::prepare(engine, memory, x.data_ptr<float>(), x.size(0), linear.inputs(), cpu::Forms() |= linear);
-  const cpu::Product one[] = {{&linear, y_NF.data_ptr<float>()}};
-  cpu::multiply(engine, memory, rows, one);
-  return y_NF;
+  return product(x_NC, packed.kernel(), false);
+}
+
+at::Tensor logits_of(const at::Tensor& features_NC, const at::Tensor& unembedding_VC) {
+  const auto form = unembedding_VC.scalar_type() == at::kFloat && unembedding_VC.is_contiguous()
+                        ? packed_form(unembedding_VC.data_ptr<float>(), unembedding_VC.size(0), unembedding_VC.size(1))
+                        : std::nullopt;
+  if (!form) return at::linear(features_NC, unembedding_VC);
+  return product(features_NC, {form->matrix}, !cpu::reads_bf16(form->matrix.format));
 }
 
 void pack_kernels(PackedMixture& mixture) {

@@ -9,6 +9,10 @@ namespace tenon {
 // Requires: packed.form.
 at::Tensor packed_linear(const at::Tensor& x_NC, const PackedLinear& packed);
 
+// Features (N,C) times an unembedding (V,C). With integers features are taken in two parts: nothing comes after logits
+// that would level out what rounding does to them, and weights are read once for both.
+at::Tensor logits_of(const at::Tensor& features_NC, const at::Tensor& unembedding_VC);
+
 // Fills in what the kernels read of the experts, where every weight has a packed form.
 void pack_kernels(PackedMixture& mixture);
 // Scores are float32, in one order of summation. Requires: packed.kernels.

@@ -117,7 +117,7 @@ Tensor Head::features_with_gradient(const Tensor& m_NC, const Batch& batch) cons
 }
 
 Tensor Head::logits(const Tensor& features_NC) const {
-  return operators::linear(features_NC, operators::pack_linear(unembedding_VC_));
+  return logits_of(features_NC, unembedding_VC_);
 }
 
 ModuleLayout Head::layout() const { return layout_of(*layers_); }

@@ -7,7 +7,7 @@ namespace {
 
 // A panel's results before they go where they belong.
 struct alignas(64) Scratch {
-  float first[kRowChunk * kPanel], second[kGatedRows * kPanel];
+  float first[kRowChunk * kPanel], second[kGatedRows * kPanel], parts[2 * kRowChunk * kPanel];
 };
 thread_local Scratch scratch;
 
@@ -25,7 +25,16 @@ PanelTask half_of(const PanelTask& task, std::int64_t which) {
 // One panel's results for some rows, with bias and low-rank change, into out (count, 64).
 void panel_product(const Kernels& kernels, const Linear& linear, std::span<const NarrowRows> narrow, const Rows& rows,
                    const PanelTask& task, float* out) {
-  kernels.product(linear.weight.format)(linear.weight.panel(task.panel), rows, task.first, task.count, out, kPanel);
+  const auto product = kernels.product(linear.weight.format);
+  const std::byte* panel = linear.weight.panel(task.panel);
+  if (rows.parts == 1) {
+    product(panel, rows, task.first, task.count, out, kPanel);
+  } else {
+    product(panel, rows, 2 * task.first, 2 * task.count, scratch.parts, kPanel);
+    for (std::int64_t r = 0; r < task.count; ++r)
+      for (std::int64_t lane = 0; lane < kPanel; ++lane)
+        out[r * kPanel + lane] = scratch.parts[2 * r * kPanel + lane] + scratch.parts[(2 * r + 1) * kPanel + lane];
+  }
   const std::int64_t column = task.panel * kPanel, lanes = std::min(kPanel, linear.outputs() - column);
   for (std::int64_t r = 0; linear.bias_F && r < task.count; ++r)
     kernels.add_scaled(1.0f, linear.bias_F + column, out + r * kPanel, lanes);
@@ -138,6 +147,28 @@ Rows prepare(const Engine& engine, Arena& arena, const float* x, std::int64_t ro
     for (std::int64_t r = first; r < first + count; ++r) made.put(*engine.kernels, r, 0, x + r * width, width);
   });
   Rows out = made.done();
+  out.x = x;
+  return out;
+}
+
+Rows prepare_finely(const Engine& engine, Arena& arena, const float* x, std::int64_t rows, std::int64_t width) {
+  Forms int8;
+  int8.int8 = true;
+  const NewRows made(arena, 2 * rows, width, int8, false);
+  for_rows(engine, rows, [&](std::int64_t first, std::int64_t count) {
+    float remainder[kGroup];
+    for (std::int64_t r = first; r < first + count; ++r)
+      for (std::int64_t c = 0; c < width; c += kGroup) {
+        const float* from = x + r * width + c;
+        made.put(*engine.kernels, 2 * r, c, from, kGroup);
+        const std::int8_t* q = made.q + 2 * r * width + c;
+        const float scale = made.scale[(2 * r * width + c) / kGroup];
+        for (std::int64_t i = 0; i < kGroup; ++i) remainder[i] = from[i] - static_cast<float>(q[i]) * scale;
+        made.put(*engine.kernels, 2 * r + 1, c, remainder, kGroup);
+      }
+  });
+  Rows out = made.done();
+  out.rows = rows, out.parts = 2;
   out.x = x;
   return out;
 }

@@ -45,13 +45,17 @@ struct Forms {
   }
 };
 
-// Rows in those forms. x: as float32 too, where somebody keeps it.
+// Rows in those forms. x: as float32 too, where somebody keeps it. In two parts the form holds twice as many rows:
+// beside each its remainder, what rounding left over, rounded again; a product is the sum of both's.
 struct Rows : Activations {
   const float* x = nullptr;
+  std::int64_t parts = 1;
 };
 
 // Converts float32 rows (N,C), which the result refers to.
 Rows prepare(const Engine& engine, Arena& arena, const float* x, std::int64_t rows, std::int64_t width, Forms forms);
+// In int8 in two parts: 16 bits of every group's largest number, where one part has 8.
+Rows prepare_finely(const Engine& engine, Arena& arena, const float* x, std::int64_t rows, std::int64_t width);
 
 // One product of several over the same rows.
 struct Product {
