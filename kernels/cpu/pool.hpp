@@ -1,13 +1,15 @@
-// A pool of threads for short parallel regions: one flat space of tasks, handed out by an atomic counter.
+// A pool of threads for short parallel regions: one flat space of tasks.
 //
-// The caller works too. Between regions workers spin for at most 100 us, then sleep, so that a sequence of regions
-// costs well under a microsecond each while an idle pool costs nothing. One region at a time: whoever calls while
-// another thread's region runs does all of its own tasks alone, and a region inside a task likewise. Thread: any.
+// The caller works too. It offers every worker one task, in a cache line of that worker's own, begins with task 0, and
+// takes back what a worker has not begun by the time all else is done: nobody waits for a worker that sleeps. Tasks
+// beyond one a thread are handed out by an atomic counter. Between regions workers spin for at most 100 us, then sleep,
+// so that a sequence of regions costs well under a microsecond each while an idle pool costs nothing. One region at a
+// time: whoever calls while another thread's region runs does all of its own tasks alone, and a region inside a task
+// likewise. Thread: any.
 #pragma once
 
 #include <atomic>
 #include <cstdint>
-#include <mutex>
 #include <thread>
 #include <type_traits>
 #include <vector>
@@ -27,8 +29,8 @@ class Pool {
   // caller brings for each.
   static int thread();
 
-  // task(index) for every index in [0, count), started in ascending order; returns when all are done.
-  // Requires: task throws nothing; count < 2^31.
+  // task(index) for every index in [0, count); returns when all are done. Thread i begins with task i.
+  // Requires: task throws nothing.
   template <class Task>
   void run(std::int64_t count, const Task& task) {
     static_assert(std::is_invocable_v<const Task&, std::int64_t>);
@@ -38,22 +40,29 @@ class Pool {
 
  private:
   using Call = void (*)(const void* context, std::int64_t index);
+  struct Region {
+    Call call = nullptr;
+    const void* context = nullptr;
+    std::int64_t count = 0;
+  };
+  enum State : std::uint32_t { kIdle, kOffered, kTaken, kStopping };
+  // What a worker is offered, in one line: looking whether there is something brings all of it.
+  struct alignas(64) Worker {
+    std::atomic<std::uint32_t> state{kIdle};
+    Region region;
+    std::thread thread;
+
+    bool change(std::uint32_t from, State to) {
+      return state.compare_exchange_strong(from, to, std::memory_order_acq_rel, std::memory_order_acquire);
+    }
+  };
   void run(std::int64_t count, Call call, const void* context);
-  bool take(std::int64_t& index);
-  void work_off();
-  void serve();
+  void work_off(const Region& region, std::int64_t first);
+  void serve(Worker& worker);
 
-  // The region under way. A task can be taken only while its region runs, so whoever holds one may read these.
-  Call call_ = nullptr;
-  const void* context_ = nullptr;
-  std::int64_t count_ = 0;
-
-  alignas(64) std::atomic<std::uint64_t> ticket_{0}; // region << 32 | tasks left
-  alignas(64) std::atomic<std::int64_t> finished_{0};
-  alignas(64) std::atomic<std::uint32_t> region_{0};
-  std::atomic<bool> stopping_{false};
-  std::mutex in_use_;
-  std::vector<std::thread> workers_;
+  alignas(64) std::atomic<std::int64_t> next_{0}; // of the tasks beyond one a thread
+  alignas(64) std::atomic_flag in_use_;
+  std::vector<Worker> workers_;
 };
 
 } // namespace tenon::cpu

@@ -4,6 +4,7 @@
 
 #include <catch2/catch.hpp>
 
+#include <algorithm>
 #include <atomic>
 #include <memory>
 
@@ -18,6 +19,17 @@ TEST_CASE("a pool does every task once, in thousands of regions of any size") {
     int expected = 0;
     for (int region = 0; region < 3000; ++region) expected += i < region % 51;
     CHECK(done[i] == expected);
+  }
+}
+
+TEST_CASE("a thread begins with its own task, or the caller does that as well") {
+  Pool pool(4);
+  for (std::int64_t region = 0; region < 500; ++region) {
+    const std::int64_t count = 2 + region % 7;
+    std::vector<int> by(static_cast<std::size_t>(count), -1);
+    pool.run(count, [&](std::int64_t i) { by[i] = Pool::thread(); });
+    CHECK(by[0] == 0);
+    for (int i = 1; i < std::min<std::int64_t>(count, 4); ++i) CHECK((by[i] == i || by[i] == 0));
   }
 }
 
