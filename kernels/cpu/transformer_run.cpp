@@ -124,9 +124,7 @@ class Run {
     const Rows n = normalised(block.attention_norm, ((Forms() |= block.q) |= block.k) |= block.v);
     const Product qkv[] = {{&block.q, q_}, {&block.k, k_}, {&block.v, v_}};
     multiply(engine_, arena_, n, qkv);
-    place(block, to);
-    attend(engine_, arena_, shape_.heads, q_, {past_, spans_.size()}, y_);
-    const Rows y = prepare(engine_, arena_, y_, rows_, shape_.heads.q_width(), Forms() |= block.o);
+    const Rows y = attended(block, to);
     const Product o[] = {{&block.o, h_, true}};
     multiply(engine_, arena_, y, o);
   }
@@ -158,16 +156,55 @@ class Run {
     return out;
   }
 
+  // What q, k and v come to: y, in the form that o reads. Sequences of which each has a small part of all positions go
+  // one to a task; else all threads take part in each step.
+  Rows attended(const Block& block, const KeyValues* to) {
+    const NewRows made(arena_, rows_, shape_.heads.q_width(), Forms() |= block.o, false);
+    std::int64_t all = 0, longest = 0;
+    for (std::size_t s = 0; s < spans_.size(); ++s) {
+      const RunSpan& span = spans_[s];
+      past_[s] = {span.offset, span.length, to[s].past, to[s].k, to[s].v, shape_.keys};
+      all += to[s].past + span.length, longest = std::max(longest, to[s].past + span.length);
+    }
+    if (rows_ <= kFewRows * engine_.pool->threads() && longest * 2 * engine_.pool->threads() <= all) {
+      auto* memory = arena_.take<float>(engine_.pool->threads() * attention_memory(shape_.heads));
+      engine_.pool->run(static_cast<std::int64_t>(spans_.size()), [&](std::int64_t s) {
+        attend_alone(block, s, to[s], memory + Pool::thread() * attention_memory(shape_.heads), made);
+      });
+    } else {
+      place(block, to);
+      attend(engine_, arena_, shape_.heads, q_, {past_, spans_.size()}, y_);
+      for_rows(engine_, rows_, [&](std::int64_t first, std::int64_t count) { round(first, count, made); });
+    }
+    Rows out = made.done();
+    out.x = y_;
+    return out;
+  }
+
+  void attend_alone(const Block& block, std::int64_t s, const KeyValues& to, float* memory, const NewRows& made) const {
+    const RunSpan& span = spans_[static_cast<std::size_t>(s)];
+    for (std::int64_t task = 0; task < place_tasks(span, to); ++task) place_rows(block, span, to, task);
+    for (std::int64_t task = 0; task < attention_tasks(shape_.heads, past_[s]); ++task)
+      attend_task(*engine_.kernels, shape_.heads, q_, past_[s], task, memory, y_);
+    round(span.offset, span.length, made);
+  }
+
+  void round(std::int64_t first, std::int64_t count, const NewRows& made) const {
+    const std::int64_t width = shape_.heads.q_width();
+    for (std::int64_t r = first; r < first + count; ++r) made.put(*engine_.kernels, r, 0, y_ + r * width, width);
+  }
+
+  static std::int64_t place_tasks(const RunSpan& span, const KeyValues& to) {
+    return (to.past + span.length + kKept - 1) / kKept - to.past / kKept;
+  }
+
   // Queries and keys at their positions; keys and values behind those of their sequences. A task's positions begin at a
   // multiple of kKept.
   void place(const Block& block, const KeyValues* all_to) {
     std::int64_t tasks = 0;
     for (std::size_t s = 0; s < spans_.size(); ++s) {
-      const RunSpan& span = spans_[s];
-      const KeyValues& to = all_to[s];
-      past_[s] = {span.offset, span.length, to.past, to.k, to.v, shape_.keys};
       first_task_[s] = tasks;
-      tasks += (to.past + span.length + kKept - 1) / kKept - to.past / kKept;
+      tasks += place_tasks(spans_[s], all_to[s]);
     }
     engine_.pool->run(tasks, [&](std::int64_t task) {
       const std::int64_t s = std::upper_bound(first_task_, first_task_ + spans_.size(), task) - first_task_ - 1;
