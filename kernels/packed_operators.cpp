@@ -113,7 +113,7 @@ class States : public cpu::KeyValueStore {
 
   cpu::KeyValues extend(std::int64_t block, std::int64_t span) override {
     const tenon_span& one = spans_[static_cast<std::size_t>(span)];
-    const auto& [run, first] = runs_[static_cast<std::size_t>(span)];
+    const auto& [run, first, unread] = runs_[static_cast<std::size_t>(span)];
     SequenceState* state = from_handle(one.state);
     if (!state) return alone_[span];
     const std::int64_t slot = first + 2 * block;
@@ -254,7 +254,7 @@ at::Tensor packed_runs(const at::Tensor& x_NC, std::span<const RunOfSpan> runs, 
         weights == RunWeights::own && different > 0 ? different - 1 : 0; // of its own: the last, or another
     while (at < different && kernels[at].data() != own.data()) ++at;
     if (at == different) kernels[different++] = own;
-    rows[i] = {spans[i].offset, spans[i].length, spans[i].position, at};
+    rows[i] = {spans[i].offset, spans[i].length, spans[i].position, at, runs[i].unread};
   }
   States states(spans, runs, shape.heads.kv_width(), memory);
   auto* h = h_NC.data_ptr<float>();

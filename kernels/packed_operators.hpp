@@ -43,10 +43,11 @@ constexpr std::int64_t kRowsBeside = 16;
 // Have these runs packed forms, and blocks of one shape, so that one call may hold both?
 bool may_run_beside(const PackedHandle& a, const PackedHandle& b);
 
-// Of one span, the run that it goes through, and the slot of its first state.
+// Of one span, the run that it goes through, the slot of its first state, and of how many of its first rows nobody
+// reads what comes out: they hold anything then, and their last block only keeps what later rows look back at.
 struct RunOfSpan {
   const PackedHandle* run;
-  std::int64_t slot;
+  std::int64_t slot, unread = 0;
 };
 enum class RunWeights { shared, own };
 // Rows through several runs at once. Shared weights are read once, and each span adds its own run's changes. Requires:

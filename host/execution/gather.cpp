@@ -47,6 +47,12 @@ std::vector<std::vector<std::int64_t>> chosen_positions(const Chosen& chosen, co
   return out;
 }
 
+namespace {
+
+bool is_packed_run(const LoadedExpert& expert) { return expert.run() && !expert.run()->blocks->kernels.empty(); }
+
+} // namespace
+
 Gather::Gather(const at::Tensor& h_NC, Experts& experts, const Batch& batch, const at::Tensor& w_NE)
     : h_NC_(h_NC),
       experts_(experts),
@@ -141,6 +147,15 @@ Seen Gather::seen(std::size_t slot, std::size_t row) const {
   return {};
 }
 
+// Of a sequence, the first position at which somebody reads what the expert says. What the base says may be kept, or
+// asked for by those that stand on it.
+std::int64_t Gather::first_asked(std::size_t slot, std::size_t row, const std::vector<std::int64_t>& positions) const {
+  const BatchRows& rows = batch_.rows[row];
+  if (slot != 0) return positions.empty() ? 0 : positions.front();
+  if (!rows.sequence) return 0;
+  return experts_.keep_base() ? std::min(rows.sequence->base.length(), rows.position) : rows.position;
+}
+
 // Only the last stretch of a sequence leaves a state behind, and only the first may go on from one: those between need
 // none, and run together.
 void Gather::run_stretches(const std::vector<Wanted>& wanted) {
@@ -154,7 +169,7 @@ void Gather::run_stretches(const std::vector<Wanted>& wanted) {
       // Without state nothing can be continued, but what the base has been run over is there.
       if (!sequence && slot == 0 && (positions[row].empty() || positions[row].back() < base_done_[row])) continue;
       const std::vector<Stretch> all = stretches(context, positions[row], seen(slot, row));
-      Queue queue{slot, row, {}};
+      Queue queue{slot, row, first_asked(slot, row, positions[row]), {}};
       for (std::size_t i = 0; i < all.size(); ++i) {
         if (sequence && (i + 1 == all.size() || !all[i].fresh))
           queue.stretches.push_back(all[i]);
@@ -200,7 +215,7 @@ std::vector<Gather::Piece> Gather::next_pieces(std::vector<Queue>& queues) const
     ModuleState& state = batch_.rows[queue.row].sequence->experts[queue.slot];
     if (queue.done == 0 && stretch.fresh) state.restart(stretch.first);
     const std::int64_t first = stretch.first + queue.done, last = std::min(stretch.last, first + room);
-    pieces.push_back({queue.slot, queue.row, first, last, &state});
+    pieces.push_back({queue.slot, queue.row, first, last, &state, std::clamp(queue.asked, first, last) - first});
     room -= last - first;
     queue.done = last == stretch.last ? 0 : last - stretch.first;
     queue.at += last == stretch.last;
@@ -227,18 +242,21 @@ void Gather::call(const std::vector<Piece>& pieces) {
   for (std::size_t i = 0; i < pieces.size(); ++i) keep(pieces[i], y.narrow(0, spans[i].offset, spans[i].length));
 }
 
-// One expert's rows, or those of several that run with the base, or beside each other.
+// One expert's rows, or those of several that run with the base, or beside each other. Who runs blocks and nothing else
+// need not finish rows that nobody reads.
 at::Tensor Gather::compute(const std::vector<Piece>& pieces, std::span<const tenon_span> spans) const {
   const std::size_t slot = pieces.front().slot;
   const at::Tensor h = inputs(pieces, false);
-  if (std::all_of(pieces.begin(), pieces.end(), [&](const Piece& piece) { return piece.slot == slot; }))
+  const bool alone = std::all_of(pieces.begin(), pieces.end(), [&](const Piece& piece) { return piece.slot == slot; });
+  const bool unread = std::any_of(pieces.begin(), pieces.end(), [](const Piece& piece) { return piece.unread > 0; });
+  if (alone && !(unread && is_packed_run(experts_[slot])))
     return experts_[slot].forward(h, experts_[slot].uses_base_output() ? inputs(pieces, true) : at::Tensor(), spans);
   std::vector<RunOfSpan> runs;
   for (const Piece& piece : pieces) {
     const LoadedExpert::Run& run = experts_[piece.slot].run().value();
-    runs.push_back({run.blocks.get(), run.slot});
+    runs.push_back({run.blocks.get(), run.slot, piece.unread});
   }
-  const bool with_base = slot == 0 || joins_[slot];
+  const bool with_base = alone || slot == 0 || joins_[slot];
   return packed_runs(h, runs, spans, with_base ? RunWeights::shared : RunWeights::own);
 }
 

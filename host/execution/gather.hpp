@@ -40,15 +40,18 @@ class Gather {
     std::size_t slot;
     std::vector<std::vector<std::int64_t>> positions;
   };
-  // Positions [first, last) of the batch's row `row`, and the state they go on from: null where there is none.
+  // Positions [first, last) of the batch's row `row`, and the state they go on from: null where there is none. What
+  // comes out of the first `unread` is thrown away.
   struct Piece {
     std::size_t slot, row;
     std::int64_t first, last;
     ModuleState* state;
+    std::int64_t unread = 0;
   };
   // What is left for one expert to do with state in one row of the batch.
   struct Queue {
     std::size_t slot, row;
+    std::int64_t asked; // the first position whose output is
     std::vector<Stretch> stretches;
     std::size_t at = 0;
     std::int64_t done = 0; // of the stretch at hand
@@ -64,6 +67,7 @@ class Gather {
   std::vector<Piece> next_pieces(std::vector<Queue>& queues) const;
   void call(const std::vector<Piece>& pieces);
   at::Tensor compute(const std::vector<Piece>& pieces, std::span<const tenon_span> spans) const;
+  std::int64_t first_asked(std::size_t slot, std::size_t row, const std::vector<std::int64_t>& positions) const;
   at::Tensor inputs(const std::vector<Piece>& pieces, bool base) const;
   void keep(const Piece& piece, const at::Tensor& y);
   Seen seen(std::size_t slot, std::size_t row) const;

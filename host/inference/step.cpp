@@ -80,12 +80,12 @@ class Step {
     for (Session* session : ready) {
       Sequence& sequence = session->sequence_;
       const std::int64_t position = session->strengths_.length(), end = sequence.length();
-      batch.rows.push_back({rows, end - position, position, &sequence});
+      const bool reads_last = end == static_cast<std::int64_t>(session->tokens_.size());
+      batch.rows.push_back({rows, end - position, position, &sequence, end - position - reads_last});
       h.push_back(sequence.h.rows(position, end));
       w.push_back(session->held_TE_);
       rows += end - position;
-      if (end == static_cast<std::int64_t>(session->tokens_.size()))
-        last_rows.push_back(rows - 1), last_of.push_back(session);
+      if (reads_last) last_rows.push_back(rows - 1), last_of.push_back(session);
     }
     const Head& head = composition_.model().head();
     const auto joined = [](const std::vector<at::Tensor>& parts) {

@@ -15,6 +15,7 @@ namespace tenon {
 struct BatchRows {
   std::int64_t offset = 0, length = 0, position = 0;
   Sequence* sequence = nullptr;
+  std::int64_t unread = 0; // of its first rows nobody reads the head's output, which is anything then
 };
 
 struct Batch {

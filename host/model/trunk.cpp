@@ -5,6 +5,7 @@
 
 #include <tenon/nn/transformer.hpp>
 
+#include <algorithm>
 #include <numeric>
 
 namespace tenon {
@@ -99,11 +100,22 @@ Tensor Head::forward(const Tensor& m_NC, const Batch& batch) const { return logi
 
 Tensor Head::features(const Tensor& m_NC, const Batch& batch) const {
   at::NoGradGuard no_grad;
-  const auto spans = batch.spans([](Sequence& sequence) -> ModuleState& { return sequence.head; });
-  Tensor features_NC = norm_->forward(layers_->forward(m_NC, spans));
+  Tensor features_NC = norm_->forward(read_rows(m_NC, batch));
   for (const BatchRows& row : batch.rows)
     if (row.sequence) row.sequence->head.advance(row.length);
   return features_NC;
+}
+
+// The layers' output; rows that nobody reads are not finished.
+Tensor Head::read_rows(const Tensor& m_NC, const Batch& batch) const {
+  const auto spans = batch.spans([](Sequence& sequence) -> ModuleState& { return sequence.head; });
+  const bool unread = std::any_of(batch.rows.begin(), batch.rows.end(), [](const auto& row) { return row.unread > 0; });
+  if (!unread || layers_->blocks.empty()) return layers_->forward(m_NC, spans);
+  const auto run = layers_->packed().toCustomClass<PackedHandle>();
+  if (run->kernels.empty()) return layers_->forward(m_NC, spans);
+  std::vector<RunOfSpan> runs;
+  for (const BatchRows& row : batch.rows) runs.push_back({run.get(), 0, row.unread});
+  return packed_runs(m_NC, runs, spans);
 }
 
 Tensor Head::features_with_gradient(const Tensor& m_NC, const Batch& batch) const {
@@ -116,9 +128,7 @@ Tensor Head::features_with_gradient(const Tensor& m_NC, const Batch& batch) cons
   return features_NC;
 }
 
-Tensor Head::logits(const Tensor& features_NC) const {
-  return logits_of(features_NC, unembedding_VC_);
-}
+Tensor Head::logits(const Tensor& features_NC) const { return logits_of(features_NC, unembedding_VC_); }
 
 ModuleLayout Head::layout() const { return layout_of(*layers_); }
 std::int64_t Head::kept_numbers() const { return numbers_kept_by(*layers_); }

@@ -67,6 +67,8 @@ class Head {
   std::int64_t kept_numbers() const; // as the trunk's
 
  private:
+  at::Tensor read_rows(const at::Tensor& m_NC, const Batch& batch) const;
+
   std::shared_ptr<nn::Norm> norm_;
   at::Tensor unembedding_VC_;
   std::shared_ptr<nn::Transformer> layers_;

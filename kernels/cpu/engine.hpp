@@ -12,13 +12,14 @@
 
 namespace tenon::cpu {
 
-// How a few rows for every thread go through blocks (transformer_run.cpp); to the same bits.
-enum class FewRows { measured, by_product, by_sequence };
+// How rows go through blocks (transformer_run.cpp), to the same bits: all threads at every product, or each with rows of
+// its own.
+enum class Sharing { measured, by_product, apart };
 
 struct Engine {
   const Kernels* kernels;
   Pool* pool;
-  FewRows few_rows = FewRows::measured;
+  Sharing sharing = Sharing::measured;
 };
 
 // The process's own, made at the first call: the tier TENON_TIER names, else the best; as many threads as TENON_THREADS

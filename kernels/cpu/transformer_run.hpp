@@ -1,5 +1,5 @@
-// A run of transformer blocks on packed weights: a few parallel regions a block, or one where every thread has
-// sequences, or runs, of its own; all memory from one arena. Or several runs at once: those that differ in their
+// A run of transformer blocks on packed weights: a few parallel regions a block, or one or two where every thread has
+// rows, or runs, of its own; all memory from one arena. Or several runs at once: those that differ in their
 // low-rank changes alone read their weights once for all.
 //
 //   h += o(attention(rope(norm(q(n))), rope(norm(k(n))), v(n))),  n = norm(h);   h += down(inner(norm(h)))
@@ -36,7 +36,8 @@ struct RunShape {
 
 struct RunSpan {
   std::int64_t offset = 0, length = 0, position = 0;
-  std::size_t run = 0; // that these rows go through
+  std::size_t run = 0;     // that these rows go through
+  std::int64_t unread = 0; // of the first of these rows nobody reads what comes out; they hold anything then
 };
 
 // Where a span's keys and values stand (key_values.hpp): room for past + length positions, the first `past` filled.
@@ -48,7 +49,7 @@ class KeyValueStore {
  public:
   virtual ~KeyValueStore() = default;
   // Of this block and span, after room for the span's rows was made; valid until the run ends. Asked once, on the
-  // caller's thread.
+  // caller's thread. A span has as long a past in every block.
   virtual KeyValues extend(std::int64_t block, std::int64_t span) = 0;
 };
 

@@ -7,6 +7,7 @@
 #include <catch2/catch.hpp>
 
 #include <algorithm>
+#include <array>
 #include <memory>
 #include <utility>
 
@@ -128,11 +129,12 @@ TEST_CASE("a run of blocks asks for no memory once it has run at its largest") {
 TEST_CASE("a run of blocks gives a row the same bits in any split, beside any other, whatever the threads") {
   Pool alone(1), several(3);
   const std::vector<float> h = noise(300 * kWidth, 5), other = noise(9 * kWidth, 6);
+  const Sharing sharing = GENERATE(Sharing::by_product, Sharing::apart);
   for (const Tier tier : supported_tiers())
     for (const PackedFormat format : kFormats)
       for (const KeyFormat keys : {KeyFormat::float32, KeyFormat::bf16, KeyFormat::int8}) {
         CAPTURE(tier_name(tier), packed_name(format), key_format_name(keys));
-        const Engine one{&kernels_of(tier), &alone}, many{&kernels_of(tier), &several};
+        const Engine one{&kernels_of(tier), &alone}, many{&kernels_of(tier), &several, sharing};
         Model model(format);
         model.shape.keys = keys;
         Arena arena;
@@ -151,10 +153,39 @@ TEST_CASE("a run of blocks gives a row the same bits in any split, beside any ot
       }
 }
 
+TEST_CASE("rows that nobody reads leave others, and those after them, the bits they have when all are read") {
+  Pool several(3);
+  const std::vector<float> h = noise(130 * kWidth, 9);
+  const Sharing sharing = GENERATE(Sharing::by_product, Sharing::apart);
+  for (const Tier tier : supported_tiers())
+    for (const PackedFormat format : kFormats) {
+      CAPTURE(tier_name(tier), packed_name(format));
+      const Engine engine{&kernels_of(tier), &several, sharing};
+      const Model model(format);
+      Arena arena;
+      Store all_read(model.shape.keys, 2, 300), some_read(model.shape.keys, 2, 300);
+      std::int64_t position = 0;
+      // Rows of either sequence, and how many of them are not read: none, some, or all.
+      for (const auto& [one, other, unread_one, unread_other] :
+           {std::array{7, 6, 6, 0}, {100, 30, 99, 30}, {60, 1, 17, 0}, {3, 3, 3, 3}, {1, 1, 0, 0}}) {
+        CAPTURE(one, other, unread_one, unread_other);
+        RunSpan spans[] = {{0, one, position}, {one, other, position}};
+        const std::vector<float> rows = part(h, 0, one + other),
+                                 expected = model.run(engine, arena, all_read, spans, rows);
+        spans[0].unread = unread_one, spans[1].unread = unread_other;
+        const std::vector<float> found = model.run(engine, arena, some_read, spans, rows);
+        CHECK(same_bits(part(found, unread_one, one - unread_one), part(expected, unread_one, one - unread_one)));
+        CHECK(same_bits(part(found, one + unread_other, other - unread_other),
+                        part(expected, one + unread_other, other - unread_other)));
+        position += 100;
+      }
+    }
+}
+
 // One way, the other, or by turns.
 constexpr int kWays = 3;
-FewRows way_of(int ways, std::int64_t step) {
-  return (ways < 2 ? ways : step % 2) == 0 ? FewRows::by_product : FewRows::by_sequence;
+Sharing way_of(int ways, std::int64_t step) {
+  return (ways < 2 ? ways : step % 2) == 0 ? Sharing::by_product : Sharing::apart;
 }
 
 TEST_CASE("a few rows for every thread have the bits they have alone, each with its own change of low rank") {
@@ -249,15 +280,16 @@ TEST_CASE("runs on weights of their own have beside each other the bits they hav
 
 TEST_CASE("of two ways to the same result the faster is gone, and is left when the other becomes faster") {
   FasterWay ways;
+  const std::uint32_t trial = GENERATE(FasterWay::kTrial, FasterWay::kLongTrial), period = FasterWay::kTrials * trial;
   double time[] = {3.0, 2.0};
   const auto share_of_second = [&] { // over two periods: in the first it may be noticed late
     double second = 0;
-    for (std::uint32_t i = 0; i < 2 * FasterWay::kPeriod; ++i) {
-      const FasterWay::Choice choice = ways.choose();
+    for (std::uint32_t i = 0; i < 2 * period; ++i) {
+      const FasterWay::Choice choice = ways.choose(trial);
       ways.took(choice, time[choice.way]);
-      if (i >= FasterWay::kPeriod) second += choice.way;
+      if (i >= period) second += choice.way;
     }
-    return second / FasterWay::kPeriod;
+    return second / period;
   };
   CHECK(share_of_second() > 0.98);
   time[0] = 1.0;
