@@ -257,7 +257,11 @@ at::Tensor Gather::compute(const std::vector<Piece>& pieces, std::span<const ten
     runs.push_back({run.blocks.get(), run.slot, piece.unread});
   }
   const bool with_base = alone || slot == 0 || joins_[slot];
-  return packed_runs(h, runs, spans, with_base ? RunWeights::shared : RunWeights::own);
+  try {
+    return packed_runs(h, runs, spans, with_base ? RunWeights::shared : RunWeights::own);
+  } catch (const std::exception& error) { // as its forward would have failed
+    throw Error(Code::plugin, experts_[slot].title(), error.what());
+  }
 }
 
 // The rows experts receive for these positions: the trunk's outputs, or the base's.

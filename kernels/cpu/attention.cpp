@@ -110,7 +110,7 @@ class Tile {
 // Few tiles over a long past: tasks are runs of chunks. Whoever computes a tile's last one joins them all, in order.
 // Where tiles see as many chunks as each other, threads take equal runs; in a new text shorter ones.
 void attend_chunks(const Engine& engine, Arena& arena, const HeadShape& shape, const float* q,
-                   const AttentionSpan& span, float* memory, float* y) {
+                   const AttentionSpan& span, const TaskMemory& memory, float* y) {
   const std::int64_t sums = Sums::size(shape.depth), tiles = Tile::count(shape, span),
                      chunks = parts(span.past + span.length, kChunk);
   auto* partial = arena.take<float>(tiles * chunks * sums);
@@ -118,7 +118,7 @@ void attend_chunks(const Engine& engine, Arena& arena, const HeadShape& shape, c
   for (std::int64_t t = 0; t < tiles; ++t) std::construct_at(left + t, chunks);
   const std::int64_t rows_each = span.past >= span.length ? 1 : kFewRows + 1;
   for_runs(engine, tiles * chunks, rows_each, [&](std::int64_t begin, std::int64_t end) {
-    float* own = memory + Pool::thread() * attention_memory(shape);
+    float* own = memory.own();
     for (std::int64_t t = begin / chunks, next = 0; begin < end; begin = next, ++t) {
       const Tile tile(shape, span, t);
       next = std::min(end, (t + 1) * chunks);
@@ -190,7 +190,7 @@ void attend(const Engine& engine, Arena& arena, const HeadShape& shape, const fl
   for (const AttentionSpan& span : spans) all += Tile::count(shape, span);
   const bool few = all < 4 * engine.pool->threads();
   auto* first = arena.take<std::int64_t>(static_cast<std::int64_t>(spans.size())); // task of each span
-  auto* memory = arena.take<float>(engine.pool->threads() * attention_memory(shape));
+  const TaskMemory memory(engine, arena, attention_memory(shape));
   for (std::size_t s = 0; s < spans.size(); ++s) {
     first[s] = tiles;
     if (few && spans[s].length > 0 && spans[s].past + spans[s].length > kChunk)
@@ -200,8 +200,7 @@ void attend(const Engine& engine, Arena& arena, const HeadShape& shape, const fl
   }
   engine.pool->run(tiles, [&](std::int64_t task) {
     const std::int64_t s = std::upper_bound(first, first + spans.size(), task) - first - 1; // the last that begins here
-    attend_task(*engine.kernels, shape, q, spans[static_cast<std::size_t>(s)], task - first[s],
-                memory + Pool::thread() * attention_memory(shape), y);
+    attend_task(*engine.kernels, shape, q, spans[static_cast<std::size_t>(s)], task - first[s], memory.own(), y);
   });
 }
 

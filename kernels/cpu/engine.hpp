@@ -12,8 +12,8 @@
 
 namespace tenon::cpu {
 
-// How rows go through blocks (transformer_run.cpp), to the same bits: all threads at every product, or each with rows of
-// its own.
+// How rows go through blocks (transformer_run.cpp), to the same bits: all threads at every product, or each with rows
+// of its own.
 enum class Sharing { measured, by_product, apart };
 
 struct Engine {

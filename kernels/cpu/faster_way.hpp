@@ -4,7 +4,7 @@
 // Calls go in periods of 64 trials: those of the first trial go the first way, those of the next the second, and all
 // others the one that was faster, the first unless the second wins by a twentieth. A trial's first half only settles:
 // caches still hold what the other way left in them. Of its second half the shortest time counts, since a longer one
-// may be an accident. Calls that are long themselves need but a few a trial. Thread: any; nothing waits.
+// may be an accident. Long calls need but few a trial, yet each kind that comes in turn. Thread: any; nothing waits.
 #pragma once
 
 #include <atomic>
@@ -15,7 +15,7 @@ namespace tenon::cpu {
 
 class FasterWay {
  public:
-  static constexpr std::uint32_t kTrial = 16, kLongTrial = 4, kTrials = 64; // calls, calls, trials a period
+  static constexpr std::uint32_t kTrial = 16, kLongTrial = 12, kTrials = 64; // calls, calls, trials a period
 
   // Whoever asks takes way 0 or 1, and tells how long it took.
   struct Choice {

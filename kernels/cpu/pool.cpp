@@ -57,6 +57,7 @@ Pool::~Pool() {
 }
 
 int Pool::thread() { return number; }
+bool Pool::inside() { return inside_region; }
 
 void Pool::run(std::int64_t count, Call call, const void* context) {
   if (count <= 0) return;
@@ -72,7 +73,7 @@ void Pool::run(std::int64_t count, Call call, const void* context) {
     Worker& worker = workers_[static_cast<std::size_t>(i)];
     worker.region = region;
     worker.state.store(kOffered, std::memory_order_release);
-    worker.state.notify_one();
+    if (worker.asleep.load(std::memory_order_relaxed)) worker.state.notify_one();
   }
   work_off(region, 0);
   for (std::int64_t i = 0; i < helpers; ++i)
@@ -104,7 +105,10 @@ void Pool::serve(Worker& worker) {
     } else if (worker.state == kStopping) {
       return;
     } else {
+      // Whoever offers meanwhile may see too late that this one sleeps: then the caller does that region's task itself.
+      worker.asleep.store(true, std::memory_order_seq_cst);
       worker.state.wait(kIdle);
+      worker.asleep.store(false, std::memory_order_relaxed);
     }
   }
 }

@@ -28,8 +28,11 @@ class Pool {
   // In a task, or in one that it calls for: which of the pool's threads runs it, 0 to threads() - 1. For memory that a
   // caller brings for each.
   static int thread();
+  // Whether whoever asks is in a task: regions are its own alone.
+  static bool inside();
 
-  // task(index) for every index in [0, count); returns when all are done. Thread i begins with task i.
+  // task(index) for every index in [0, count); returns when all are done. Task i of the first threads() is thread i's,
+  // or the caller's.
   // Requires: task throws nothing.
   template <class Task>
   void run(std::int64_t count, const Task& task) {
@@ -50,6 +53,7 @@ class Pool {
   struct alignas(64) Worker {
     std::atomic<std::uint32_t> state{kIdle};
     Region region;
+    alignas(64) std::atomic<bool> asleep{false}; // or about to be: only then is waking worth a call of the system
     std::thread thread;
 
     bool change(std::uint32_t from, State to) {
@@ -62,7 +66,7 @@ class Pool {
 
   alignas(64) std::atomic<std::int64_t> next_{0}; // of the tasks beyond one a thread
   alignas(64) std::atomic_flag in_use_;
-  std::vector<Worker> workers_;
+  alignas(64) std::vector<Worker> workers_;
 };
 
 } // namespace tenon::cpu

@@ -56,6 +56,17 @@ void for_rows(const Engine& engine, std::int64_t rows, const Each& each) {
 
 constexpr std::int64_t kFewRows = 16;
 
+// Memory that tasks compute in: a piece for every thread of a region, or, inside another region's task, one.
+struct TaskMemory {
+  std::int64_t each; // numbers; a multiple of 16
+  bool alone = Pool::inside();
+  float* all;
+
+  TaskMemory(const Engine& engine, Arena& arena, std::int64_t each)
+      : each(each), all(arena.take<float>((alone ? 1 : engine.pool->threads()) * each)) {}
+  float* own() const { return all + (alone ? 0 : Pool::thread()) * each; }
+};
+
 // each(begin, end) for runs of tasks, counted in pieces of a task: straight runs of panels, as prefetchers like them,
 // and as what a panel asks for ahead is read by the same thread. Where weights meet few rows each, they stream from
 // memory, and every thread has as many runs; of two the first is the longer, since whoever calls begins a moment before

@@ -186,14 +186,13 @@ Rows TransformerRows::attend_together(const Block& block, const KeyValues* to) {
 // The same, and the places of keys and values, by one thread for a sequence.
 Rows TransformerRows::attend_one_each(const Block& block, const KeyValues* to) {
   const NewRows made(arena_, rows_, shape_.heads.q_width(), Forms() |= block.o, false);
-  auto* memory = arena_.take<float>(engine_.pool->threads() * attention_memory(shape_.heads));
+  const TaskMemory memory(engine_, arena_, attention_memory(shape_.heads));
   see(to);
   engine_.pool->run(static_cast<std::int64_t>(spans_.size()), [&](std::int64_t s) {
     const RunSpan& span = spans_[static_cast<std::size_t>(s)];
-    float* own = memory + Pool::thread() * attention_memory(shape_.heads);
     for (std::int64_t task = 0; task < place_tasks(span, to[s]); ++task) place_rows(block, span, to[s], task, true);
     for (std::int64_t task = 0; task < attention_tasks(shape_.heads, past_[s]); ++task)
-      attend_task(*engine_.kernels, shape_.heads, q_, past_[s], task, own, y_);
+      attend_task(*engine_.kernels, shape_.heads, q_, past_[s], task, memory.own(), y_);
     round(span.offset, span.length, made);
   });
   return attended(made);

@@ -185,7 +185,7 @@ void run_one_each(const Engine& engine, Arena& arena, const RunShape& shape, Run
 
 // go(way), the faster of both ways or the one that is asked for; work: how much that is.
 template <class Go>
-void go_faster(const Engine& engine, FasterWay& ways, std::size_t work, std::uint32_t trial, const Go& go) {
+void go_faster(const Engine& engine, FasterWay& ways, std::int64_t work, std::uint32_t trial, const Go& go) {
   if (engine.sharing != Sharing::measured) return go(engine.sharing == Sharing::apart ? 1 : 0);
   const FasterWay::Choice choice = ways.choose(trial);
   const auto begin = std::chrono::steady_clock::now();
@@ -210,8 +210,9 @@ void run_blocks(const Engine& engine, Arena& arena, const RunShape& shape, Runs 
     const Shares shares = way == 0 ? together : many ? by_rows(threads, arena, spans, rows, store) : few_apart;
     run_shares(engine, arena, shape, runs, store, h, shares);
   };
-  go_faster(engine, way_of(ways, runs[0][0], rows / threads), runs[0].size() * static_cast<std::size_t>(rows),
-            many ? FasterWay::kLongTrial : FasterWay::kTrial, go);
+  std::int64_t work = std::ssize(runs[0]) * rows;
+  for (const RunSpan& span : spans) work -= span.unread; // almost
+  go_faster(engine, way_of(ways, runs[0][0], even), work, many ? FasterWay::kLongTrial : FasterWay::kTrial, go);
 }
 
 void run_apart(const Engine& engine, Arena& arena, const RunShape& shape, Runs runs, std::span<const RunSpan> spans,
@@ -233,7 +234,7 @@ void run_apart(const Engine& engine, Arena& arena, const RunShape& shape, Runs r
   std::int64_t longest = 0;
   for (const Part& part : parts) longest = std::max(longest, part.rows);
   if (threads == 1 || each == 0 || longest > kFewRows) return go(0);
-  go_faster(engine, way_of(ways, runs[0][0], longest), parts.size() * runs[0].size(), FasterWay::kTrial,
+  go_faster(engine, way_of(ways, runs[0][0], longest), std::ssize(parts) * std::ssize(runs[0]), FasterWay::kTrial,
             [&](int way) { go(way == 1 ? each : 0); });
 }
 

@@ -228,7 +228,7 @@ typedef struct tenon_pass_table {
 
 /* "tenon.run/1", optional: experts whose forward in inference is one run of blocks over h, `tenon::run_v1` of this
  * handle with states from `slot` on. The host may run several of them in one call instead, so that weights which they
- * share with the base are read once. */
+ * share with the base are read once, and leave rows unfinished that nobody reads. */
 typedef struct tenon_run_table {
   uint32_t struct_size;
   uint32_t reserved;

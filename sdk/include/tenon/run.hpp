@@ -1,6 +1,7 @@
 // tenon::RunExpert: what the author of an expert derives from whose inference is one run of blocks over h and nothing
 // else. The host may then run several such experts in one call: those that share the base's weights read them once for
-// all, each adding its own changes of low rank. "tenon.run/1" in C; TENON_PLUGIN makes it.
+// all, each adding its own changes of low rank. And rows that nobody reads it leaves unfinished. "tenon.run/1" in C;
+// TENON_PLUGIN makes it.
 //
 // Thread: one call at a time per expert.
 #pragma once

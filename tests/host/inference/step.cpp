@@ -44,6 +44,18 @@ int run_together(Composition& composition, std::vector<Session>& sessions, std::
   }
 }
 
+TEST_CASE("a session's logits are those of the last position of the whole text run at once") {
+  PackedTiny tiny;
+  for (const std::vector<ExpertKind>& kinds : {std::vector<ExpertKind>{}, {causal("one")}}) {
+    const auto composition = tiny.compose(kinds);
+    for (const auto& ids : texts()) {
+      const at::Tensor logits_TV = composition->forward(Batch::whole(tensor_of(ids).unsqueeze(0)));
+      const at::Tensor last_V = logits_TV[-1].contiguous();
+      CHECK(alone(*composition, ids) == copy({last_V.data_ptr<float>(), static_cast<std::size_t>(last_V.numel())}));
+    }
+  }
+}
+
 TEST_CASE("sessions that run together get the bits they would get alone, whatever the policy and who is with them") {
   PackedTiny tiny;
   for (const char* policy : {"token", "sticky", "sequence"})

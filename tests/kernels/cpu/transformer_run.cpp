@@ -201,7 +201,7 @@ TEST_CASE("a few rows for every thread have the bits they have alone, each with 
       std::vector<Block> changed = model.blocks;
       for (Block& block : changed) block.q.change = {rank, 0.5f, a_RC.data(), b_RF.data()};
       const std::span<const Block> runs[] = {model.blocks, changed};
-      // Some may go by sequence, some are too few, too many, or too uneven.
+      // Some may go by sequence or by rows, some are too few, or too uneven.
       for (const auto& [sequences, longest] : {std::pair{12, 1}, {13, 1}, {6, 2}, {3, 1}, {2, 9}, {48, 1}, {49, 1}}) {
         CAPTURE(tier_name(tier), packed_name(format), sequences, longest);
         const auto count = static_cast<std::size_t>(sequences);
