@@ -259,7 +259,10 @@ at::Tensor Gather::compute(const std::vector<Piece>& pieces, std::span<const ten
   const bool with_base = alone || slot == 0 || joins_[slot];
   try {
     return packed_runs(h, runs, spans, with_base ? RunWeights::shared : RunWeights::own);
-  } catch (const std::exception& error) { // as its forward would have failed
+  } catch (const Error&) {
+    throw;
+  } catch (const std::exception& error) { // one expert's is its fault, as in its forward; of several nobody knows whose
+    if (!alone) throw;
     throw Error(Code::plugin, experts_[slot].title(), error.what());
   }
 }

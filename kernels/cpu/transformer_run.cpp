@@ -211,7 +211,7 @@ void run_blocks(const Engine& engine, Arena& arena, const RunShape& shape, Runs 
     run_shares(engine, arena, shape, runs, store, h, shares);
   };
   std::int64_t work = std::ssize(runs[0]) * rows;
-  for (const RunSpan& span : spans) work -= span.unread; // almost
+  for (const RunSpan& span : spans) work -= span.unread; // the last block all but leaves them out
   go_faster(engine, way_of(ways, runs[0][0], even), work, many ? FasterWay::kLongTrial : FasterWay::kTrial, go);
 }
 
