@@ -65,7 +65,13 @@ class Tile {
       for (std::int64_t d = 0; d < depth; ++d) memory[r * depth + d] = from[d] * scale;
     }
   }
-  void chunk(const Kernels& kernels, std::int64_t index, const Sums& sums, float* memory) const {
+  // Where its keys of a chunk begin; null in float32.
+  const std::byte* keys(std::int64_t index) const {
+    if (span_.format == KeyFormat::float32) return nullptr;
+    return ChunkOfPanels(span_.format, shape_, span_.k[index], span_.v[index]).keys(group_);
+  }
+  // next: keys that this thread reads behind this chunk; null: of none.
+  void chunk(const Kernels& kernels, std::int64_t index, const std::byte* next, const Sums& sums, float* memory) const {
     const std::int64_t depth = shape_.depth, begin = index * kChunk;
     std::int64_t visible[kTileRows];
     for (std::int64_t r = 0; r < rows_; ++r) visible[r] = std::clamp<std::int64_t>(position(r) + 1 - begin, 0, kChunk);
@@ -80,10 +86,9 @@ class Tile {
       return kernels.attend(tile);
     }
     const ChunkOfPanels panels(span_.format, shape_, span_.k[index], span_.v[index]);
-    tile.k_panels = panels.keys(group_), tile.v_panels = panels.values(), tile.v_steps = panels.steps(group_);
+    tile.k_panels = keys(index), tile.v_panels = panels.values(), tile.v_steps = panels.steps(group_);
     tile.column = group_ * depth;
-    if (index + 1 < chunks())
-      tile.next_k_panels = ChunkOfPanels(span_.format, shape_, span_.k[index + 1], span_.v[index + 1]).keys(group_);
+    tile.next_k_panels = next;
     attend_panels(kernels, span_.format, tile);
   }
 
@@ -123,8 +128,13 @@ void attend_chunks(const Engine& engine, Arena& arena, const HeadShape& shape, c
       const Tile tile(shape, span, t);
       next = std::min(end, (t + 1) * chunks);
       tile.take(q, own);
-      for (std::int64_t c = begin - t * chunks; c < std::min(next - t * chunks, tile.chunks()); ++c)
-        tile.chunk(*engine.kernels, c, Sums(partial + (t * chunks + c) * sums), own);
+      const std::int64_t last = std::min(next - t * chunks, tile.chunks());
+      for (std::int64_t c = begin - t * chunks; c < last; ++c) {
+        const std::byte* then = c + 1 < last ? tile.keys(c + 1)
+                                : next < end ? Tile(shape, span, t + 1).keys(0)
+                                             : nullptr;
+        tile.chunk(*engine.kernels, c, then, Sums(partial + (t * chunks + c) * sums), own);
+      }
       if (left[t].fetch_sub(next - begin, std::memory_order_acq_rel) != next - begin) continue;
       const Sums all(partial + t * chunks * sums); // every row sees something of the first chunk
       for (std::int64_t c = 1; c < tile.chunks(); ++c)
@@ -149,10 +159,9 @@ void attend_task(const Kernels& kernels, const HeadShape& shape, const float* q,
   const Sums all(memory + Tile::memory(depth)), one(all.largest + Sums::size(depth));
   const Tile tile(shape, span, task);
   tile.take(q, memory);
-  tile.chunk(kernels, 0, all, memory);
-  for (std::int64_t c = 1; c < tile.chunks(); ++c) {
-    tile.chunk(kernels, c, one, memory);
-    join(kernels, all, one, tile.rows(), depth);
+  for (std::int64_t c = 0; c < tile.chunks(); ++c) {
+    tile.chunk(kernels, c, c + 1 < tile.chunks() ? tile.keys(c + 1) : nullptr, c == 0 ? all : one, memory);
+    if (c > 0) join(kernels, all, one, tile.rows(), depth);
   }
   tile.write(all, y, log_sum);
 }

@@ -27,6 +27,13 @@ struct Activations {
   std::int64_t groups() const { return width / kGroup; }
 };
 
+// The weights of a panel, and, where it is not right behind them, what is read next (null: right behind): products ask
+// memory ahead for it.
+struct Panel {
+  const std::byte *at, *then;
+  Panel(const std::byte* at, const std::byte* then = nullptr) : at(at), then(then) {}
+};
+
 // Numbers below this are zeros to int8: the inverse of their step would overflow.
 constexpr float kSmallest = 1e-30f;
 
@@ -46,7 +53,7 @@ struct AttentionTile {
   // steps, one a key.
   const std::byte *k_panels = nullptr, *v_panels = nullptr;
   const float* v_steps = nullptr;
-  const std::byte* next_k_panels = nullptr; // of the chunk that is likely read next; null: of none
+  const std::byte* next_k_panels = nullptr; // what this thread reads behind these values; null: something else
   std::int64_t column = 0;
   float* scratch = nullptr; // attention_scratch(depth) numbers, aligned to 64
   // Per row: the largest score (-infinity where it sees nothing), the sum of exp(score - largest), and that sum with
@@ -78,8 +85,8 @@ struct Kernels {
   Tier tier;
   bool prefers_short; // its products of bf16e4 outrun those of bf16
   // out[r * stride + lane] = sum over the panel's inputs, for rows [first, first + rows) of x and 64 lanes.
-  using Product = void (*)(const std::byte* panel, const Activations& x, std::int64_t first, std::int64_t rows,
-                           float* out, std::int64_t stride);
+  using Product = void (*)(Panel panel, const Activations& x, std::int64_t first, std::int64_t rows, float* out,
+                           std::int64_t stride);
   Product products[kPackedFormats]; // by PackedFormat
   // To bfloat16, ties to even. Below the smallest normal number a tier may make zero of it, as its products take it.
   void (*round)(const float* x, std::int64_t count, std::uint16_t* out);

@@ -72,8 +72,8 @@ struct V256 {
 
 __m256i load(const std::byte* at) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at)); }
 
-// Bytes that tiles ask ahead: the fastest of what was tried from 256 to 8192.
-constexpr std::int64_t kPairsAhead = 1536, kGroupsAhead = 2048;
+// The fastest of what was tried from 256 to 8192.
+constexpr Reach kPairsReach = {1536}, kGroupsReach = {2048};
 
 constexpr std::int64_t kBlockPairs = 128; // of rows that are widened at once, into the first cache
 
@@ -89,7 +89,7 @@ void widen(const std::uint16_t* x, std::int64_t count, float* out) {
 // R widened rows and N vectors of outputs, behind what `out` holds unless this is fresh.
 template <int R, int N>
 void bf16_tile(const std::byte* pairs, std::int64_t count, const float (&x)[R][2 * kBlockPairs], float* out,
-               std::int64_t stride, bool fresh, Ahead<kPairsAhead> ahead) {
+               std::int64_t stride, bool fresh, Ahead ahead) {
   const __m256i upper = _mm256_set1_epi32(static_cast<int>(0xffff0000u));
   __m256 sum[R][N];
 #pragma GCC unroll 8
@@ -130,7 +130,7 @@ void bf16_rows(const std::byte* at, std::int64_t count, const Activations& x, st
     bf16_tile<R, vectors>(at + 4 * lane, count, wide, out + lane, stride, p == 0, ask(lane));
 }
 
-void bf16_product(const std::byte* panel, const Activations& x, std::int64_t first, std::int64_t rows, float* out,
+void bf16_product(Panel panel, const Activations& x, std::int64_t first, std::int64_t rows, float* out,
                   std::int64_t stride) {
   const std::int64_t pairs = x.bf16_stride() / 2;
   for_tiles<4>(rows, [&]<int R>(std::int64_t r) {
@@ -138,9 +138,9 @@ void bf16_product(const std::byte* panel, const Activations& x, std::int64_t fir
     std::int64_t p = 0;
     do {
       const std::int64_t count = pairs - p < kBlockPairs ? pairs - p : kBlockPairs;
-      const std::byte* at = panel + 256 * p;
+      const std::byte* at = panel.at + 256 * p;
       bf16_rows<R>(at, count, x, first + r, p, out + r * stride, stride,
-                   [&](std::int64_t lane) { return Ahead<kPairsAhead>(at, count, 4, r + lane / 16, tiles, 2); });
+                   [&](std::int64_t lane) { return Ahead(kPairsReach, at, count, 4, r + lane / 16, tiles, 2); });
     } while ((p += kBlockPairs) < pairs);
   });
 }
@@ -155,7 +155,7 @@ void expand(const ShortPanel& panel, std::int64_t first, std::int64_t count, std
   for (std::int64_t p = 0; p < count; ++p, out += 256) {
     const std::byte* unit = panel.units + (first + p) * kShortUnit;
     for (int line = 0; line < 3; ++line)
-      _mm_prefetch(reinterpret_cast<const char*>(unit + kPairsAhead + 64 * line), _MM_HINT_T1);
+      _mm_prefetch(reinterpret_cast<const char*>(unit + kPairsReach.bytes + 64 * line), _MM_HINT_T1);
 #pragma GCC unroll 2
     for (int part = 0; part < 2; ++part) { // sixteen bytes of either are eight outputs, and eight 16 outputs on
       const __m256i both = load(unit + 128 + 32 * part);
@@ -173,11 +173,11 @@ void expand(const ShortPanel& panel, std::int64_t first, std::int64_t count, std
   }
 }
 
-void short_product(const std::byte* panel, const Activations& x, std::int64_t first, std::int64_t rows, float* out,
+void short_product(Panel panel, const Activations& x, std::int64_t first, std::int64_t rows, float* out,
                    std::int64_t stride) {
   constexpr std::int64_t block_pairs = 64; // in the first cache
   const std::int64_t x_stride = x.bf16_stride(), pairs = x_stride / 2;
-  const ShortPanel parts(panel, x.width);
+  const ShortPanel parts(panel.at, x.width);
   alignas(32) std::byte block[256 * block_pairs];
   std::int64_t p = 0;
   do {
@@ -185,7 +185,7 @@ void short_product(const std::byte* panel, const Activations& x, std::int64_t fi
     expand(parts, p, count, block);
     for_tiles<4>(rows, [&]<int R>(std::int64_t r) {
       bf16_rows<R>(block, count, x, first + r, p, out + r * stride, stride,
-                   [&](std::int64_t) { return Ahead<kPairsAhead>(block, 0, 0, 0, 1, 2); });
+                   [&](std::int64_t) { return Ahead(kPairsReach, block, 0, 0, 0, 1, 2); });
     });
   } while ((p += block_pairs) < pairs);
   add_outliers(parts, x.bf16 + first * x_stride, x_stride, rows, out, stride);
@@ -272,7 +272,7 @@ TENON_INLINE void group_sums4(const std::byte* at, const Quad* const (&x)[R], __
 // R rows and a panel's outputs, 16 at a time.
 template <PackedFormat F, int R>
 void integer_tile(const std::byte* unit, const Activations& x, std::int64_t row, float* out, std::int64_t stride,
-                  Ahead<kGroupsAhead> ahead) {
+                  Ahead ahead) {
   using I = Integers<F>;
   __m256 sum[R][8] = {};
   for (std::int64_t g = 0; g < x.groups(); ++g, unit += I::bytes) {
@@ -318,14 +318,14 @@ void integer_tile(const std::byte* unit, const Activations& x, std::int64_t row,
 }
 
 template <PackedFormat F>
-void integer_product(const std::byte* panel, const Activations& x, std::int64_t first, std::int64_t rows, float* out,
+void integer_product(Panel panel, const Activations& x, std::int64_t first, std::int64_t rows, float* out,
                      std::int64_t stride) {
   constexpr int lines = (Integers<F>::bytes / 64 + 3) / 4; // of a quarter of a group
   constexpr int never =
       1 << 30; // many tiles: arithmetic binds, and asking for the panel behind costs more than it gives
   for_tiles<4>(rows, [&]<int R>(std::int64_t r) {
-    integer_tile<F, R>(panel, x, first + r, out + r * stride, stride,
-                       Ahead<kGroupsAhead>(panel, x.groups() * 4, lines, r / 4, (rows + 3) / 4, never));
+    integer_tile<F, R>(panel.at, x, first + r, out + r * stride, stride,
+                       Ahead(kGroupsReach, panel.at, x.groups() * 4, lines, r / 4, (rows + 3) / 4, never));
   });
 }
 

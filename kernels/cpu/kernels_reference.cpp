@@ -40,22 +40,22 @@ std::uint16_t half_at(const std::byte* at) {
   return bits;
 }
 
-void bf16_product(const std::byte* panel, const Activations& x, std::int64_t first, std::int64_t rows, float* out,
+void bf16_product(Panel panel, const Activations& x, std::int64_t first, std::int64_t rows, float* out,
                   std::int64_t stride) {
   for (std::int64_t r = 0; r < rows; ++r)
     for (std::int64_t lane = 0; lane < kPanel; ++lane) {
       float sum = 0.0f;
       for (std::int64_t c = 0; c < x.bf16_stride(); ++c) {
-        const float w = nn::bf16_to_f32(half_at(panel + c / 2 * 256 + lane * 4 + c % 2 * 2));
+        const float w = nn::bf16_to_f32(half_at(panel.at + c / 2 * 256 + lane * 4 + c % 2 * 2));
         sum = std::fma(nn::bf16_to_f32(x.bf16[(first + r) * x.bf16_stride() + c]), w, sum);
       }
       out[r * stride + lane] = sum;
     }
 }
 
-void short_product(const std::byte* panel, const Activations& x, std::int64_t first, std::int64_t rows, float* out,
+void short_product(Panel panel, const Activations& x, std::int64_t first, std::int64_t rows, float* out,
                    std::int64_t stride) {
-  const ShortPanel parts(panel, x.width);
+  const ShortPanel parts(panel.at, x.width);
   for (std::int64_t r = 0; r < rows; ++r)
     for (std::int64_t lane = 0; lane < kPanel; ++lane) {
       float sum = 0.0f;
@@ -81,7 +81,7 @@ std::int32_t group_sum(const std::byte* bytes, std::int64_t lane, const std::int
 }
 
 template <PackedFormat F>
-void integer_product(const std::byte* panel, const Activations& x, std::int64_t first, std::int64_t rows, float* out,
+void integer_product(Panel panel, const Activations& x, std::int64_t first, std::int64_t rows, float* out,
                      std::int64_t stride) {
   constexpr bool minimum = F == PackedFormat::int4g32m;
   constexpr std::int64_t head = minimum ? 256 : 128, bytes = head + (F == PackedFormat::int8g32 ? 2048 : 1024);
@@ -89,7 +89,7 @@ void integer_product(const std::byte* panel, const Activations& x, std::int64_t 
     for (std::int64_t lane = 0; lane < kPanel; ++lane) {
       float sum = 0.0f;
       for (std::int64_t g = 0; g < x.groups(); ++g) {
-        const std::byte* unit = panel + g * bytes;
+        const std::byte* unit = panel.at + g * bytes;
         const std::int64_t at = (first + r) * x.groups() + g;
         const std::int32_t whole = group_sum<F>(unit + head, lane, x.q + (first + r) * x.width + g * kGroup);
         const float numbers = static_cast<float>(whole), d = nn::f16_to_f32(half_at(unit + 2 * lane));

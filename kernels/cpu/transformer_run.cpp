@@ -20,11 +20,11 @@ struct Part {
   std::int64_t offset = 0, rows = 0;
 };
 
-// How rows are shared out: as one part, on which all threads work product by product, or as several, each of one
-// thread.
+// Rows of which all threads take part in every block: as one part, on which they work product by product, or as
+// several, each of one thread.
 struct Shares {
   std::span<const RunSpan> spans;
-  std::span<const Part> parts = {};
+  std::span<const Part> parts;
   // Of cut spans: of which span each is a piece, and where the whole ones' keys and values stand for the first block.
   const std::int64_t* whole = nullptr;
   const KeyValues* first = nullptr;
@@ -44,9 +44,10 @@ bool in_order(std::span<const RunSpan> spans, std::int64_t rows) {
 }
 
 // A few rows for every thread, of sequences of its own: nothing they work on goes from one processor's caches to
-// another's, and nobody waits before the block ends, but every thread reads all weights. No parts where they would be
+// another's, and nobody waits before the run ends, but every thread reads all weights. No parts where they would be
 // uneven.
-Shares by_sequence(std::int64_t threads, Arena& arena, std::span<const RunSpan> spans, std::int64_t rows) {
+std::span<const Part> by_sequence(std::int64_t threads, Arena& arena, std::span<const RunSpan> spans,
+                                  std::int64_t rows) {
   auto* parts = arena.take<Part>(threads);
   std::size_t next = 0;
   std::int64_t end = 0;
@@ -54,9 +55,9 @@ Shares by_sequence(std::int64_t threads, Arena& arena, std::span<const RunSpan> 
     Part& part = parts[t] = {next, next, end, 0};
     for (; next < spans.size() && end < rows * (t + 1) / threads; ++next) end += spans[next].length;
     part.last = next, part.rows = end - part.offset;
-    if (part.rows > (rows + threads - 1) / threads) return {spans};
+    if (part.rows > (rows + threads - 1) / threads) return {};
   }
-  return {spans, {parts, static_cast<std::size_t>(threads)}};
+  return {parts, static_cast<std::size_t>(threads)};
 }
 
 // Many rows, cut where it is even: a thread's stay in its own caches, and threads meet but once a block, where the keys
@@ -135,11 +136,11 @@ void run_shares(const Engine& engine, Arena& arena, const RunShape& shape, Runs 
     const Arena::Mark mark = arena.mark();
     const bool last = i + 1 == runs[0].size();
     extend(store, i, shares, to);
-    if (shares.whole) {
+    if (count == 1) {
+      own->block(runs, i, to + shares.parts[0].first, last);
+    } else {
       each([&](TransformerRows& rows, const KeyValues* past) { rows.begin(runs, i, past, last); });
       each([&](TransformerRows& rows, const KeyValues* past) { rows.end(runs, i, past, last); });
-    } else {
-      each([&](TransformerRows& rows, const KeyValues* past) { rows.block(runs, i, past, last); });
     }
     arena.rewind(mark);
   }
@@ -157,29 +158,30 @@ std::span<const Part> parts_of_runs(Arena& arena, std::span<const RunSpan> spans
   return {parts, runs};
 }
 
-// Every thread takes whole runs, one after the other.
-void run_one_each(const Engine& engine, Arena& arena, const RunShape& shape, Runs runs, std::span<const RunSpan> spans,
-                  KeyValueStore& store, float* h, std::span<const Part> parts) {
-  const std::int64_t width = runs[0][0].q.inputs();
-  auto** to = arena.take<KeyValues*>(static_cast<std::int64_t>(parts.size())); // block by block, of the part's spans
+// Every thread takes whole parts through all blocks, one after the other. runs_of(part): which go together over it.
+template <class RunsOf>
+void run_one_each(const Engine& engine, Arena& arena, const RunShape& shape, const RunsOf& runs_of,
+                  std::span<const RunSpan> spans, KeyValueStore& store, float* h, std::span<const Part> parts) {
+  auto** to = arena.take<KeyValues*>(std::ssize(parts)); // block by block, of the part's spans
   for (std::size_t p = 0; p < parts.size(); ++p) {
-    const auto count = static_cast<std::int64_t>(parts[p].last - parts[p].first),
-               blocks = static_cast<std::int64_t>(runs[p].size());
+    const auto count = static_cast<std::int64_t>(parts[p].last - parts[p].first), blocks = std::ssize(runs_of(p)[0]);
     to[p] = arena.take<KeyValues>(blocks * count);
     for (std::int64_t i = 0; i < blocks; ++i)
       for (std::int64_t s = 0; s < count; ++s)
         to[p][i * count + s] = store.extend(i, static_cast<std::int64_t>(parts[p].first) + s);
   }
   for (int t = 0; t < engine.pool->threads(); ++t) arena.part(t);
-  engine.pool->run(static_cast<std::int64_t>(parts.size()), [&](std::int64_t p) {
-    const Part& part = parts[static_cast<std::size_t>(p)];
+  engine.pool->run(std::ssize(parts), [&](std::int64_t index) {
+    const auto p = static_cast<std::size_t>(index);
+    const Part& part = parts[p];
+    const Runs runs = runs_of(p);
+    const std::int64_t width = runs[0][0].q.inputs();
     Arena& memory = arena.part(Pool::thread());
     memory.reset();
     TransformerRows own(engine, memory, shape, spans_of(memory, spans, part), h + part.offset * width, part.rows,
                         width);
-    const Runs run = runs.subspan(static_cast<std::size_t>(p), 1);
-    for (std::size_t i = 0; i < run[0].size(); ++i)
-      own.block(run, i, to[p] + i * (part.last - part.first), i + 1 == run[0].size());
+    for (std::size_t i = 0; i < runs[0].size(); ++i)
+      own.block(runs, i, to[p] + i * (part.last - part.first), i + 1 == runs[0].size());
   });
 }
 
@@ -202,14 +204,15 @@ void run_blocks(const Engine& engine, Arena& arena, const RunShape& shape, Runs 
   if (rows == 0 || runs.empty() || runs[0].empty()) return;
   const std::int64_t threads = engine.pool->threads(), even = (rows + threads - 1) / threads;
   const bool many = even > kFewRows, may = threads > 1 && even >= least && in_order(spans, rows);
-  const Shares together = undivided(arena, spans, rows),
-               few_apart = may && !many ? by_sequence(threads, arena, spans, rows) : Shares{spans};
-  if (!may || (!many && few_apart.parts.empty())) return run_shares(engine, arena, shape, runs, store, h, together);
-  static Ways ways;
+  const auto few = may && !many ? by_sequence(threads, arena, spans, rows) : std::span<const Part>();
   const auto go = [&](int way) {
-    const Shares shares = way == 0 ? together : many ? by_rows(threads, arena, spans, rows, store) : few_apart;
-    run_shares(engine, arena, shape, runs, store, h, shares);
+    const auto all = [&](std::size_t) { return runs; };
+    if (way == 1 && !many) return run_one_each(engine, arena, shape, all, spans, store, h, few);
+    run_shares(engine, arena, shape, runs, store, h,
+               way == 0 ? undivided(arena, spans, rows) : by_rows(threads, arena, spans, rows, store));
   };
+  if (!may || (!many && few.empty())) return go(0);
+  static Ways ways;
   std::int64_t work = std::ssize(runs[0]) * rows;
   for (const RunSpan& span : spans) work -= span.unread; // the last block all but leaves them out
   go_faster(engine, way_of(ways, runs[0][0], even), work, many ? FasterWay::kLongTrial : FasterWay::kTrial, go);
@@ -221,7 +224,8 @@ void run_apart(const Engine& engine, Arena& arena, const RunShape& shape, Runs r
   if (runs.empty() || runs[0].empty()) return;
   const std::span<const Part> parts = parts_of_runs(arena, spans, runs.size());
   const auto go = [&](std::size_t each) {
-    if (each > 0) run_one_each(engine, arena, shape, runs, spans, store, h, parts.first(each));
+    const auto run_of = [&](std::size_t p) { return runs.subspan(p, 1); };
+    if (each > 0) run_one_each(engine, arena, shape, run_of, spans, store, h, parts.first(each));
     for (std::size_t p = each; p < parts.size(); ++p) {
       const Arena::Mark mark = arena.mark();
       run_shares(engine, arena, shape, runs.subspan(p, 1), store, h, {spans, parts.subspan(p, 1)});
