@@ -4,10 +4,11 @@
 // (decoding one sequence: weights, keys and values) or of the peak (reading: products and causal attention). Never a
 // test.
 //
-// Then, of a token decoded at the beginning, where its time goes: what the blocks' bytes take at the machine's
-// bandwidth; read by plain loads matrix by matrix, as products go through them (`pieces`); with one block's weights in
-// all places, so that they come from a cache (`cached`: arithmetic and everything small); and its parallel regions,
-// empty.
+// Then, of a token decoded at the beginning, of one after 4,096, and of a step of eight sequences, each thread with
+// four
+// (`apart`), where the time of the blocks goes: what their bytes, keys and values take at the machine's bandwidth; read
+// by plain loads as products and attention go through them (`pieces`); with one block's in all places, so that they
+// come from a cache (`cached`: arithmetic and everything small); and its parallel regions, empty.
 //
 //   tenon_blocks_bench [ROUNDS]     TENON_TIER and TENON_THREADS choose tier and threads; weights lie in 2 MiB pages
 #include "kernels/cpu/transformer_run.hpp"
@@ -80,7 +81,8 @@ class Model {
 // Keys and values of sequences that have all the same past.
 class Store : public KeyValueStore {
  public:
-  Store() : memory_(kSequences * kBlocks * kPast / kChunk * chunk_bytes()) {
+  // cached: every block's lie in the same place.
+  explicit Store(bool cached = false) : memory_(kSequences * kBlocks * kPast / kChunk * chunk_bytes()) {
     std::byte* next = memory_.bytes().data();
     const auto chunks = [&](std::int64_t width) {
       std::vector<float*> out;
@@ -91,6 +93,10 @@ class Store : public KeyValueStore {
     const std::vector<float> rows = noise(kPast * kHeads.kv_width(), 3);
     const Kernels& kernels = *engine().kernels;
     for (std::int64_t i = 0; i < kSequences * kBlocks; ++i) {
+      if (cached && i % kBlocks > 0) {
+        k_.push_back(k_.back()), v_.push_back(v_.back());
+        continue;
+      }
       k_.push_back(chunks(key_width(kForm, kHeads))), v_.push_back(chunks(value_width(kForm, kHeads)));
       put_keys(kernels, kForm, kHeads, rows.data(), 0, kPast, k_.back().data());
       put_values(kernels, kForm, kHeads, rows.data(), 0, kPast, v_.back().data());
@@ -145,47 +151,85 @@ class Bench {
   }
   const Machine& machine() const { return machine_; }
 
-  // Milliseconds of one token in the blocks, without the head.
-  void account(const Model& model, const Model& cached, int rounds) {
-    std::vector<double> token, bandwidth, pieces, inside, regions;
+  // Milliseconds of one step in the blocks, without the head.
+  void account(const Model& model, const Model& cached, int rounds, const Case& c) {
+    std::vector<double> step, bandwidth, pieces, inside, regions;
     const auto once = [&](const auto& work) {
       constexpr int times = 8;
       return 1e3 / times * seconds([&] {
                for (int i = 0; i < times; ++i) work();
              });
     };
+    const double bytes = static_cast<double>(model.block_bytes() + c.sequences * Store::bytes(c.past));
     for (int round = 0; round < rounds; ++round) {
       machine_.measure();
-      bandwidth.push_back(static_cast<double>(model.block_bytes()) / machine_.read() / 1e6);
-      pieces.push_back(once([&] { for_pieces(model, read_all); }));
-      token.push_back(once([&] { blocks(model, {0, 1, 1}); }));
-      inside.push_back(once([&] { blocks(cached, {0, 1, 1}); }));
-      regions.push_back(once([&] { for_pieces(model, [](const std::byte*, std::int64_t) {}); }));
+      bandwidth.push_back(bytes / machine_.read() / 1e6);
+      pieces.push_back(once([&] { for_pieces(model, c, read_all); }));
+      step.push_back(once([&] { blocks(model, store_, c); }));
+      inside.push_back(once([&] { blocks(cached, cached_, c); }));
+      regions.push_back(once([&] { for_pieces(model, c, [](const std::byte*, std::int64_t) {}); }));
     }
     std::printf(
-        "  a token's blocks take %.2f ms; their bytes %.2f at the bandwidth, %.2f in pieces; cached %.2f; regions "
-        "%.2f\n",
-        median(token), median(bandwidth), median(pieces), median(inside), median(regions));
+        "  blocks of %d sequences at %d take %.2f ms; their bytes %.2f at the bandwidth, %.2f in pieces; cached %.2f; "
+        "regions %.2f\n",
+        static_cast<int>(c.sequences), static_cast<int>(c.past), median(step), median(bandwidth), median(pieces),
+        median(inside), median(regions));
   }
 
  private:
-  // Every thread's part of every region's weights, in the regions of a token.
+  // What every thread reads of weights, keys and values, in the regions of a step.
   template <class Each>
-  void for_pieces(const Model& model, const Each& each) const {
+  void for_pieces(const Model& model, const Case& c, const Each& each) {
     const std::int64_t threads = engine().pool->threads();
-    const auto region = [&](const Linear& first, const Linear& last) {
-      const std::byte* begin = first.weight.bytes;
-      const std::int64_t lines = (last.weight.panel(last.weight.panels()) - begin) / 256;
+    if (c.sequences > 1) {
       engine().pool->run(threads, [&](std::int64_t t) {
-        each(begin + lines * t / threads * 256, (lines * (t + 1) / threads - lines * t / threads) * 256);
+        for (std::int64_t i = 0; i < kBlocks; ++i) {
+          const Block& block = model.blocks()[static_cast<std::size_t>(i)];
+          each(block.q.weight.bytes, bytes_of(block.q, block.v));
+          for (std::int64_t s = c.sequences * t / threads; s < c.sequences * (t + 1) / threads; ++s)
+            for_chunks(i, s, c.past, [&](std::int64_t, const std::byte* at, std::int64_t size) { each(at, size); });
+          each(block.o.weight.bytes, bytes_of(block.o, block.down));
+        }
+      });
+      return;
+    }
+    const auto region = [&](const Linear& first, const Linear& last) {
+      const std::int64_t lines = bytes_of(first, last) / 256;
+      engine().pool->run(threads, [&](std::int64_t t) {
+        each(first.weight.bytes + lines * t / threads * 256, (lines * (t + 1) / threads - lines * t / threads) * 256);
       });
     };
-    for (const Block& block : model.blocks())
-      region(block.q, block.v), region(block.o, block.o), region(*block.gate, block.up), region(block.down, block.down);
+    for (std::int64_t i = 0; i < kBlocks; ++i) {
+      const Block& block = model.blocks()[static_cast<std::size_t>(i)];
+      const std::int64_t all = 2 * kHeads.kv_heads * ((c.past + kChunk - 1) / kChunk); // pieces of keys and values
+      region(block.q, block.v);
+      engine().pool->run(threads, [&](std::int64_t t) {
+        for_chunks(i, 0, c.past, [&](std::int64_t index, const std::byte* at, std::int64_t size) {
+          if (index >= all * t / threads && index < all * (t + 1) / threads) each(at, size);
+        });
+      });
+      region(block.o, block.o), region(*block.gate, block.up), region(block.down, block.down);
+    }
+  }
+  static std::int64_t bytes_of(const Linear& first, const Linear& last) {
+    return last.weight.panel(last.weight.panels()) - first.weight.bytes;
+  }
+  // each(index, at, bytes) of the keys and values of a block's chunks, group by group.
+  template <class Each>
+  void for_chunks(std::int64_t block, std::int64_t sequence, std::int64_t past, const Each& each) {
+    const KeyValues to = store_.extend(block, sequence);
+    std::int64_t index = 0;
+    for (std::int64_t g = 0; g < kHeads.kv_heads; ++g)
+      for (std::int64_t c = 0; c * kChunk < past; ++c)
+        for (const float* of : {to.k[c], to.v[c]}) {
+          const std::int64_t size = kChunk * kHeads.depth * 2,
+                             used = std::min(kChunk, past - c * kChunk) * kHeads.depth * 2;
+          each(index++, reinterpret_cast<const std::byte*>(of) + g * size, used);
+        }
   }
 
   void step(const Model& model, const Case& c) {
-    blocks(model, c);
+    blocks(model, store_, c);
     const std::int64_t rows = c.rows * c.sequences;
     // Logits of each sequence's last row.
     const Product head[] = {{&model.head(), logits_.data()}};
@@ -195,20 +239,20 @@ class Bench {
              head);
   }
 
-  void blocks(const Model& model, const Case& c) {
+  void blocks(const Model& model, Store& store, const Case& c) {
     const RunShape shape{kHeads, 1e-5, 10000.0};
     const std::int64_t rows = c.rows * c.sequences;
     std::vector<RunSpan> spans;
     for (std::int64_t s = 0; s < c.sequences; ++s) spans.push_back({s * c.rows, c.rows, c.past});
     h_.assign(x_.begin(), x_.begin() + rows * kWidth);
     arena_.reset();
-    store_.past = c.past;
+    store.past = c.past;
     const std::span<const Block> run[] = {model.blocks()};
-    run_blocks(engine(), arena_, shape, run, spans, store_, h_.data(), rows);
+    run_blocks(engine(), arena_, shape, run, spans, store, h_.data(), rows);
   }
 
   Machine machine_;
-  Store store_;
+  Store store_, cached_{true};
   Arena arena_;
   std::vector<float> x_ = noise(2048 * kWidth, 7), h_, logits_ = std::vector<float>(kSequences * kVocabulary);
 };
@@ -231,7 +275,9 @@ int main(int argc, char** argv) {
                   c.reads() ? "reads  " : "decodes at", static_cast<int>(c.reads() ? c.rows : c.past),
                   static_cast<int>(c.sequences), bench::median(c.rate), bench::median(c.fraction),
                   c.reads() ? "peak" : "bandwidth");
-    all.account(model, bench::Model(format, true), rounds);
+    const bench::Model cached(format, true);
+    for (const bench::Case& c : {bench::Case{0, 1, 1}, {4096, 1, 1}, {64, 1, bench::kSequences}})
+      all.account(model, cached, rounds, c);
   }
   all.machine().print();
 }
