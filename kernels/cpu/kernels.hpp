@@ -27,8 +27,8 @@ struct Activations {
   std::int64_t groups() const { return width / kGroup; }
 };
 
-// The weights of a panel, and, where it is not right behind them, what is read next (null: right behind): products ask
-// memory ahead for it.
+// The weights of a panel, and what is read next where that is not right behind them (null: right behind): products may
+// ask memory ahead for it.
 struct Panel {
   const std::byte *at, *then;
   Panel(const std::byte* at, const std::byte* then = nullptr) : at(at), then(then) {}

@@ -8,8 +8,8 @@ namespace {
 
 std::int64_t up(std::int64_t count, std::int64_t to) { return (count + to - 1) / to * to; }
 
-// Panels begin far from each other, where no prefetcher of the processor's looks: what is read next is asked for while
-// scores become weights, and while values are summed.
+// Panels begin far from each other, where no prefetcher of the processor's looks. Not every tier's products ask across
+// that gap, and while scores become weights none does.
 void ask(const std::byte* panel) {
   constexpr std::int64_t bytes = 4096;
   for (std::int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(panel + i, 0, 2);

@@ -20,21 +20,13 @@ struct Part {
   std::int64_t offset = 0, rows = 0;
 };
 
-// Rows of which all threads take part in every block: as one part, on which they work product by product, or as
-// several, each of one thread.
-struct Shares {
+// Rows cut into parts, each of one thread, that meet in every block: pieces of spans, and of which span each is one.
+struct Pieces {
   std::span<const RunSpan> spans;
   std::span<const Part> parts;
-  // Of cut spans: of which span each is a piece, and where the whole ones' keys and values stand for the first block.
-  const std::int64_t* whole = nullptr;
-  const KeyValues* first = nullptr;
+  const std::int64_t* whole;
+  const KeyValues* first; // where the whole ones' keys and values stand for the first block
 };
-
-Shares undivided(Arena& arena, std::span<const RunSpan> spans, std::int64_t rows) {
-  auto* part = arena.take<Part>(1);
-  *part = {0, spans.size(), 0, rows};
-  return {spans, {part, 1}};
-}
 
 bool in_order(std::span<const RunSpan> spans, std::int64_t rows) {
   std::int64_t end = 0;
@@ -62,7 +54,7 @@ std::span<const Part> by_sequence(std::int64_t threads, Arena& arena, std::span<
 
 // Many rows, cut where it is even: a thread's stay in its own caches, and threads meet but once a block, where the keys
 // and values of all have found their places. Two parts a thread, since later rows look back at more.
-Shares by_rows(std::int64_t threads, Arena& arena, std::span<const RunSpan> spans, std::int64_t rows,
+Pieces by_rows(std::int64_t threads, Arena& arena, std::span<const RunSpan> spans, std::int64_t rows,
                KeyValueStore& store) {
   const std::int64_t count = 2 * threads, most = std::ssize(spans) + count;
   auto *pieces = arena.take<RunSpan>(most), *piece = pieces;
@@ -105,44 +97,48 @@ std::span<const RunSpan> spans_of(Arena& arena, std::span<const RunSpan> spans, 
   return {own, end};
 }
 
-// Room in the states of these shares' spans.
-void extend(KeyValueStore& store, std::size_t block, const Shares& shares, KeyValues* to) {
-  for (std::size_t s = shares.parts.front().first; s < shares.parts.back().last; ++s) {
-    const std::int64_t span = shares.whole ? shares.whole[s] : static_cast<std::int64_t>(s);
-    if (shares.whole && s > 0 && shares.whole[s - 1] == span)
-      to[s] = {to[s - 1].past + shares.spans[s - 1].length, to[s - 1].k, to[s - 1].v};
-    else
-      to[s] = block == 0 && shares.first ? shares.first[span] : store.extend(static_cast<std::int64_t>(block), span);
+// All threads at one part, product by product.
+void run_together(const Engine& engine, Arena& arena, const RunShape& shape, Runs runs, std::span<const RunSpan> spans,
+                  KeyValueStore& store, float* h, const Part& part) {
+  const std::int64_t width = runs[0][0].q.inputs(), first = static_cast<std::int64_t>(part.first),
+                     count = static_cast<std::int64_t>(part.last) - first;
+  TransformerRows rows(engine, arena, shape, spans_of(arena, spans, part), h + part.offset * width, part.rows, width);
+  auto* to = arena.take<KeyValues>(count);
+  for (std::size_t i = 0; i < runs[0].size(); ++i) {
+    const Arena::Mark mark = arena.mark();
+    for (std::int64_t s = 0; s < count; ++s) to[s] = store.extend(static_cast<std::int64_t>(i), first + s);
+    rows.block(runs, i, to, i + 1 == runs[0].size());
+    arena.rewind(mark);
   }
 }
 
-void run_shares(const Engine& engine, Arena& arena, const RunShape& shape, Runs runs, KeyValueStore& store, float* h,
-                const Shares& shares) {
+// Every thread at parts of its own; in every block they meet where keys and values have found their places.
+void run_pieces(const Engine& engine, Arena& arena, const RunShape& shape, Runs runs, KeyValueStore& store, float* h,
+                const Pieces& pieces) {
   const std::int64_t width = runs[0][0].q.inputs();
-  const auto count = std::ssize(shares.parts);
+  const auto count = std::ssize(pieces.parts);
   auto* own = arena.take<TransformerRows>(count);
   for (std::int64_t p = 0; p < count; ++p) {
-    const Part& part = shares.parts[static_cast<std::size_t>(p)];
-    Arena& memory = count == 1 ? arena : arena.part(p);
-    if (count > 1) memory.reset();
-    std::construct_at(own + p, engine, memory, shape, spans_of(arena, shares.spans, part), h + part.offset * width,
-                      part.rows, width);
+    const Part& part = pieces.parts[static_cast<std::size_t>(p)];
+    arena.part(p).reset();
+    std::construct_at(own + p, engine, arena.part(p), shape, spans_of(arena, pieces.spans, part),
+                      h + part.offset * width, part.rows, width);
   }
-  auto* to = arena.take<KeyValues>(std::ssize(shares.spans));
+  auto* to = arena.take<KeyValues>(std::ssize(pieces.spans));
   const auto each = [&](const auto& go) {
-    engine.pool->run(count, [&](std::int64_t p) { go(own[p], to + shares.parts[static_cast<std::size_t>(p)].first); });
+    engine.pool->run(count, [&](std::int64_t p) { go(own[p], to + pieces.parts[static_cast<std::size_t>(p)].first); });
   };
   for (std::size_t i = 0; i < runs[0].size(); ++i) {
-    const Arena::Mark mark = arena.mark();
     const bool last = i + 1 == runs[0].size();
-    extend(store, i, shares, to);
-    if (count == 1) {
-      own->block(runs, i, to + shares.parts[0].first, last);
-    } else {
-      each([&](TransformerRows& rows, const KeyValues* past) { rows.begin(runs, i, past, last); });
-      each([&](TransformerRows& rows, const KeyValues* past) { rows.end(runs, i, past, last); });
+    for (std::size_t s = 0; s < pieces.spans.size(); ++s) {
+      const std::int64_t whole = pieces.whole[s];
+      if (s > 0 && pieces.whole[s - 1] == whole)
+        to[s] = {to[s - 1].past + pieces.spans[s - 1].length, to[s - 1].k, to[s - 1].v};
+      else
+        to[s] = i == 0 ? pieces.first[whole] : store.extend(static_cast<std::int64_t>(i), whole);
     }
-    arena.rewind(mark);
+    each([&](TransformerRows& rows, const KeyValues* past) { rows.begin(runs, i, past, last); });
+    each([&](TransformerRows& rows, const KeyValues* past) { rows.end(runs, i, past, last); });
   }
 }
 
@@ -207,9 +203,9 @@ void run_blocks(const Engine& engine, Arena& arena, const RunShape& shape, Runs 
   const auto few = may && !many ? by_sequence(threads, arena, spans, rows) : std::span<const Part>();
   const auto go = [&](int way) {
     const auto all = [&](std::size_t) { return runs; };
-    if (way == 1 && !many) return run_one_each(engine, arena, shape, all, spans, store, h, few);
-    run_shares(engine, arena, shape, runs, store, h,
-               way == 0 ? undivided(arena, spans, rows) : by_rows(threads, arena, spans, rows, store));
+    if (way == 0) return run_together(engine, arena, shape, runs, spans, store, h, {0, spans.size(), 0, rows});
+    if (!many) return run_one_each(engine, arena, shape, all, spans, store, h, few);
+    run_pieces(engine, arena, shape, runs, store, h, by_rows(threads, arena, spans, rows, store));
   };
   if (!may || (!many && few.empty())) return go(0);
   static Ways ways;
@@ -228,7 +224,7 @@ void run_apart(const Engine& engine, Arena& arena, const RunShape& shape, Runs r
     if (each > 0) run_one_each(engine, arena, shape, run_of, spans, store, h, parts.first(each));
     for (std::size_t p = each; p < parts.size(); ++p) {
       const Arena::Mark mark = arena.mark();
-      run_shares(engine, arena, shape, runs.subspan(p, 1), store, h, {spans, parts.subspan(p, 1)});
+      run_together(engine, arena, shape, runs.subspan(p, 1), spans, store, h, parts[p]);
       arena.rewind(mark);
     }
   };

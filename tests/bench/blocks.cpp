@@ -4,11 +4,10 @@
 // (decoding one sequence: weights, keys and values) or of the peak (reading: products and causal attention). Never a
 // test.
 //
-// Then, of a token decoded at the beginning, of one after 4,096, and of a step of eight sequences, each thread with
-// four
-// (`apart`), where the time of the blocks goes: what their bytes, keys and values take at the machine's bandwidth; read
-// by plain loads as products and attention go through them (`pieces`); with one block's in all places, so that they
-// come from a cache (`cached`: arithmetic and everything small); and its parallel regions, empty.
+// Then, of a token decoded at the beginning, of one after 4,096, and of a step of eight sequences, where the time of
+// the blocks goes: what their bytes, keys and values take at the machine's bandwidth; read by plain loads as products
+// and attention go through them, of eight sequences by each thread for its own (`pieces`); and with one block's in all
+// places, so that they come from a cache (`cached`: arithmetic and everything small).
 //
 //   tenon_blocks_bench [ROUNDS]     TENON_TIER and TENON_THREADS choose tier and threads; weights lie in 2 MiB pages
 #include "kernels/cpu/transformer_run.hpp"
@@ -153,7 +152,7 @@ class Bench {
 
   // Milliseconds of one step in the blocks, without the head.
   void account(const Model& model, const Model& cached, int rounds, const Case& c) {
-    std::vector<double> step, bandwidth, pieces, inside, regions;
+    std::vector<double> step, bandwidth, pieces, inside;
     const auto once = [&](const auto& work) {
       constexpr int times = 8;
       return 1e3 / times * seconds([&] {
@@ -164,67 +163,67 @@ class Bench {
     for (int round = 0; round < rounds; ++round) {
       machine_.measure();
       bandwidth.push_back(bytes / machine_.read() / 1e6);
-      pieces.push_back(once([&] { for_pieces(model, c, read_all); }));
+      pieces.push_back(once([&] { c.sequences > 1 ? read_apart(model, c) : read_together(model, c); }));
       step.push_back(once([&] { blocks(model, store_, c); }));
       inside.push_back(once([&] { blocks(cached, cached_, c); }));
-      regions.push_back(once([&] { for_pieces(model, c, [](const std::byte*, std::int64_t) {}); }));
     }
     std::printf(
-        "  blocks of %d sequences at %d take %.2f ms; their bytes %.2f at the bandwidth, %.2f in pieces; cached %.2f; "
-        "regions %.2f\n",
+        "  blocks of %d sequences at %d take %.2f ms; their bytes %.2f at the bandwidth, %.2f in pieces; cached %.2f\n",
         static_cast<int>(c.sequences), static_cast<int>(c.past), median(step), median(bandwidth), median(pieces),
-        median(inside), median(regions));
+        median(inside));
   }
 
  private:
-  // What every thread reads of weights, keys and values, in the regions of a step.
-  template <class Each>
-  void for_pieces(const Model& model, const Case& c, const Each& each) {
-    const std::int64_t threads = engine().pool->threads();
-    if (c.sequences > 1) {
-      engine().pool->run(threads, [&](std::int64_t t) {
-        for (std::int64_t i = 0; i < kBlocks; ++i) {
-          const Block& block = model.blocks()[static_cast<std::size_t>(i)];
-          each(block.q.weight.bytes, bytes_of(block.q, block.v));
-          for (std::int64_t s = c.sequences * t / threads; s < c.sequences * (t + 1) / threads; ++s)
-            for_chunks(i, s, c.past, [&](std::int64_t, const std::byte* at, std::int64_t size) { each(at, size); });
-          each(block.o.weight.bytes, bytes_of(block.o, block.down));
-        }
-      });
-      return;
-    }
+  // What a step reads of weights, keys and values, region by region, each thread its part.
+  void read_together(const Model& model, const Case& c) {
+    const std::int64_t threads = engine().pool->threads(),
+                       all = 2 * kHeads.kv_heads * ((c.past + kChunk - 1) / kChunk); // pieces of keys and values
     const auto region = [&](const Linear& first, const Linear& last) {
       const std::int64_t lines = bytes_of(first, last) / 256;
       engine().pool->run(threads, [&](std::int64_t t) {
-        each(first.weight.bytes + lines * t / threads * 256, (lines * (t + 1) / threads - lines * t / threads) * 256);
+        const std::int64_t begin = lines * t / threads, end = lines * (t + 1) / threads;
+        read_all(first.weight.bytes + begin * 256, (end - begin) * 256);
       });
     };
-    for (std::int64_t i = 0; i < kBlocks; ++i) {
-      const Block& block = model.blocks()[static_cast<std::size_t>(i)];
-      const std::int64_t all = 2 * kHeads.kv_heads * ((c.past + kChunk - 1) / kChunk); // pieces of keys and values
+    for (std::size_t i = 0; i < kBlocks; ++i) {
+      const Block& block = model.blocks()[i];
       region(block.q, block.v);
       engine().pool->run(threads, [&](std::int64_t t) {
-        for_chunks(i, 0, c.past, [&](std::int64_t index, const std::byte* at, std::int64_t size) {
-          if (index >= all * t / threads && index < all * (t + 1) / threads) each(at, size);
+        std::int64_t index = 0;
+        for_chunks(static_cast<std::int64_t>(i), 0, c.past, [&](const std::byte* at, std::int64_t size) {
+          if (index >= all * t / threads && index < all * (t + 1) / threads) read_all(at, size);
+          ++index;
         });
       });
       region(block.o, block.o), region(*block.gate, block.up), region(block.down, block.down);
     }
   }
+  // Each thread all weights, and the keys and values of its sequences.
+  void read_apart(const Model& model, const Case& c) {
+    const std::int64_t threads = engine().pool->threads();
+    engine().pool->run(threads, [&](std::int64_t t) {
+      for (std::size_t i = 0; i < kBlocks; ++i) {
+        const Block& block = model.blocks()[i];
+        read_all(block.q.weight.bytes, bytes_of(block.q, block.v));
+        for (std::int64_t s = c.sequences * t / threads; s < c.sequences * (t + 1) / threads; ++s)
+          for_chunks(static_cast<std::int64_t>(i), s, c.past, read_all);
+        read_all(block.o.weight.bytes, bytes_of(block.o, block.down));
+      }
+    });
+  }
   static std::int64_t bytes_of(const Linear& first, const Linear& last) {
     return last.weight.panel(last.weight.panels()) - first.weight.bytes;
   }
-  // each(index, at, bytes) of the keys and values of a block's chunks, group by group.
+  // each(at, bytes) of the keys and values of a block's chunks, group by group.
   template <class Each>
   void for_chunks(std::int64_t block, std::int64_t sequence, std::int64_t past, const Each& each) {
     const KeyValues to = store_.extend(block, sequence);
-    std::int64_t index = 0;
     for (std::int64_t g = 0; g < kHeads.kv_heads; ++g)
       for (std::int64_t c = 0; c * kChunk < past; ++c)
         for (const float* of : {to.k[c], to.v[c]}) {
           const std::int64_t size = kChunk * kHeads.depth * 2,
                              used = std::min(kChunk, past - c * kChunk) * kHeads.depth * 2;
-          each(index++, reinterpret_cast<const std::byte*>(of) + g * size, used);
+          each(reinterpret_cast<const std::byte*>(of) + g * size, used);
         }
   }
 
