@@ -15,7 +15,11 @@ std::string names(const std::vector<Tier>& tiers) {
   return text;
 }
 
-// Whoever knows AVX-512 need not know this one, nor need a compiler's builtin.
+// What not every compiler's builtin knows by name.
+bool has_f16c() {
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  return __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & bit_F16C) != 0;
+}
 bool has_avx512_bf16() {
   unsigned a = 0, b = 0, c = 0, d = 0;
   return __get_cpuid_count(7, 1, &a, &b, &c, &d) != 0 && (a >> 5 & 1) != 0;
@@ -35,8 +39,7 @@ const char* tier_name(Tier tier) {
 bool supported(Tier tier) {
   switch (tier) {
     case Tier::reference: return true;
-    case Tier::avx2:
-      return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+    case Tier::avx2: return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
     case Tier::avx512:
       return supported(Tier::avx2) && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
              __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&

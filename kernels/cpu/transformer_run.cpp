@@ -158,13 +158,13 @@ std::span<const Part> parts_of_runs(Arena& arena, std::span<const RunSpan> spans
 template <class RunsOf>
 void run_one_each(const Engine& engine, Arena& arena, const RunShape& shape, const RunsOf& runs_of,
                   std::span<const RunSpan> spans, KeyValueStore& store, float* h, std::span<const Part> parts) {
-  auto** to = arena.take<KeyValues*>(std::ssize(parts)); // block by block, of the part's spans
+  auto* to = arena.take<std::span<KeyValues>>(std::ssize(parts)); // block by block, of the part's spans
   for (std::size_t p = 0; p < parts.size(); ++p) {
     const auto count = static_cast<std::int64_t>(parts[p].last - parts[p].first), blocks = std::ssize(runs_of(p)[0]);
-    to[p] = arena.take<KeyValues>(blocks * count);
+    to[p] = {arena.take<KeyValues>(blocks * count), static_cast<std::size_t>(blocks * count)};
     for (std::int64_t i = 0; i < blocks; ++i)
       for (std::int64_t s = 0; s < count; ++s)
-        to[p][i * count + s] = store.extend(i, static_cast<std::int64_t>(parts[p].first) + s);
+        to[p][static_cast<std::size_t>(i * count + s)] = store.extend(i, static_cast<std::int64_t>(parts[p].first) + s);
   }
   for (int t = 0; t < engine.pool->threads(); ++t) arena.part(t);
   engine.pool->run(std::ssize(parts), [&](std::int64_t index) {
@@ -177,7 +177,7 @@ void run_one_each(const Engine& engine, Arena& arena, const RunShape& shape, con
     TransformerRows own(engine, memory, shape, spans_of(memory, spans, part), h + part.offset * width, part.rows,
                         width);
     for (std::size_t i = 0; i < runs[0].size(); ++i)
-      own.block(runs, i, to[p] + i * (part.last - part.first), i + 1 == runs[0].size());
+      own.block(runs, i, to[p].data() + i * (part.last - part.first), i + 1 == runs[0].size());
   });
 }
 
