@@ -220,6 +220,10 @@ std::int64_t kept_numbers(const PackedHandle& run) {
   return blocks * 2 * heads(run).kv_width();
 }
 
+std::int64_t attention_operations(const PackedHandle& run) {
+  return static_cast<std::int64_t>(run.blocks.size()) * 4 * heads(run).q_width();
+}
+
 bool share_weights(const PackedHandle& a, const PackedHandle& b) {
   return !a.kernels.empty() && !b.kernels.empty() &&
          std::equal(a.blocks.begin(), a.blocks.end(), b.blocks.begin(), b.blocks.end(),
@@ -242,7 +246,8 @@ at::Tensor packed_runs(const at::Tensor& x_NC, std::span<const RunOfSpan> runs, 
   if (spans.empty()) return x_NC.to(at::kFloat);
   const PackedBlock& first = runs.front().run->blocks.front();
   const cpu::RunShape shape{heads(*runs.front().run), first.norm_eps, first.rope_theta, runs.front().run->keys};
-  at::Tensor h_NC = at::empty(x_NC.sizes(), x_NC.options().dtype(at::kFloat)).copy_(x_NC);
+  const at::Tensor x = x_NC.to(at::kFloat).contiguous();
+  at::Tensor h_NC = at::empty_like(x);
   cpu::Arena& memory = arena();
   const auto count = static_cast<std::int64_t>(spans.size());
   auto* rows = memory.take<cpu::RunSpan>(count);
@@ -258,6 +263,7 @@ at::Tensor packed_runs(const at::Tensor& x_NC, std::span<const RunOfSpan> runs, 
   }
   States states(spans, runs, shape.heads.kv_width(), memory);
   auto* h = h_NC.data_ptr<float>();
+  std::copy_n(x.data_ptr<float>(), x.numel(), h);
   if (weights == RunWeights::shared)
     cpu::run_blocks(cpu::engine(), memory, shape, {kernels, different}, {rows, spans.size()}, states, h, h_NC.size(0));
   else

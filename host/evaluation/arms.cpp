@@ -113,7 +113,7 @@ at::Tensor mix(const at::Tensor& w_NE, const std::vector<at::Tensor>& outputs_NC
   for (std::size_t slot = 0; slot < static_cast<std::size_t>(w_NE.size(1)); ++slot) {
     const Chosen chosen = choose(w_NE, slot);
     if (chosen.empty()) continue;
-    add_weighted(m_NC, chosen, outputs_NC[slot].index_select(0, chosen.rows_K));
+    add_weighted(m_NC, chosen, take(outputs_NC[slot], chosen));
   }
   return m_NC;
 }
@@ -132,7 +132,7 @@ Work sparse_work(const at::Tensor& w_NE, const Experts& experts, const Batch& ba
       for (const Stretch& stretch : stretches(experts[slot].context(), positions[row], {}))
         work.run_rows += stretch.length();
     }
-    if (slot != 0 && experts[slot].context().kind == ExpertContext::Kind::token) work.run_rows += chosen.rows_K.numel();
+    if (slot != 0 && experts[slot].context().kind == ExpertContext::Kind::token) work.run_rows += chosen.size();
   }
   for (const std::int64_t until : base_until) work.run_rows += until;
   return work;

@@ -14,15 +14,15 @@ Chosen choose(const at::Tensor& w_NE, std::size_t slot) {
   const std::int64_t rows = w_NE.size(0), row_stride = w_NE.stride(0);
   const float* column = w_NE.data_ptr<float>() + static_cast<std::int64_t>(slot) * w_NE.stride(1);
   const auto strength = [&](std::int64_t row) { return column[row * row_stride]; };
-  std::int64_t count = 0;
-  for (std::int64_t row = 0; row < rows; ++row) count += strength(row) != 0.0f;
-  if (count == 0) return {};
-  Chosen chosen{at::empty({count}, at::kLong), at::empty({count}, at::kFloat)};
-  auto* to_row = chosen.rows_K.data_ptr<std::int64_t>();
-  auto* to_strength = chosen.strengths_K.data_ptr<float>();
+  Chosen chosen;
   for (std::int64_t row = 0; row < rows; ++row)
-    if (strength(row) != 0.0f) *to_row++ = row, *to_strength++ = strength(row);
+    if (strength(row) != 0.0f) chosen.rows_K.push_back(row), chosen.strengths_K.push_back(strength(row));
   return chosen;
+}
+
+at::Tensor take(const at::Tensor& x_NC, const Chosen& chosen) {
+  if (chosen.size() == x_NC.size(0)) return x_NC;
+  return x_NC.index_select(0, at::tensor(chosen.rows_K, at::kLong));
 }
 
 at::Tensor unmasked(const at::Tensor& w_NE, const Experts& experts) {
@@ -38,8 +38,8 @@ at::Tensor unmasked(const at::Tensor& w_NE, const Experts& experts) {
 std::vector<std::vector<std::int64_t>> chosen_positions(const Chosen& chosen, const Batch& batch) {
   std::vector<std::vector<std::int64_t>> out(batch.rows.size());
   if (chosen.empty()) return out;
-  const std::int64_t* at = chosen.rows_K.data_ptr<std::int64_t>();
-  const std::int64_t* end = at + chosen.rows_K.numel();
+  auto at = chosen.rows_K.begin();
+  const auto end = chosen.rows_K.end();
   for (std::size_t row = 0; row < batch.rows.size(); ++row) {
     const BatchRows& rows = batch.rows[row];
     for (; at != end && *at < rows.offset + rows.length; ++at) out[row].push_back(rows.position + (*at - rows.offset));
@@ -101,8 +101,7 @@ at::Tensor Gather::run(std::size_t slot, const Chosen& chosen) {
     run_base(std::vector<std::vector<std::int64_t>>(batch_.rows.size()));
   if (slot != 0 && expert.context().kind == ExpertContext::Kind::token) return run_rows(slot, chosen);
   if (slot != 0 && !joins_[slot] && !run_beside(slot)) run_stretches({{slot, chosen_positions(chosen, batch_)}});
-  const at::Tensor& y_NC = y_NC_[slot];
-  return chosen.rows_K.numel() == h_NC_.size(0) ? y_NC : y_NC.index_select(0, chosen.rows_K);
+  return take(y_NC_[slot], chosen);
 }
 
 // All that go beside each other, with the first of them. After a fault each runs alone, so that it shows whose it is.
@@ -133,9 +132,8 @@ void Gather::run_base(std::vector<std::vector<std::int64_t>> positions) {
 
 // A `token` expert: every chosen row by itself.
 at::Tensor Gather::run_rows(std::size_t slot, const Chosen& chosen) {
-  const bool all = chosen.rows_K.numel() == h_NC_.size(0);
-  const auto take = [&](const at::Tensor& x_NC) { return all ? x_NC : x_NC.index_select(0, chosen.rows_K); };
-  const at::Tensor h_KC = take(h_NC_), base_KC = experts_[slot].uses_base_output() ? take(y_NC_[0]) : at::Tensor();
+  const at::Tensor h_KC = take(h_NC_, chosen),
+                   base_KC = experts_[slot].uses_base_output() ? take(y_NC_[0], chosen) : at::Tensor();
   const tenon_span span{0, h_KC.size(0), 0, nullptr};
   experts_.work[slot].run_rows += h_KC.size(0);
   return experts_[slot].forward(h_KC, base_KC, {&span, 1});
@@ -162,7 +160,6 @@ void Gather::run_stretches(const std::vector<Wanted>& wanted) {
   std::vector<Piece> stateless;
   std::vector<Queue> queues;
   for (const auto& [slot, positions] : wanted) {
-    if (!y_NC_[slot].defined()) y_NC_[slot] = at::empty_like(h_NC_);
     const ExpertContext context = slot == 0 ? ExpertContext{} : experts_[slot].context(); // the base runs everything
     for (std::size_t row = 0; row < positions.size(); ++row) {
       const bool sequence = batch_.rows[row].sequence != nullptr;
@@ -284,10 +281,16 @@ at::Tensor Gather::inputs(const std::vector<Piece>& pieces, bool base) const {
 void Gather::keep(const Piece& piece, const at::Tensor& y) {
   const BatchRows& rows = batch_.rows[piece.row];
   const std::int64_t first = std::max(piece.first, rows.position), count = piece.last - first;
-  if (count > 0)
-    y_NC_[piece.slot]
-        .narrow(0, rows.offset + first - rows.position, count)
-        .copy_(y.narrow(0, first - piece.first, count));
+  if (count > 0) {
+    const at::Tensor asked_for = y.narrow(0, first - piece.first, count);
+    at::Tensor& y_NC = y_NC_[piece.slot];
+    if (count == h_NC_.size(0)) {
+      y_NC = asked_for;
+    } else {
+      if (!y_NC.defined()) y_NC = at::empty_like(h_NC_);
+      y_NC.narrow(0, rows.offset + first - rows.position, count).copy_(asked_for);
+    }
+  }
   if (piece.state) piece.state->advance(piece.last - piece.first);
   if (piece.slot != 0) return;
   if (!rows.sequence) {

@@ -10,11 +10,13 @@ namespace tenon {
 
 // The rows of the batch that give an expert a strength other than zero, ascending.
 struct Chosen {
-  at::Tensor rows_K;      // int64; undefined where there are none
-  at::Tensor strengths_K; // float32
-  bool empty() const { return !rows_K.defined(); }
+  std::vector<std::int64_t> rows_K;
+  std::vector<float> strengths_K;
+  bool empty() const { return rows_K.empty(); }
+  std::int64_t size() const { return std::ssize(rows_K); }
 };
 Chosen choose(const at::Tensor& w_NE, std::size_t slot);
+at::Tensor take(const at::Tensor& x_NC, const Chosen& chosen); // (K,C); x itself where all are chosen
 
 // The strengths, where something is masked a copy in which it has given its own to the base.
 at::Tensor unmasked(const at::Tensor& w_NE, const Experts& experts);

@@ -10,14 +10,15 @@ namespace tenon {
 
 void add_weighted(at::Tensor& m_NC, const Chosen& chosen, const at::Tensor& y_KC) {
   const std::int64_t width = m_NC.size(1);
-  const auto* row = chosen.rows_K.data_ptr<std::int64_t>();
-  const float *w = chosen.strengths_K.data_ptr<float>(), *y = y_KC.data_ptr<float>();
-  for (std::int64_t k = 0; k < chosen.rows_K.numel(); ++k, y += width) {
-    float* m = m_NC.data_ptr<float>() + row[k] * width;
-    if (w[k] == 1.0f)
+  const float* y = y_KC.data_ptr<float>();
+  auto* out = m_NC.data_ptr<float>();
+  for (std::size_t k = 0; k < chosen.rows_K.size(); ++k, y += width) {
+    const float w = chosen.strengths_K[k];
+    float* m = out + chosen.rows_K[k] * width;
+    if (w == 1.0f)
       std::copy_n(y, width, m);
     else
-      for (std::int64_t c = 0; c < width; ++c) m[c] += w[k] * y[c];
+      for (std::int64_t c = 0; c < width; ++c) m[c] += w * y[c];
   }
 }
 
@@ -31,32 +32,46 @@ at::Tensor checked(const at::Tensor& y, const LoadedExpert& expert) {
   return y_KC;
 }
 
+namespace {
+
+// Chosen by all rows, with nothing for others.
+bool at_full_strength(const Chosen& chosen, std::int64_t rows) {
+  return chosen.size() == rows && std::all_of(chosen.strengths_K.begin(), chosen.strengths_K.end(),
+                                              [](float strength) { return strength == 1.0f; });
+}
+
+} // namespace
+
 at::Tensor merge(const at::Tensor& h_NC, const at::Tensor& w_NE, Experts& experts, const Batch& batch) {
   at::NoGradGuard no_grad;
   at::Tensor w = unmasked(w_NE, experts);
   Gather gather(h_NC, experts, batch, w);
+  std::vector<Chosen> chosen(experts.size());
   std::vector<at::Tensor> outputs(experts.size());
   for (std::size_t slot = 1; slot < experts.size(); ++slot) {
-    const Chosen chosen = choose(w, slot);
-    if (chosen.empty()) continue;
+    chosen[slot] = choose(w, slot);
+    if (chosen[slot].empty()) continue;
     try {
-      outputs[slot] = checked(gather.run(slot, chosen), experts[slot]);
+      outputs[slot] = checked(gather.run(slot, chosen[slot]), experts[slot]);
     } catch (const Error& error) {
       experts.fault(slot, error);
-      outputs[slot] = at::Tensor();
       if (w.is_same(w_NE)) w = w_NE.clone();
       give_to_base(w, static_cast<std::int64_t>(slot));
     }
   }
   // The base last: what a fault leaves over is then already its own.
-  if (const Chosen chosen = choose(w, 0); !chosen.empty()) {
-    outputs[0] = checked(gather.run(0, chosen), experts[0]);
-  }
+  chosen[0] = choose(w, 0);
+  if (!chosen[0].empty()) outputs[0] = checked(gather.run(0, chosen[0]), experts[0]);
 
+  for (Work& work : experts.work) work.dense_rows += h_NC.size(0);
+  const auto ran = [](const at::Tensor& output) { return output.defined(); };
+  const auto only = std::find_if(outputs.begin(), outputs.end(), ran);
+  if (std::count_if(outputs.begin(), outputs.end(), ran) == 1 &&
+      at_full_strength(chosen[static_cast<std::size_t>(only - outputs.begin())], h_NC.size(0)))
+    return *only;
   at::Tensor m_NC = at::zeros_like(h_NC);
   for (std::size_t slot = 0; slot < experts.size(); ++slot)
-    if (outputs[slot].defined()) add_weighted(m_NC, choose(w, slot), outputs[slot]);
-  for (Work& work : experts.work) work.dense_rows += h_NC.size(0);
+    if (outputs[slot].defined()) add_weighted(m_NC, chosen[slot], outputs[slot]);
   return m_NC;
 }
 

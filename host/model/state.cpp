@@ -3,6 +3,7 @@
 #include "registry/base/error.hpp"
 
 #include <ATen/ATen.h>
+#include <c10/util/SmallVector.h>
 
 #include <algorithm>
 
@@ -43,18 +44,21 @@ void RowBuffer::append(const at::Tensor& rows) {
   const std::int64_t first = length_, count = rows.size(0);
   if (width_ == 0) extend(0, rows.sizes().slice(1).vec());
   grow(count);
-  if (form_) return form_->put(rows.contiguous().data_ptr<float>(), first, count, starts_.data());
+  const at::Tensor plain = rows.to(at::kFloat).contiguous();
+  const auto* from = plain.data_ptr<float>();
+  if (form_) return form_->put(from, first, count, starts_.data());
   for (std::int64_t done = 0, n = 0; done < count; done += n) {
     const std::int64_t at = (first + done) % kStateBlock;
     n = std::min(count - done, kStateBlock - at);
-    view((first + done) / kStateBlock, at, at + n).copy_(rows.narrow(0, done, n));
+    std::copy_n(from + done * width_, n * width_,
+                starts_[static_cast<std::size_t>((first + done) / kStateBlock)] + at * width_);
   }
 }
 
 // Holds its block, so that whoever appends leaves it as it is.
 at::Tensor RowBuffer::view(std::int64_t block, std::int64_t first, std::int64_t last) const {
-  std::vector<std::int64_t> shape = {last - first};
-  shape.insert(shape.end(), shape_.begin(), shape_.end());
+  c10::SmallVector<std::int64_t, 4> shape = {last - first};
+  shape.append(shape_.begin(), shape_.end());
   const auto at = static_cast<std::size_t>(block);
   return at::from_blob(
       starts_[at] + first * width_, shape, [held = blocks_[at]](void*) {}, at::kFloat);

@@ -45,14 +45,15 @@ bool exchange(Slots& kept, const float* scores_E, std::int64_t experts, double m
 
 } // namespace
 
-at::Tensor average_scores(const at::Tensor& scores_TE, std::int64_t over) {
-  if (over == 1) return scores_TE;
+at::Tensor average_scores(const at::Tensor& scores_TE, std::int64_t over, std::int64_t from) {
+  if (over == 1 && from == 0) return scores_TE;
   const at::Tensor from_TE = scores_TE.contiguous();
-  at::Tensor out_TE = from_TE.clone();
-  const std::int64_t experts = from_TE.size(1);
-  for (std::int64_t t = 0; t < from_TE.size(0); ++t) {
+  const std::int64_t experts = from_TE.size(1), rows = from_TE.size(0);
+  at::Tensor out_TE = at::empty({rows - from, experts});
+  for (std::int64_t t = from; t < rows; ++t) {
     const std::int64_t first = std::max<std::int64_t>(0, t - over + 1);
-    float* out_E = out_TE.data_ptr<float>() + t * experts;
+    float* out_E = out_TE.data_ptr<float>() + (t - from) * experts;
+    out_E[0] = from_TE.data_ptr<float>()[t * experts];
     std::fill(out_E + 1, out_E + experts, 0.0f);
     for (std::int64_t u = first; u <= t; ++u) {
       const float* scores_E = from_TE.data_ptr<float>() + u * experts;
@@ -67,7 +68,8 @@ at::Tensor sticky_strengths(const at::Tensor& scores_TE, std::int64_t first, con
                             PolicyState& state) {
   const std::int64_t experts = scores_TE.size(1), k = std::min(routing.top_k, experts);
   const at::Tensor contiguous_TE = scores_TE.contiguous();
-  at::Tensor masked_TE = at::full_like(contiguous_TE, -INFINITY);
+  at::Tensor masked_TE = at::empty_like(contiguous_TE);
+  std::fill_n(masked_TE.data_ptr<float>(), masked_TE.numel(), -INFINITY);
   for (std::int64_t t = 0; t < contiguous_TE.size(0); ++t) {
     const float* scores_E = contiguous_TE.data_ptr<float>() + t * experts;
     if (state.kept.empty()) {

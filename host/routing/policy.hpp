@@ -29,8 +29,8 @@
 namespace tenon {
 
 // Row t of the result is the mean of rows max(0, t - over + 1) .. t, summed in this order: it does not depend on what
-// follows, nor on more rows before. Column 0, the prior, stays as it is.
-at::Tensor average_scores(const at::Tensor& scores_TE, std::int64_t over);
+// follows, nor on more rows before. Column 0, the prior, stays as it is. Rows before `from` are read, and left out.
+at::Tensor average_scores(const at::Tensor& scores_TE, std::int64_t over, std::int64_t from = 0);
 
 // sticky: strengths (T,E) of positions [first, first + T); state.kept is read, and goes on. Requires: first >= 1.
 at::Tensor sticky_strengths(const at::Tensor& scores_TE, std::int64_t first, const Routing& routing,

@@ -37,10 +37,10 @@ at::Tensor exclude(const at::Tensor& scores_TE, const Sequence* sequence) {
   return left_TE;
 }
 
-// Rows [first, first + count) of this sequence take the base.
-void give_all_to_base(at::Tensor w_TE, std::int64_t first, std::int64_t count) {
-  w_TE.narrow(0, first, count).zero_();
-  w_TE.narrow(0, first, count).select(1, 0).fill_(1.0);
+// So many rows from here on take the base.
+void give_all_to_base(float* w_TE, std::int64_t rows, std::int64_t experts) {
+  std::fill_n(w_TE, rows * experts, 0.0f);
+  for (std::int64_t row = 0; row < rows; ++row) w_TE[row * experts] = 1.0f;
 }
 
 } // namespace
@@ -95,19 +95,27 @@ Routed Router::route(const at::Tensor& h_NC, const Batch& batch) const {
   at::Tensor w_NE = at::empty_like(scores_NE);
   for (const BatchRows& rows : batch.rows) {
     if (rows.length == 0) continue;
-    at::Tensor w_TE = w_NE.narrow(0, rows.offset, rows.length);
+    float* w_TE = w_NE.data_ptr<float>() + rows.offset * experts();
     const std::int64_t skip = rows.position == 0 ? 1 : 0, count = rows.length - skip;
-    if (skip) give_all_to_base(w_TE, 0, 1);
+    give_all_to_base(w_TE, skip, experts());
     if (routing_.policy == "sequence") decide_sequence(h_NC.narrow(0, rows.offset, rows.length), rows, w_TE);
     if (routing_.policy == "sequence" || count == 0) continue;
     const at::Tensor read_TE = averaged(scores_NE.narrow(0, rows.offset + skip, count), rows);
     PolicyState alone; // a whole sequence, or one that remembers
-    w_TE.narrow(0, skip, count)
-        .copy_(routing_.policy == "token" ? sparsify(read_TE)
-                                          : sticky_strengths(read_TE, rows.position + skip, routing_,
-                                                             rows.sequence ? rows.sequence->policy : alone));
+    const at::Tensor found_TE =
+        routing_.policy == "token"
+            ? sparsify(read_TE)
+            : sticky_strengths(read_TE, rows.position + skip, routing_, rows.sequence ? rows.sequence->policy : alone);
+    std::copy_n(found_TE.data_ptr<float>(), found_TE.numel(), w_TE + skip * experts());
   }
   return {scores_NE, w_NE};
+}
+
+at::Tensor Router::strengths(const at::Tensor& h_NC, const Batch& batch) const {
+  if (experts() > 1) return route(h_NC, batch).strengths_NE;
+  at::Tensor w_N1 = at::empty({h_NC.size(0), 1}); // the base alone, whatever it scores
+  std::fill_n(w_N1.data_ptr<float>(), w_N1.numel(), 1.0f);
+  return w_N1;
 }
 
 // From the kept rows, so that chunks change nothing.
@@ -115,16 +123,15 @@ at::Tensor Router::averaged(const at::Tensor& scores_TE, const BatchRows& rows) 
   const std::int64_t over = routing_.average_over;
   const std::int64_t first = std::max<std::int64_t>(1, rows.position - over + 1);
   if (over == 1 || first >= rows.position) return exclude(average_scores(scores_TE, over), rows.sequence);
-  const at::Tensor before_TE = scores(rows.sequence->h.rows(first, rows.position));
-  const at::Tensor all_TE = average_scores(at::cat({before_TE, scores_TE}), over);
-  return exclude(all_TE.narrow(0, before_TE.size(0), scores_TE.size(0)), rows.sequence);
+  const at::Tensor all_TE = scores(rows.sequence->h.rows(first, rows.position + rows.length));
+  return exclude(average_scores(all_TE, over, rows.position - first), rows.sequence);
 }
 
 // Always from the same rows in one piece, so that chunks change nothing.
-void Router::decide_sequence(const at::Tensor& h_TC, const BatchRows& rows, at::Tensor& w_TE) const {
+void Router::decide_sequence(const at::Tensor& h_TC, const BatchRows& rows, float* w_TE) const {
   const std::int64_t last = rows.position + rows.length, n = routing_.decide_after;
   const std::int64_t before = std::clamp<std::int64_t>(n - rows.position, 0, rows.length);
-  give_all_to_base(w_TE, 0, before);
+  give_all_to_base(w_TE, before, experts());
   if (last <= n) return;
   PolicyState alone;
   PolicyState& state = rows.sequence ? rows.sequence->policy : alone;
@@ -132,7 +139,9 @@ void Router::decide_sequence(const at::Tensor& h_TC, const BatchRows& rows, at::
     const at::Tensor first_NC = rows.sequence ? rows.sequence->h.rows(1, n) : h_TC.narrow(0, 1, n - 1);
     state.fixed_E = sparsify(exclude(scores(first_NC).mean(0, true), rows.sequence)).squeeze(0);
   }
-  w_TE.narrow(0, before, rows.length - before).copy_(state.fixed_E);
+  const at::Tensor fixed_E = state.fixed_E.contiguous();
+  for (std::int64_t row = before; row < rows.length; ++row)
+    std::copy_n(fixed_E.data_ptr<float>(), experts(), w_TE + row * experts());
 }
 
 double fit_prior(const at::Tensor& scores_NE, const Router& router, double base_share) {

@@ -44,7 +44,7 @@ class Router {
   at::Tensor scores(const at::Tensor& h_NC) const;
   // Requires: where rows have a sequence, h is already kept in sequence->h; its policy state goes on.
   Routed route(const at::Tensor& h_NC, const Batch& batch) const;
-  at::Tensor strengths(const at::Tensor& h_NC, const Batch& batch) const { return route(h_NC, batch).strengths_NE; }
+  at::Tensor strengths(const at::Tensor& h_NC, const Batch& batch) const;
   at::Tensor sparsify(const at::Tensor& scores_NE) const; // each position for itself
 
   const Routing& routing() const { return routing_; }
@@ -56,7 +56,7 @@ class Router {
   // Scores of these rows as the policy reads them: averaged over positions before them too; what the sequence excludes
   // at minus infinity.
   at::Tensor averaged(const at::Tensor& scores_TE, const BatchRows& rows) const;
-  void decide_sequence(const at::Tensor& h_TC, const BatchRows& rows, at::Tensor& w_TE) const;
+  void decide_sequence(const at::Tensor& h_TC, const BatchRows& rows, float* w_TE) const;
 
   Normalization normalization_;
   at::Tensor r_EC_, b_E_; // without the base

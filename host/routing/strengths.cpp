@@ -17,7 +17,8 @@ namespace {
 template <class Rule>
 at::Tensor row_by_row(const at::Tensor& scores_NE, const Rule& rule) {
   const at::Tensor scores = scores_NE.contiguous();
-  at::Tensor w_NE = at::zeros_like(scores);
+  at::Tensor w_NE = at::empty_like(scores);
+  std::fill_n(w_NE.data_ptr<float>(), w_NE.numel(), 0.0f);
   const std::int64_t experts = scores.size(-1), rows = experts > 0 ? scores.numel() / experts : 0;
   std::vector<std::int32_t> chosen(static_cast<std::size_t>(experts));
   std::vector<float> shares(static_cast<std::size_t>(experts));
