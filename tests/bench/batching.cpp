@@ -13,13 +13,12 @@
 #include "host/inference/sampling.hpp"
 #include "host/inference/step.hpp"
 #include "host/training/subject.hpp"
-#include "kernels/packed_forms.hpp"
+#include "tests/bench/copies.hpp"
 #include "tests/bench/machine.hpp"
 
 #include <fmt/format.h>
 
 #include <ATen/ATen.h>
-#include <cstring>
 
 namespace tenon {
 namespace {
@@ -34,65 +33,23 @@ std::string spread(const std::vector<double>& ratios) {
   return fmt::format("{:.2f}x ({:.2f} to {:.2f})", median(ratios), *low, *high);
 }
 
-std::size_t size_of(const cpu::PackedMatrix& matrix) {
-  return cpu::packed_bytes(matrix.format, matrix.outputs, matrix.inputs).value(); // a multiple of 64
+// Chosen with certainty, unless a sequence excludes it.
+Row certain_row(const Model& model) { return {at::zeros({model.shape().width}), kCertain}; }
+
+// The base with changes of low rank, as they are born.
+ExpertPackage changed(const Loader& loader, const Model& model, const ExpertPackage& base, std::int64_t number) {
+  ExpertPackage out = base;
+  out.entry.name = fmt::format("change{}", number);
+  const Plugin& plugin = find_plugin(loader, {}, "tenon.low_rank", "");
+  const json::object config = plugin.facts.architecture("tenon.low_rank")->complete({{"rank", 16}});
+  out.expert = loader.create(plugin, "tenon.low_rank", config, model, &base.manifest, out.entry.title());
+  for (const ExpertParameter& parameter : out.expert->parameters())
+    if (parameter.shared) out.expert->bind(parameter.name, base.weights->at(*parameter.shared));
+  out.expert->initialize(static_cast<std::uint64_t>(number));
+  out.expert->prepare(TENON_INFERENCE);
+  out.row = certain_row(model);
+  return out;
 }
-
-// Experts like the base, each with bytes of its own: the base's packed weights copied, its float32 ones never touched.
-class Copies {
- public:
-  Copies(const Loader& loader, const Model& model) : loader_(loader), model_(model) {}
-  ~Copies() {
-    for (const at::Tensor& weight : packed_) remove_packed_form(weight.data_ptr<float>());
-  }
-
-  ExpertPackage make(const ExpertPackage& base, std::int64_t number) {
-    ExpertPackage copy = base;
-    copy.entry.name = fmt::format("copy{}", number);
-    const Plugin& plugin = loader_.plugin(base.manifest.plugin);
-    copy.expert =
-        loader_.create(plugin, base.manifest.architecture, base.manifest.config, model_, nullptr, copy.entry.title());
-    for (const ExpertParameter& parameter : base.expert->parameters())
-      copy.expert->bind(parameter.name, of_its_own(parameter.tensor));
-    copy.expert->prepare(TENON_INFERENCE);
-    copy.row = Row{at::zeros({model_.shape().width}), kCertain};
-    return copy;
-  }
-
-  // The base with changes of low rank, as they are born.
-  ExpertPackage changed(const ExpertPackage& base, std::int64_t number) {
-    ExpertPackage out = base;
-    out.entry.name = fmt::format("change{}", number);
-    const Plugin& plugin = find_plugin(loader_, {}, "tenon.low_rank", "");
-    const json::object config = plugin.facts.architecture("tenon.low_rank")->complete({{"rank", 16}});
-    out.expert = loader_.create(plugin, "tenon.low_rank", config, model_, &base.manifest, out.entry.title());
-    for (const ExpertParameter& parameter : out.expert->parameters())
-      if (parameter.shared) out.expert->bind(parameter.name, base.weights->at(*parameter.shared));
-    out.expert->initialize(static_cast<std::uint64_t>(number));
-    out.expert->prepare(TENON_INFERENCE);
-    out.row = Row{at::zeros({model_.shape().width}), kCertain};
-    return out;
-  }
-
- private:
-  at::Tensor of_its_own(const at::Tensor& weight) {
-    const auto form =
-        weight.dim() == 2 ? packed_form(weight.data_ptr<float>(), weight.size(0), weight.size(1)) : std::nullopt;
-    if (!form) return weight.clone();
-    at::Tensor untouched = at::empty(weight.sizes());
-    cpu::PackedMatrix matrix = form->matrix;
-    const std::shared_ptr<void> bytes(std::aligned_alloc(64, size_of(matrix)), std::free);
-    std::memcpy(bytes.get(), matrix.bytes, size_of(matrix));
-    matrix.bytes = static_cast<const std::byte*>(bytes.get());
-    add_packed_form(untouched.data_ptr<float>(), {matrix, bytes});
-    packed_.push_back(untouched);
-    return untouched;
-  }
-
-  const Loader& loader_;
-  const Model& model_;
-  std::vector<at::Tensor> packed_;
-};
 
 std::vector<std::int32_t> prompt(std::int64_t number, std::int64_t vocab) {
   const RandomStream random(1, fmt::format("prompt{}", number));
@@ -145,7 +102,7 @@ class Bench {
   Bench(const std::filesystem::path& home, const std::string& name, const std::string& format, std::int64_t count)
       : loader_(Registry(home / "registry"), {home / "store", home / "cache", {}, format_of(format)}),
         model_(loader_.model(loader_.registry().resolve(PackageRequest::parse(name), Kind::model))),
-        copies_(loader_, *model_),
+        copies_(loader_, *model_, home / "cache"),
         count_(count) {
     if (!model_->weights().packed())
       throw std::runtime_error("need a format our kernels compute in: bf16, int8, int4 or stored");
@@ -153,8 +110,8 @@ class Bench {
     ends_ = layers_cost(*model_), ends_ += unembedding_cost(*model_);
     expert_ = expert_cost(*base.expert);
     std::vector<ExpertPackage> packages = {base};
-    for (std::int64_t i = 0; i < count; ++i) packages.push_back(copies_.make(base, i));
-    for (std::int64_t i = 0; i < count; ++i) packages.push_back(copies_.changed(base, i));
+    for (std::int64_t i = 0; i < count; ++i) packages.push_back(copies_.make(base, i, certain_row(*model_)));
+    for (std::int64_t i = 0; i < count; ++i) packages.push_back(changed(loader_, *model_, base, i));
     composition_ = std::make_unique<Composition>(model_, packages, Routing{"top_k", 2, 1.0, "token"}, 0.0,
                                                  Composition::Options{true, {}});
     fmt::print("{} in {}: {:.1f} MB shared, {:.1f} MB an expert; {} prompt tokens, {} written\n", name, format,
@@ -200,7 +157,7 @@ class Bench {
 
   Loader loader_;
   std::shared_ptr<const Model> model_;
-  Copies copies_;
+  bench::Copies copies_;
   std::int64_t count_;
   Cost ends_, expert_;
   std::unique_ptr<Composition> composition_;

@@ -1,10 +1,11 @@
-// What a composition costs beside the base alone: four experts of the base's size, each with weights of its own in
-// memory, of which a position uses one (K = 1). Their rows are fitted to four real corpora, so that experts change as
-// real texts do; their weights are the base's, so that nothing but the time differs. Never a test.
+// What a composition costs beside the base alone: four experts of the base's size, each with weights of its own,
+// mapped from a file of its own, of which a position uses one (K = 1). Their rows are fitted to four real corpora, so
+// that experts change as real texts do; their weights are the base's, so that nothing but the time differs. Never a
+// test.
 //
-//   tenon_composition_bench HOME MODEL CORPORA [FORMAT] [ROUNDS]    CORPORA: a folder with general, and a folder for
-//   each
-//                                                                  of four kinds of text (.deps/corpora)
+//   tenon_composition_bench HOME MODEL CORPORA [FORMAT] [ROUNDS]
+//
+//   CORPORA   a folder with general, and a folder for each of four kinds of text (.deps/corpora)
 //
 // The text changes its kind every 96 tokens. Steps are timed one by one, the two sides in turn, token by token, so that
 // a slow moment of the machine meets both. A prompt is compared with the time of the work that it computes: the base
@@ -12,9 +13,8 @@
 #include "host/inference/benchmark.hpp"
 #include "host/routing/policy.hpp"
 #include "host/training/row_fit.hpp"
-#include "kernels/cpu/engine.hpp"
-#include "kernels/packed_forms.hpp"
 #include "registry/base/files.hpp"
+#include "tests/bench/copies.hpp"
 
 #include <ATen/ATen.h>
 #include <fmt/format.h>
@@ -29,7 +29,7 @@ namespace fs = std::filesystem;
 
 constexpr const char* kKinds[] = {"setmm", "services", "python", "french"};
 constexpr std::int64_t kPiece = 96, kPrompt = 512, kSteps = 384, kFitted = 2048; // tokens
-constexpr double kRowL2 = 0.001; // as training fits rows
+constexpr double kRowL2 = 0.001;                                                 // as training fits rows
 
 double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
@@ -56,26 +56,11 @@ at::Tensor trunk_rows(const Model& model, std::span<const std::int32_t> tokens) 
   return at::cat(rows);
 }
 
-// Weights of its own in memory, packed as the original's are.
-at::Tensor copied(const at::Tensor& weights) {
-  at::Tensor copy = weights.detach().clone();
-  if (weights.dim() != 2) return copy;
-  const auto form = packed_form(weights.data_ptr<float>(), weights.size(0), weights.size(1));
-  if (!form) return copy;
-  const auto bytes = cpu::packed_bytes(form->matrix.format, form->matrix.outputs, form->matrix.inputs).value();
-  const auto arena = std::make_shared<cpu::Arena>();
-  PackedForm mine{form->matrix, arena};
-  auto* memory = arena->take<std::byte>(static_cast<std::int64_t>(bytes));
-  std::copy(form->matrix.bytes, form->matrix.bytes + bytes, memory);
-  mine.matrix.bytes = memory;
-  add_packed_form(copy.data_ptr<float>(), mine);
-  return copy;
-}
-
 class Bench {
  public:
   Bench(const fs::path& home, const std::string& name, const fs::path& corpora, Format format)
-      : loader_(Registry(home / "registry"), {home / "store", home / "cache", {}, format}),
+      : cache_(home / "cache"),
+        loader_(Registry(home / "registry"), {home / "store", cache_, {}, format}),
         model_(loader_.model(loader_.registry().resolve(PackageRequest::parse(name), Kind::model))),
         format_(format_name(format)) {
     fit(corpora);
@@ -85,7 +70,9 @@ class Bench {
     Routing routing;
     routing.top_k = 1, routing.policy = policy, routing.average_over = 16;
     std::vector<ExpertPackage> packages = {loader_.base(*model_)};
-    for (const Row& row : rows_) packages.push_back(clone(packages.front(), row));
+    bench::Copies copies(loader_, *model_, cache_);
+    for (std::size_t i = 0; i < rows_.size(); ++i)
+      packages.push_back(copies.make(packages.front(), static_cast<std::int64_t>(i), rows_[i]));
     Composition composed(model_, std::move(packages), routing, prior(routing), {});
     Composition alone(model_, {loader_.base(*model_)}, Routing{}, 0.0, {});
     steps(composed, alone, policy, rounds);
@@ -122,19 +109,8 @@ class Bench {
     return fit_prior(at::cat(read), router);
   }
 
-  ExpertPackage clone(const ExpertPackage& base, const Row& row) const {
-    ExpertPackage out = base;
-    out.expert = loader_.create(loader_.plugin(base.manifest.plugin), base.manifest.architecture, base.manifest.config,
-                                *model_, nullptr, "a copy of the base");
-    for (const ExpertParameter& parameter : base.expert->parameters())
-      out.expert->bind(parameter.name, copied(parameter.tensor));
-    out.expert->prepare(TENON_INFERENCE);
-    out.row = row;
-    return out;
-  }
-
   void steps(Composition& composed, Composition& alone, const std::string& policy, std::int64_t rounds) const {
-    std::vector<double> ratios, p99;
+    std::vector<double> ratios, medians, p99;
     double switches = 0, skipped = 0;
     for (std::int64_t round = 0; round <= rounds; ++round) { // the first warms up
       Session one(composed), other(alone);
@@ -152,16 +128,18 @@ class Bench {
       if (round == 0) continue;
       ratios.push_back(sum(mine) / sum(theirs));
       std::sort(mine.begin(), mine.end()), std::sort(theirs.begin(), theirs.end());
+      medians.push_back(median(mine) / median(theirs)); // without what experts catch up on
       p99.push_back(mine[mine.size() * 99 / 100] / median(theirs));
       switches = static_cast<double>(changes(one));
       skipped = composed.experts().total_work().skipped();
     }
     fmt::print(
         "{{\"work\": \"steps\", \"policy\": \"{}\", \"compute\": \"{}\", \"tokens\": {}, \"mean_ratio\": {:.3f}, "
-        "\"lowest\": {:.3f}, \"highest\": {:.3f}, \"p99_of_base_median\": {:.2f}, \"switches\": {}, "
+        "\"lowest\": {:.3f}, \"highest\": {:.3f}, \"median_ratio\": {:.3f}, \"p99_of_base_median\": {:.2f}, "
+        "\"switches\": {}, "
         "\"work_skipped\": {:.3f}}}\n",
         policy, format_, kSteps, median(ratios), *std::min_element(ratios.begin(), ratios.end()),
-        *std::max_element(ratios.begin(), ratios.end()), median(p99), switches, skipped);
+        *std::max_element(ratios.begin(), ratios.end()), median(medians), median(p99), switches, skipped);
     std::fflush(stdout);
   }
 
@@ -212,6 +190,7 @@ class Bench {
     return out;
   }
 
+  fs::path cache_;
   Loader loader_;
   std::shared_ptr<const Model> model_;
   std::string format_;
