@@ -74,6 +74,13 @@ class Bench {
     return sum;
   }
 
+  Cost positions_cost(const std::vector<double>& shares) const {
+    Cost sum = seen_cost(composition_.model());
+    for (std::size_t slot = 0; slot < shares.size(); ++slot)
+      sum += seen_cost(*composition_.packages()[slot].expert).times(shares[slot]);
+    return sum;
+  }
+
   BenchmarkRun prompt(std::int64_t length) {
     Session session(composition_);
     session.append(tokens(0, length));
@@ -88,6 +95,7 @@ class Bench {
     Cost cost = layers_cost(composition_.model());
     cost += experts_cost(ran);
     cost += unembedding_cost(composition_.model()).times(1.0 / static_cast<double>(length));
+    cost += positions_cost(ran).times(static_cast<double>(length + 1) / 2); // that a row sees, on the average
     const double least = cost.computing(out.machine);
     out.limit = least > 0 ? 1.0 / least : 0;
     return out;
@@ -122,9 +130,7 @@ class Bench {
     Cost cost = layers_cost(composition_.model());
     cost += unembedding_cost(composition_.model());
     cost += experts_cost(ran);
-    cost.bytes += positions * kept_bytes(composition_, {});
-    for (std::size_t slot = 0; slot < ran.size(); ++slot)
-      cost.bytes += positions * ran[slot] * (kept_bytes(composition_, {slot}) - kept_bytes(composition_, {}));
+    cost += positions_cost(ran).times(positions);
     return cost.bytes > 0 ? 1.0 / cost.reading(machine) : 0;
   }
 

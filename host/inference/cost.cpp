@@ -1,6 +1,7 @@
 #include "host/inference/cost.hpp"
 
 #include "kernels/packed_forms.hpp"
+#include "kernels/packed_operators.hpp"
 
 #include <ATen/ATen.h>
 
@@ -20,6 +21,17 @@ std::optional<PackedForm> form_of(const at::Tensor& weights) {
 }
 
 const char* unembedding(const Model& model) { return model.shape().tied ? "embed.weight" : "unembed.weight"; }
+
+Cost seen_cost_of(const PackedHandle& run) {
+  Cost cost;
+  cost.bytes = static_cast<double>(kept_numbers(run)) * sizeof(float);
+  const bool packed = !run.kernels.empty();
+  double& products = !packed || run.keys == cpu::KeyFormat::float32 ? cost.float32
+                     : run.keys == cpu::KeyFormat::int8             ? cost.int8
+                                                                    : cost.bf16;
+  products = static_cast<double>(attention_operations(run));
+  return cost;
+}
 
 } // namespace
 
@@ -67,10 +79,16 @@ Cost expert_cost(const LoadedExpert& expert) {
   return sum;
 }
 
-double kept_bytes(const Composition& composition, const std::vector<std::size_t>& slots) {
-  std::int64_t numbers = composition.model().trunk().kept_numbers() + composition.model().head().kept_numbers();
-  for (const std::size_t slot : slots) numbers += composition.packages()[slot].expert->kept_numbers();
-  return static_cast<double>(numbers) * sizeof(float);
+Cost seen_cost(const Model& model) {
+  Cost sum;
+  for (const PackedPointer& run : {model.trunk().run(), model.head().run()})
+    if (run) sum += seen_cost_of(*run);
+  return sum;
+}
+
+Cost seen_cost(const LoadedExpert& expert) {
+  if (expert.run()) return seen_cost_of(*expert.run()->blocks);
+  return {static_cast<double>(expert.kept_numbers()) * sizeof(float), 0, 0, 0};
 }
 
 } // namespace tenon

@@ -1,5 +1,6 @@
-// What one token costs at least: bytes of weights that a step reads, and operations of products; the figures that
-// bandwidth and peaks are held against. Norms, routing and everything else that is small is left out.
+// What one token costs at least: bytes of weights, keys and values that a step reads, and operations of products and
+// attention; the figures that bandwidth and peaks are held against. Norms, routing and everything else that is small is
+// left out.
 // Thread: pure functions.
 #pragma once
 
@@ -29,7 +30,9 @@ Cost unembedding_cost(const Model& model);
 // One row through an expert: the base's own, or what it shares of it, too.
 Cost expert_cost(const LoadedExpert& expert);
 
-// Bytes that a sequence keeps of each position: keys and values of trunk, head, and the experts in `slots`.
-double kept_bytes(const Composition& composition, const std::vector<std::size_t>& slots);
+// A position of its sequence that a row sees: the bytes kept of it, which a step reads, and the operations of scores and
+// sums; in trunk and head, and in an expert (of which only runs of blocks tell operations).
+Cost seen_cost(const Model& model);
+Cost seen_cost(const LoadedExpert& expert);
 
 } // namespace tenon

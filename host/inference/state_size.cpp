@@ -1,5 +1,7 @@
 #include "host/inference/state_size.hpp"
 
+#include "kernels/packed_operators.hpp"
+
 #include <ATen/core/Tensor.h>
 
 namespace tenon {
@@ -7,7 +9,9 @@ namespace tenon {
 StateSize::StateSize(const Composition& composition) {
   constexpr auto kNumber = static_cast<std::int64_t>(sizeof(float));
   const Model& model = composition.model();
-  std::int64_t kept = model.trunk().kept_numbers() + model.head().kept_numbers();
+  std::int64_t kept = 0;
+  for (const PackedPointer& run : {model.trunk().run(), model.head().run()})
+    if (run) kept += kept_numbers(*run);
   bool keeps_base = false;
   for (const ExpertPackage& package : composition.packages()) {
     kept += package.expert->kept_numbers();

@@ -20,8 +20,8 @@ ModuleLayout layout_of(const nn::Transformer& layers) {
   return out;
 }
 
-std::int64_t numbers_kept_by(nn::Transformer& layers) {
-  return layers.blocks.empty() ? 0 : kept_numbers(*layers.packed().toCustomClass<PackedHandle>());
+PackedPointer run_of(nn::Transformer& layers) {
+  return layers.blocks.empty() ? PackedPointer() : layers.packed().toCustomClass<PackedHandle>();
 }
 
 // Frozen: the weights are borrowed from wherever they lie, and take no gradient.
@@ -89,7 +89,7 @@ Tensor Trunk::forward(const Batch& batch) const {
 }
 
 ModuleLayout Trunk::layout() const { return layout_of(*layers_); }
-std::int64_t Trunk::kept_numbers() const { return numbers_kept_by(*layers_); }
+PackedPointer Trunk::run() const { return run_of(*layers_); }
 
 Head::Head(const ModelShape& shape, std::int64_t first, const WeightSource& weights)
     : norm_(bind_norm(shape, weights)),
@@ -110,11 +110,10 @@ Tensor Head::features(const Tensor& m_NC, const Batch& batch) const {
 Tensor Head::read_rows(const Tensor& m_NC, const Batch& batch) const {
   const auto spans = batch.spans([](Sequence& sequence) -> ModuleState& { return sequence.head; });
   const bool unread = std::any_of(batch.rows.begin(), batch.rows.end(), [](const auto& row) { return row.unread > 0; });
-  if (!unread || layers_->blocks.empty()) return layers_->forward(m_NC, spans);
-  const auto run = layers_->packed().toCustomClass<PackedHandle>();
-  if (run->kernels.empty()) return layers_->forward(m_NC, spans);
+  const PackedPointer layers = unread ? run() : PackedPointer();
+  if (!layers || layers->kernels.empty()) return layers_->forward(m_NC, spans);
   std::vector<RunOfSpan> runs;
-  for (const BatchRows& row : batch.rows) runs.push_back({run.get(), 0, row.unread});
+  for (const BatchRows& row : batch.rows) runs.push_back({layers.get(), 0, row.unread});
   return packed_runs(m_NC, runs, spans);
 }
 
@@ -131,6 +130,6 @@ Tensor Head::features_with_gradient(const Tensor& m_NC, const Batch& batch) cons
 Tensor Head::logits(const Tensor& features_NC) const { return logits_of(features_NC, unembedding_VC_); }
 
 ModuleLayout Head::layout() const { return layout_of(*layers_); }
-std::int64_t Head::kept_numbers() const { return numbers_kept_by(*layers_); }
+PackedPointer Head::run() const { return run_of(*layers_); }
 
 } // namespace tenon

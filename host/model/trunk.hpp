@@ -4,6 +4,7 @@
 #pragma once
 
 #include "host/model/batch.hpp"
+#include "kernels/packed.hpp"
 
 #include <tenon/nn/block_kind.hpp>
 
@@ -42,7 +43,7 @@ class Trunk {
   // h (N,C): the residual stream at the lower cut. No gradient. Errors: usage, beyond the learned positions.
   at::Tensor forward(const Batch& batch) const;
   ModuleLayout layout() const;
-  std::int64_t kept_numbers() const; // of float32's size, that a sequence keeps of each position
+  PackedPointer run() const; // its layers; null where there are none
 
  private:
   at::Tensor embedded(const Batch& batch) const;
@@ -64,7 +65,7 @@ class Head {
   at::Tensor logits(const at::Tensor& features_NC) const;
   const at::Tensor& unembedding_VC() const { return unembedding_VC_; }
   ModuleLayout layout() const;
-  std::int64_t kept_numbers() const; // as the trunk's
+  PackedPointer run() const; // its layers; null where there are none
 
  private:
   at::Tensor read_rows(const at::Tensor& m_NC, const Batch& batch) const;

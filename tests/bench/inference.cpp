@@ -99,14 +99,20 @@ class Side {
     Cost layers = layers_cost(composition_->model());
     layers += expert_cost(*composition_->packages().front().expert);
     const Cost unembedding = unembedding_cost(composition_->model());
+    Cost seen = seen_cost(composition_->model());
+    seen += seen_cost(*composition_->packages().front().expert);
+    const auto operations = [](const Cost& cost) {
+      return json::object{{"float32", cost.float32}, {"bf16", cost.bf16}, {"int8", cost.int8}};
+    };
     const char* flags = format_ == "float32" ? "LibTorch" : cpu::tier_name(cpu::engine().kernels->tier);
     return {{"name", "tenon"},
             {"version", composition_->model().manifest().name + " " + format_},
             {"flags", flags},
             {"threads", threads()},
             {"step_bytes", layers.bytes + unembedding.bytes},
-            {"position_bytes", kept_bytes(*composition_, {0})},
-            {"row_operations", {{"float32", layers.float32}, {"bf16", layers.bf16}, {"int8", layers.int8}}}};
+            {"position_bytes", seen.bytes},
+            {"row_operations", operations(layers)},
+            {"position_operations", operations(seen)}};
   }
 
   json::object write(const JsonReader& job) {

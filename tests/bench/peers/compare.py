@@ -14,9 +14,9 @@ and head through its ordinary session: `--compute stored`, which is each file's 
 One pair is: a probe of the machine, one side, the other, a probe; the sides take turns at being first, both keep their
 model warm, neither works while the other does. Figures are medians over the pairs; a ratio is of one pair's two sides.
 `limit` is what the pair's own probes allow: bandwidth over the bytes a step must read, peaks over the operations of a
-prompt's products; `at most` is the ratio that Tenon would have at that limit. bfloat16 may be packed in fewer bytes than
-the file holds it in; what is asked for counts the file's, and both are told. Never a test: the figures are the machine's
-as much as anybody's.
+prompt's products and attention; `at most` is the ratio that Tenon would have at that limit. bfloat16 may be packed in
+fewer bytes than the file holds it in; what is asked for counts the file's, and both are told. Never a test: the figures
+are the machine's as much as anybody's.
 """
 import argparse
 import json
@@ -118,6 +118,7 @@ def limit(tenon, work, length, machine, weights=None):
         return 1e9 * machine["read"] / read
     seconds = 0
     for kind, operations in tenon.about["row_operations"].items():
+        operations += (length + 1) / 2 * tenon.about["position_operations"][kind]
         if operations and not machine[kind]:
             return None
         seconds += operations / (1e9 * machine[kind]) if operations else 0
