@@ -1,7 +1,8 @@
 // One mixture layer (C=1024, F=2816, E=32, top-2, uniform random choices) by our operator in bf16, int8 and int4, by a
 // plain baseline in bf16 and by LibTorch's eager loop over experts in bfloat16, all in one interleaved run with the
-// machine's limits measured around every figure. Prints medians: ms a layer, the fraction of bandwidth (few rows) or of
-// the peak, and how many times as long the others take as ours in bf16. Never a test.
+// machine's limits measured around every figure; in a round all get the same choices. Prints medians: ms a layer, the
+// fraction of bandwidth (few rows) or of the peak, and how many times as long the others take as ours in bf16 of the
+// same round. Never a test.
 //
 //   tenon_mixture_bench [ROUNDS]     TENON_THREADS chooses threads; needs 4.5 GB
 //   tenon_mixture_bench serve        for peers/mixture.py: for every number of rows on standard input a line with the
@@ -14,6 +15,7 @@
 #include <ATen/Parallel.h>
 #include <c10/core/InferenceMode.h>
 
+#include <array>
 #include <cstring>
 #include <random>
 
@@ -137,9 +139,11 @@ class Eager {
 
 struct Series {
   std::vector<double> ms, of_read, of_peak;
-  void print(const char* name, std::int64_t rows, double ours_ms) const {
+  void print(const char* name, std::int64_t rows, const Series& ours) const {
+    std::vector<double> times;
+    for (std::size_t i = 0; i < ms.size(); ++i) times.push_back(ms[i] / ours.ms[i]);
     std::printf("%4d rows  %-18s %8.3f ms  %.2f of the %s  %.2f times ours\n", static_cast<int>(rows), name, median(ms),
-                median(rows <= 64 ? of_read : of_peak), rows <= 64 ? "bandwidth" : "peak", median(ms) / ours_ms);
+                median(rows <= 64 ? of_read : of_peak), rows <= 64 ? "bandwidth" : "peak", median(times));
   }
 };
 
@@ -149,25 +153,29 @@ class Bench {
     const auto bf16 = PackedFormat::bf16;
     Series bf16_s, plain_s, eager_s, int8_s, int4_s;
     for (int i = 0; i < rounds; ++i) {
-      one(bf16_s, rows, bf16, [&](auto... a) { bf16_(a...); });
-      one(plain_s, rows, bf16, [&](auto... a) { plain_(a...); });
+      const Round round = {Chosen(rows, random_), Chosen(rows, random_)};
+      const auto ours = [&] { one(bf16_s, round, bf16, [&](auto... a) { bf16_(a...); }); };
+      if (i % 2 == 0) ours();
+      one(plain_s, round, bf16, [&](auto... a) { plain_(a...); });
+      if (i % 2 == 1) ours();
       at::set_num_threads(engine().pool->threads());
-      one(eager_s, rows, bf16, [&](auto... a) { eager_(a...); });
+      one(eager_s, round, bf16, [&](auto... a) { eager_(a...); });
       at::set_num_threads(1);
-      one(int8_s, rows, PackedFormat::int8g32, [&](auto... a) { int8_(a...); });
-      one(int4_s, rows, PackedFormat::int4g32m, [&](auto... a) { int4_(a...); });
+      one(int8_s, round, PackedFormat::int8g32, [&](auto... a) { int8_(a...); });
+      one(int4_s, round, PackedFormat::int4g32m, [&](auto... a) { int4_(a...); });
     }
-    const double ours = median(bf16_s.ms);
-    bf16_s.print("bf16", rows, ours), plain_s.print("bf16, plain", rows, ours);
-    eager_s.print("bf16, LibTorch", rows, ours);
-    int8_s.print("int8", rows, ours), int4_s.print("int4", rows, ours);
+    bf16_s.print("bf16", rows, bf16_s), plain_s.print("bf16, plain", rows, bf16_s);
+    eager_s.print("bf16, LibTorch", rows, bf16_s);
+    int8_s.print("int8", rows, bf16_s), int4_s.print("int4", rows, bf16_s);
   }
   const Machine& machine() const { return machine_; }
 
  private:
+  using Round = std::array<Chosen, kLayers>;
+
   template <class Layer>
-  void one(Series& series, std::int64_t rows, PackedFormat format, const Layer& layer) {
-    const Chosen chosen[kLayers] = {{rows, random_}, {rows, random_}};
+  void one(Series& series, const Round& chosen, PackedFormat format, const Layer& layer) {
+    const auto rows = static_cast<double>(chosen[0].choices().rows);
     machine_.measure();
     const double taken = seconds([&] {
       for (std::int64_t l = 0; l < kLayers; ++l) layer(l, chosen[l].choices());
@@ -175,7 +183,7 @@ class Bench {
     std::int64_t experts = 0;
     for (const Chosen& one : chosen) experts += one.distinct;
     const double bytes = static_cast<double>(experts * expert_bytes(format)),
-                 operations = 6.0 * static_cast<double>(kWidth * kInner * kEach * rows * kLayers);
+                 operations = 6.0 * static_cast<double>(kWidth * kInner * kEach * kLayers) * rows;
     series.ms.push_back(taken * 1e3 / kLayers);
     series.of_read.push_back(bytes / taken / 1e9 / machine_.read());
     series.of_peak.push_back(operations / taken / 1e9 /
