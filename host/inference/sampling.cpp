@@ -93,7 +93,7 @@ class Ranking {
     for (std::size_t i = 0; i < size; ++i) weights_V_[i] = (logits_V[i] - best) * inverse;
     float top = 0, sum = 0;
     cpu::engine().kernels->soften(weights_V_.data(), static_cast<std::int64_t>(size), static_cast<std::int64_t>(padded),
-                                  top, sum);
+                                  top, sum, {});
     total_ = cpu::sum_of_row(weights_V_.data(), static_cast<std::int64_t>(size));
   }
 

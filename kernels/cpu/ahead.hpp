@@ -1,7 +1,8 @@
 // What tiles over a panel ask memory for before they read it, a few lines a step: many at once would hold up the
 // products behind them. The first of few tiles streams the panel, and asks for what lies some way on: a matrix is read
 // before the processor's own prefetchers are under way. Of many tiles the later ones find the panel in a cache, and
-// memory would rest meanwhile: tile by tile they ask for the panel behind it.
+// memory would rest meanwhile: tile by tile they ask for the panel behind it. And while scores become weights, which
+// reads no memory, values are asked for.
 // Inside kernels/cpu only, for tiers of x86-64. Thread: values; any.
 #pragma once
 
@@ -32,6 +33,13 @@ class Ahead {
     lines_ = static_cast<int>((lines + tiles - 1) / tiles);
     if (tile * lines_ >= lines) lines_ = 0; // all are asked for
     at_ = panel + steps * lines * 64 + tile * steps * lines_ * 64;
+  }
+  // A row's share of `reach.bytes` behind the scores of a tile, in so many steps.
+  Ahead(Reach reach, const Behind& behind, std::int64_t steps) : reach_(reach) {
+    if (!behind.at || steps == 0) return;
+    const std::int64_t pieces = 64 * behind.rows * steps;
+    lines_ = static_cast<int>((reach.bytes + pieces - 1) / pieces);
+    at_ = behind.at + behind.row * steps * lines_ * 64;
   }
   // Reading goes from `end` to `then`, if that is not null.
   Ahead& jump(const std::byte* end, const std::byte* then) {

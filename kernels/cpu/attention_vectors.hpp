@@ -18,9 +18,9 @@ void transpose_keys(const float* k, std::int64_t stride, std::int64_t keys, std:
 }
 
 // Scores of one row to exp(score - largest), zeros beyond what it sees, up to `padded` numbers. Four vectors at a time,
-// since a maximum and a sum wait for themselves.
-template <class V>
-void soften(float* score, std::int64_t visible, std::int64_t padded, float& largest, float& sum) {
+// since a maximum and a sum wait for themselves; ask() with every four.
+template <class V, class Ask>
+void soften(float* score, std::int64_t visible, std::int64_t padded, float& largest, float& sum, Ask ask) {
   constexpr float nothing = -std::numeric_limits<float>::infinity();
   constexpr std::int64_t several = 4 * V::width;
   const std::int64_t full = visible / several * several;
@@ -35,13 +35,15 @@ void soften(float* score, std::int64_t visible, std::int64_t padded, float& larg
   float top = V::max(V::max(most[0], most[1]), V::max(most[2], most[3])).largest();
   for (; rest < visible; ++rest) top = score[rest] > top ? score[rest] : top;
   const V below = V::set(top);
-  for (std::int64_t j = 0; j < full; j += several)
+  for (std::int64_t j = 0; j < full; j += several) {
+    ask();
 #pragma GCC unroll 4
     for (int i = 0; i < 4; ++i) {
       float* at = score + j + i * V::width;
       const V weight = exponential(V::load(at) - below);
       weight.store(at), total[i] = total[i] + weight;
     }
+  }
   for_vectors<V>(visible - full, [&](std::int64_t j, std::int64_t n) {
     put(score + full + j, n, exponential(get<V>(score + full + j, n) - below));
     total[0] = total[0] + get<V>(score + full + j, n); // zeros in lanes beyond
@@ -63,7 +65,7 @@ void attend(const AttentionTile& tile) {
     multiply<V>(tile.rows, tile.q, tile.depth, kt, kPanel, tile.depth, scores + first, kChunk, kPanel);
   }
   for (std::int64_t r = 0; r < tile.rows; ++r)
-    soften<V>(scores + r * kChunk, tile.visible[r], padded, tile.largest[r], tile.sum[r]);
+    soften<V>(scores + r * kChunk, tile.visible[r], padded, tile.largest[r], tile.sum[r], [] {});
   multiply<V>(tile.rows, scores, kChunk, tile.v, tile.stride, tile.keys, tile.out, tile.depth, tile.depth);
 }
 

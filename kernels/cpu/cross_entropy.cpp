@@ -16,7 +16,7 @@ TENON_TIERS void scale(float* x, float by, std::int64_t count) {
 float in_place(const Kernels& kernels, std::int64_t count, std::int64_t target, float* scratch) {
   const float at_target = scratch[target];
   float largest = 0, sum = 0;
-  kernels.soften(scratch, count, cross_entropy_scratch(count), largest, sum);
+  kernels.soften(scratch, count, cross_entropy_scratch(count), largest, sum, {});
   scale(scratch, 1.0f / sum, count);
   scratch[target] -= 1.0f;
   return std::log(sum) + (largest - at_target);

@@ -41,6 +41,13 @@ constexpr float kSmallest = 1e-30f;
 constexpr std::int64_t kChunk = 256;
 constexpr std::int64_t kTileRows = 48; // queries of a tile at most
 
+// What is read once a tile's scores are weights, from `at` on (null: nothing known). Row `row` of `rows` may ask memory
+// for its share of it meanwhile.
+struct Behind {
+  const std::byte* at = nullptr;
+  std::int64_t row = 0, rows = 1;
+};
+
 // One chunk of keys against some queries that share it.
 struct AttentionTile {
   std::int64_t rows = 0, depth = 0, keys = 0; // rows <= kTileRows, keys <= kChunk
@@ -106,7 +113,8 @@ struct Kernels {
   void (*attend_gradient)(const AttentionGradientTile& tile);
   // Scores of one row, of which it sees the first `visible`, to exp(score - largest), and their sum; zeros behind them,
   // up to `padded` (a multiple of 64).
-  void (*soften)(float* scores, std::int64_t visible, std::int64_t padded, float& largest, float& sum);
+  void (*soften)(float* scores, std::int64_t visible, std::int64_t padded, float& largest, float& sum,
+                 const Behind& behind);
   float (*largest)(const float* x, std::int64_t count); // -infinity of nothing
   // Places of the numbers above a threshold, ascending; returns how many.
   std::int64_t (*above)(const float* x, std::int64_t count, float threshold, std::int32_t* places);

@@ -73,7 +73,7 @@ struct V256 {
 __m256i load(const std::byte* at) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at)); }
 
 // The fastest of what was tried from 256 to 8192.
-constexpr Reach kPairsReach = {1536}, kGroupsReach = {2048};
+constexpr Reach kPairsReach = {1536}, kGroupsReach = {2048}, kValuesReach = {4096};
 
 constexpr std::int64_t kBlockPairs = 128; // of rows that are widened at once, into the first cache
 
@@ -370,6 +370,12 @@ void quantise(const float* x, std::int64_t count, std::int8_t* q, float* scale, 
   }
 }
 
+void soften_scores(float* scores, std::int64_t visible, std::int64_t padded, float& largest, float& sum,
+                   const Behind& behind) {
+  Ahead ahead(kValuesReach, behind, visible / (4 * V256::width));
+  soften<V256>(scores, visible, padded, largest, sum, [&] { ahead.fetch(); });
+}
+
 } // namespace
 
 extern const Kernels avx2_kernels;
@@ -387,7 +393,7 @@ const Kernels avx2_kernels = {
     dot<V256>,
     attend<V256>,
     attend_gradient<V256>,
-    soften<V256>,
+    soften_scores,
     largest<V256>,
     above<V256>,
     best<V256>};

@@ -8,8 +8,8 @@ namespace {
 
 std::int64_t up(std::int64_t count, std::int64_t to) { return (count + to - 1) / to * to; }
 
-// Panels begin far from each other, where no prefetcher of the processor's looks. Not every tier's products ask across
-// that gap, and while scores become weights none does.
+// Panels begin far from each other, where no prefetcher of the processor's looks, and not every tier's products ask
+// across that gap.
 void ask(const std::byte* panel) {
   constexpr std::int64_t bytes = 4096;
   for (std::int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(panel + i, 0, 2);
@@ -66,11 +66,11 @@ void attend_panels(const Kernels& kernels, KeyFormat format, const AttentionTile
             scores + panel * kPanel, kChunk);
   }
 
-  if (tile.keys > kPanel) ask(values);
+  const std::byte* behind = tile.keys > kPanel ? values : nullptr;
   Formed p(kernels, int8, tile.rows, up(tile.keys, int8 ? kGroup : 2), memory);
   for (std::int64_t r = 0; r < tile.rows; ++r) {
     float* row = scores + r * kChunk;
-    kernels.soften(row, tile.visible[r], up(tile.keys, kPanel), tile.largest[r], tile.sum[r]);
+    kernels.soften(row, tile.visible[r], up(tile.keys, kPanel), tile.largest[r], tile.sum[r], {behind, r, tile.rows});
     for (std::int64_t j = 0; int8 && j < tile.visible[r]; ++j) row[j] *= tile.v_steps[j];
     p.put(r, row);
   }
