@@ -122,7 +122,7 @@ struct ShortPairs {
   }
 };
 
-template <int R, class Source>
+template <int R, bool asks = true, class Source>
 void bf16_tile(const Source source, std::int64_t count, const std::uint16_t* x, std::int64_t x_stride, float* out,
                std::int64_t stride, bool fresh, Ahead ahead) {
   __m512 sum[R][kVectors];
@@ -130,7 +130,7 @@ void bf16_tile(const Source source, std::int64_t count, const std::uint16_t* x, 
   for (std::int64_t p = 0; p < count; ++p) {
     __m512bh w[kVectors];
     source.load(p, w);
-    ahead.read(source.place(p)), ahead.fetch();
+    if constexpr (asks) ahead.read(source.place(p)), ahead.fetch();
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
       const auto a = (__m512bh)_mm512_set1_epi32(quad(x + r * x_stride + 2 * p));
@@ -146,6 +146,12 @@ constexpr int kMostRows = 6; // of a tile of bfloat16
 // More rows than one, and few tiles: asking ahead makes Intel's processors 1.3 to 1.7 times as fast and AMD's of family
 // 26 1.1 to 1.6 times, but those of family 25, whose own prefetchers suffice, slower.
 bool asks_for_few() { return !older_amd(); }
+
+// Panels this long the newer of AMD's processors read by themselves as fast as memory gives; asking only holds them up.
+bool reads_unasked(Panel panel, std::int64_t pairs) {
+  constexpr std::int64_t bytes = std::int64_t{128} << 10;
+  return newer_amd() && !panel.then && pairs * kPairBytes >= bytes;
+}
 
 template <class Source>
 void few_rows(const Source source, const std::byte* then, const Activations& x, std::int64_t first, std::int64_t rows,
@@ -163,6 +169,13 @@ void bf16_product(Panel panel, const Activations& x, std::int64_t first, std::in
   constexpr int many = 4;                   // tiles that ask for the panel behind
   constexpr std::int64_t block_pairs = 512; // of weights that stay in the second cache: 128 KiB
   const std::int64_t x_stride = x.bf16_stride(), pairs = x_stride / 2, tiles = (rows + kMostRows - 1) / kMostRows;
+  if (rows <= kMostRows && reads_unasked(panel, pairs)) {
+    for_tiles<kMostRows>(rows, [&]<int R>(std::int64_t r) {
+      bf16_tile<R, false>(Pairs{panel.at}, pairs, x.bf16 + (first + r) * x_stride, x_stride, out + r * stride, stride,
+                          true, Ahead(pairs_reach(), panel.at, pairs, 0, 0, 1, 2));
+    });
+    return;
+  }
   if (rows <= kMostRows || pairs == 0) return few_rows(Pairs{panel.at}, panel.then, x, first, rows, out, stride);
   for (std::int64_t p = 0; p < pairs; p += block_pairs) {
     const std::int64_t count = pairs - p < block_pairs ? pairs - p : block_pairs;
