@@ -33,7 +33,7 @@ at::Tensor packed_run(const at::Tensor& x_NC, const PackedHandle& run, Spans spa
 
 // Numbers (of float32's size) that a sequence keeps of each position for a run's blocks.
 std::int64_t kept_numbers(const PackedHandle& run);
-// Of a row's scores and sums in a run's blocks, for every position that it sees.
+// Operations that a row spends on scores and sums in a run's blocks, for every position that it sees.
 std::int64_t attention_operations(const PackedHandle& run);
 
 // Have these runs packed forms, and the same weights, biases and norms, so that they differ in changes of low rank

@@ -34,7 +34,13 @@ at::Tensor checked(const at::Tensor& y, const LoadedExpert& expert) {
 
 namespace {
 
-// Chosen by all rows, with nothing for others.
+// An expert's share of the merge.
+struct Part {
+  Chosen chosen;
+  at::Tensor y_KC;
+};
+
+// Chosen by all rows, with nothing left for others.
 bool at_full_strength(const Chosen& chosen, std::int64_t rows) {
   return chosen.size() == rows && std::all_of(chosen.strengths_K.begin(), chosen.strengths_K.end(),
                                               [](float strength) { return strength == 1.0f; });
@@ -46,13 +52,16 @@ at::Tensor merge(const at::Tensor& h_NC, const at::Tensor& w_NE, Experts& expert
   at::NoGradGuard no_grad;
   at::Tensor w = unmasked(w_NE, experts);
   Gather gather(h_NC, experts, batch, w);
-  std::vector<Chosen> chosen(experts.size());
-  std::vector<at::Tensor> outputs(experts.size());
+  std::vector<Part> parts; // in slot order
+  const auto run = [&](std::size_t slot) {
+    Chosen chosen = choose(w, slot);
+    if (chosen.empty()) return;
+    const at::Tensor y_KC = checked(gather.run(slot, chosen), experts[slot]);
+    parts.insert(slot == 0 ? parts.begin() : parts.end(), {std::move(chosen), y_KC});
+  };
   for (std::size_t slot = 1; slot < experts.size(); ++slot) {
-    chosen[slot] = choose(w, slot);
-    if (chosen[slot].empty()) continue;
     try {
-      outputs[slot] = checked(gather.run(slot, chosen[slot]), experts[slot]);
+      run(slot);
     } catch (const Error& error) {
       experts.fault(slot, error);
       if (w.is_same(w_NE)) w = w_NE.clone();
@@ -60,18 +69,12 @@ at::Tensor merge(const at::Tensor& h_NC, const at::Tensor& w_NE, Experts& expert
     }
   }
   // The base last: what a fault leaves over is then already its own.
-  chosen[0] = choose(w, 0);
-  if (!chosen[0].empty()) outputs[0] = checked(gather.run(0, chosen[0]), experts[0]);
+  run(0);
 
   for (Work& work : experts.work) work.dense_rows += h_NC.size(0);
-  const auto ran = [](const at::Tensor& output) { return output.defined(); };
-  const auto only = std::find_if(outputs.begin(), outputs.end(), ran);
-  if (std::count_if(outputs.begin(), outputs.end(), ran) == 1 &&
-      at_full_strength(chosen[static_cast<std::size_t>(only - outputs.begin())], h_NC.size(0)))
-    return *only;
+  if (parts.size() == 1 && at_full_strength(parts[0].chosen, h_NC.size(0))) return parts[0].y_KC;
   at::Tensor m_NC = at::zeros_like(h_NC);
-  for (std::size_t slot = 0; slot < experts.size(); ++slot)
-    if (outputs[slot].defined()) add_weighted(m_NC, chosen[slot], outputs[slot]);
+  for (const Part& part : parts) add_weighted(m_NC, part.chosen, part.y_KC);
   return m_NC;
 }
 

@@ -65,21 +65,24 @@ Router::Router(Normalization normalization, const std::vector<Row>& rows, Routin
 }
 
 at::Tensor Router::scores(const at::Tensor& h_NC) const {
+  at::Tensor scores_NE = at::empty({h_NC.size(0), experts()});
+  score(h_NC, scores_NE.data_ptr<float>());
+  return scores_NE;
+}
+
+void Router::score(const at::Tensor& h_NC, float* scores_NE) const {
   const at::Tensor from_NC = h_NC.to(at::kFloat).contiguous();
   const std::int64_t rows = from_NC.size(0), width = from_NC.size(1), others = experts() - 1;
-  at::Tensor scores_NE = at::empty({rows, experts()});
   std::vector<float> n_C(static_cast<std::size_t>(width));
   const auto dot = cpu::engine().kernels->dot;
   const float *h = from_NC.data_ptr<float>(), *mean = normalization_.mean_C.data_ptr<float>(),
               *deviation = normalization_.deviation_C.data_ptr<float>(), *r = r_EC_.data_ptr<float>(),
               *b = b_E_.data_ptr<float>();
-  auto* out = scores_NE.data_ptr<float>();
   for (std::int64_t row = 0; row < rows; ++row, h += width) {
     for (std::int64_t c = 0; c < width; ++c) n_C[static_cast<std::size_t>(c)] = (h[c] - mean[c]) / deviation[c];
-    *out++ = static_cast<float>(prior_);
-    for (std::int64_t i = 0; i < others; ++i) *out++ = dot(n_C.data(), r + i * width, width) + b[i];
+    *scores_NE++ = static_cast<float>(prior_);
+    for (std::int64_t i = 0; i < others; ++i) *scores_NE++ = dot(n_C.data(), r + i * width, width) + b[i];
   }
-  return scores_NE;
 }
 
 at::Tensor Router::sparsify(const at::Tensor& scores_NE) const {
@@ -123,8 +126,12 @@ at::Tensor Router::averaged(const at::Tensor& scores_TE, const BatchRows& rows) 
   const std::int64_t over = routing_.average_over;
   const std::int64_t first = std::max<std::int64_t>(1, rows.position - over + 1);
   if (over == 1 || first >= rows.position) return exclude(average_scores(scores_TE, over), rows.sequence);
-  const at::Tensor all_TE = scores(rows.sequence->h.rows(first, rows.position + rows.length));
-  return exclude(average_scores(all_TE, over, rows.position - first), rows.sequence);
+  const std::int64_t before = rows.position - first;
+  at::Tensor all_TE = at::empty({before + scores_TE.size(0), experts()});
+  auto* all = all_TE.data_ptr<float>();
+  score(rows.sequence->h.rows(first, rows.position), all);
+  std::copy_n(scores_TE.data_ptr<float>(), scores_TE.numel(), all + before * experts());
+  return exclude(average_scores(all_TE, over, before), rows.sequence);
 }
 
 // Always from the same rows in one piece, so that chunks change nothing.

@@ -53,6 +53,7 @@ class Router {
   std::int64_t experts() const { return r_EC_.size(0) + 1; }
 
  private:
+  void score(const at::Tensor& h_NC, float* scores_NE) const;
   // Scores of these rows as the policy reads them: averaged over positions before them too; what the sequence excludes
   // at minus infinity.
   at::Tensor averaged(const at::Tensor& scores_TE, const BatchRows& rows) const;

@@ -112,7 +112,7 @@ struct Kernels {
   void (*attend)(const AttentionTile& tile);
   void (*attend_gradient)(const AttentionGradientTile& tile);
   // Scores of one row, of which it sees the first `visible`, to exp(score - largest), and their sum; zeros behind them,
-  // up to `padded` (a multiple of 64).
+  // up to `padded` (a multiple of 64). Meanwhile memory may be asked for what is behind.
   void (*soften)(float* scores, std::int64_t visible, std::int64_t padded, float& largest, float& sum,
                  const Behind& behind);
   float (*largest)(const float* x, std::int64_t count); // -infinity of nothing
