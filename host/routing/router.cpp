@@ -71,18 +71,26 @@ at::Tensor Router::scores(const at::Tensor& h_NC) const {
 }
 
 void Router::score(const at::Tensor& h_NC, float* scores_NE) const {
+  constexpr std::int64_t block = 64; // experts whose rows stay in a processor's cache
   const at::Tensor from_NC = h_NC.to(at::kFloat).contiguous();
   const std::int64_t rows = from_NC.size(0), width = from_NC.size(1), others = experts() - 1;
-  std::vector<float> n_C(static_cast<std::size_t>(width));
-  const auto dot = cpu::engine().kernels->dot;
+  std::vector<float> n_NC(static_cast<std::size_t>(rows * width));
   const float *h = from_NC.data_ptr<float>(), *mean = normalization_.mean_C.data_ptr<float>(),
               *deviation = normalization_.deviation_C.data_ptr<float>(), *r = r_EC_.data_ptr<float>(),
               *b = b_E_.data_ptr<float>();
-  for (std::int64_t row = 0; row < rows; ++row, h += width) {
-    for (std::int64_t c = 0; c < width; ++c) n_C[static_cast<std::size_t>(c)] = (h[c] - mean[c]) / deviation[c];
-    *scores_NE++ = static_cast<float>(prior_);
-    for (std::int64_t i = 0; i < others; ++i) *scores_NE++ = dot(n_C.data(), r + i * width, width) + b[i];
+  for (std::int64_t row = 0; row < rows; ++row) {
+    float* n = n_NC.data() + row * width;
+    for (std::int64_t c = 0; c < width; ++c) n[c] = (h[row * width + c] - mean[c]) / deviation[c];
+    scores_NE[row * experts()] = static_cast<float>(prior_);
   }
+  const cpu::Engine& engine = cpu::engine();
+  engine.pool->run((others + block - 1) / block, [&](std::int64_t index) {
+    const std::int64_t end = std::min((index + 1) * block, others);
+    for (std::int64_t row = 0; row < rows; ++row)
+      for (std::int64_t i = index * block; i < end; ++i)
+        scores_NE[row * experts() + 1 + i] =
+            engine.kernels->dot(n_NC.data() + row * width, r + i * width, width) + b[i];
+  });
 }
 
 at::Tensor Router::sparsify(const at::Tensor& scores_NE) const {
@@ -121,16 +129,27 @@ at::Tensor Router::strengths(const at::Tensor& h_NC, const Batch& batch) const {
   return w_N1;
 }
 
-// From the kept rows, so that chunks change nothing.
+// Remembered or, the same bits, of the rows that are kept.
+void Router::scores_before(const BatchRows& rows, std::int64_t count, float* scores_TE) const {
+  const PolicyState& state = rows.sequence->policy;
+  if (state.scored != rows.position)
+    return score(rows.sequence->h.rows(rows.position - count, rows.position), scores_TE);
+  const at::Tensor last_TE = state.scores_RE.narrow(0, state.scores_RE.size(0) - count, count);
+  std::copy_n(last_TE.data_ptr<float>(), last_TE.numel(), scores_TE);
+}
+
 at::Tensor Router::averaged(const at::Tensor& scores_TE, const BatchRows& rows) const {
   const std::int64_t over = routing_.average_over;
-  const std::int64_t first = std::max<std::int64_t>(1, rows.position - over + 1);
-  if (over == 1 || first >= rows.position) return exclude(average_scores(scores_TE, over), rows.sequence);
-  const std::int64_t before = rows.position - first;
-  at::Tensor all_TE = at::empty({before + scores_TE.size(0), experts()});
-  auto* all = all_TE.data_ptr<float>();
-  score(rows.sequence->h.rows(first, rows.position), all);
-  std::copy_n(scores_TE.data_ptr<float>(), scores_TE.numel(), all + before * experts());
+  if (over == 1 || !rows.sequence) return exclude(average_scores(scores_TE, over), rows.sequence);
+  PolicyState& state = rows.sequence->policy;
+  const std::int64_t before = std::clamp<std::int64_t>(rows.position - 1, 0, over - 1),
+                     all = before + scores_TE.size(0);
+  at::Tensor all_TE = at::empty({all, experts()});
+  auto* to = all_TE.data_ptr<float>();
+  if (before > 0) scores_before(rows, before, to);
+  std::copy_n(scores_TE.data_ptr<float>(), scores_TE.numel(), to + before * experts());
+  state.scored = rows.position + rows.length;
+  state.scores_RE = all > 2 * over ? all_TE.narrow(0, all - over, over).clone() : all_TE;
   return exclude(average_scores(all_TE, over, before), rows.sequence);
 }
 

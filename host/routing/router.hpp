@@ -54,6 +54,8 @@ class Router {
 
  private:
   void score(const at::Tensor& h_NC, float* scores_NE) const;
+  // Of the last `count` positions before these rows.
+  void scores_before(const BatchRows& rows, std::int64_t count, float* scores_TE) const;
   // Scores of these rows as the policy reads them: averaged over positions before them too; what the sequence excludes
   // at minus infinity.
   at::Tensor averaged(const at::Tensor& scores_TE, const BatchRows& rows) const;

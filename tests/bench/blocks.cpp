@@ -7,13 +7,15 @@
 // Then, of a token decoded at the beginning, of one after 4,096, and of a step of eight sequences, where the time of
 // the blocks goes: what their bytes, keys and values take at the machine's bandwidth; read by plain loads as products
 // and attention go through them, of eight sequences by each thread for its own (`pieces`); and with one block's in all
-// places, so that they come from a cache (`cached`: arithmetic and everything small).
+// places, so that they come from a cache (`cached`: arithmetic and everything small). Likewise of eight sequences that
+// share two thirds of the blocks and the head, and have all other blocks of their own.
 //
 //   tenon_blocks_bench [ROUNDS]     TENON_TIER and TENON_THREADS choose tier and threads; weights lie in 2 MiB pages
 #include "kernels/cpu/transformer_run.hpp"
 #include "tests/bench/machine.hpp"
 
 #include <cstring>
+#include <deque>
 
 namespace tenon::cpu::bench {
 namespace {
@@ -21,6 +23,7 @@ namespace {
 constexpr std::int64_t kBlocks = 30, kWidth = 576, kInner = 1536, kVocabulary = 49152, kMost = 4096 + 64;
 constexpr HeadShape kHeads{9, 3, 64};
 constexpr std::int64_t kSequences = 8;
+constexpr std::size_t kShared = 20; // blocks, of sequences that have the others of their own
 
 // Numbers in [-1, 1), the same everywhere.
 std::vector<float> noise(std::int64_t count, std::uint32_t seed) {
@@ -54,7 +57,7 @@ class Model {
   }
   std::int64_t bytes() const { return next_ - memory_.bytes().data(); }
   std::int64_t block_bytes() const { return head_at_ - memory_.bytes().data(); } // of all blocks
-  const std::vector<Block>& blocks() const { return blocks_; }
+  std::span<const Block> blocks() const { return blocks_; }
   const Linear& head() const { return head_; }
 
  private:
@@ -164,8 +167,8 @@ class Bench {
       machine_.measure();
       bandwidth.push_back(bytes / machine_.read() / 1e6);
       pieces.push_back(once([&] { c.sequences > 1 ? read_apart(model, c) : read_together(model, c); }));
-      step.push_back(once([&] { blocks(model, store_, c); }));
-      inside.push_back(once([&] { blocks(cached, cached_, c); }));
+      step.push_back(once([&] { all_blocks(model, store_, c); }));
+      inside.push_back(once([&] { all_blocks(cached, cached_, c); }));
     }
     std::printf(
         "  blocks of %d sequences at %d take %.2f ms; their bytes %.2f at the bandwidth, %.2f in pieces; cached %.2f\n",
@@ -173,7 +176,47 @@ class Bench {
         median(inside));
   }
 
+  // Milliseconds of a step of as many sequences as models: blocks and head that all share, the first model's; then the
+  // blocks that each has of its own. And of one of them alone.
+  void account_apart(const std::deque<Model>& models, const Model& cached, int rounds, std::int64_t past) {
+    constexpr int times = 8;
+    const Case all{past, 1, std::ssize(models)}, one{past, 1, 1};
+    Runs own;
+    for (const Model& model : models) own.push_back(model.blocks().subspan(kShared));
+    const Runs first(own.begin(), own.begin() + 1), inside(own.size(), cached.blocks().subspan(kShared));
+    std::vector<double> shared, apart, shared_alone, apart_alone, bandwidth, pieces, cache;
+    const auto step = [&](const Case& c, const Runs& runs, std::vector<double>& ends, std::vector<double>& middles) {
+      double end = 0, middle = 0;
+      for (int i = 0; i < times; ++i) {
+        begin(c);
+        end += seconds([&] { blocks({models[0].blocks().first(kShared)}, store_, c); });
+        middle += seconds([&] { blocks(runs, store_, c); });
+        end += seconds([&] { head(models[0], c); });
+      }
+      ends.push_back(1e3 / times * end), middles.push_back(1e3 / times * middle);
+    };
+    const double part = static_cast<double>(kBlocks - kShared) / kBlocks,
+                 bytes = part * static_cast<double>(models[0].block_bytes() + Store::bytes(past));
+    for (int round = 0; round < rounds; ++round) {
+      machine_.measure();
+      bandwidth.push_back(static_cast<double>(all.sequences) * bytes / machine_.read() / 1e6);
+      step(one, first, shared_alone, apart_alone);
+      step(all, own, shared, apart);
+      pieces.push_back(1e3 * seconds([&] { read_own(models, past); }));
+      cache.push_back(1e3 / times * seconds([&] {
+                        for (int i = 0; i < times; ++i) begin(all), blocks(inside, cached_, all);
+                      }));
+    }
+    std::printf(
+        "  %d sequences at %d, %d blocks of their own: these take %.2f ms, what all share %.2f (of one: %.2f, "
+        "%.2f); own bytes %.2f at the bandwidth, %.2f in pieces; cached %.2f\n",
+        static_cast<int>(all.sequences), static_cast<int>(past), static_cast<int>(kBlocks - kShared), median(apart),
+        median(shared), median(apart_alone), median(shared_alone), median(bandwidth), median(pieces), median(cache));
+  }
+
  private:
+  using Runs = std::vector<std::span<const Block>>;
+
   // What a step reads of weights, keys and values, region by region, each thread its part.
   void read_together(const Model& model, const Case& c) {
     const std::int64_t threads = engine().pool->threads(),
@@ -211,6 +254,19 @@ class Bench {
       }
     });
   }
+  // Each thread what its sequences have of their own.
+  void read_own(const std::deque<Model>& models, std::int64_t past) {
+    const std::int64_t threads = engine().pool->threads(), all = std::ssize(models);
+    engine().pool->run(threads, [&](std::int64_t t) {
+      for (std::int64_t s = all * t / threads; s < all * (t + 1) / threads; ++s)
+        for (std::size_t i = kShared; i < kBlocks; ++i) {
+          const Block& block = models[static_cast<std::size_t>(s)].blocks()[i];
+          read_all(block.q.weight.bytes, bytes_of(block.q, block.v));
+          for_chunks(static_cast<std::int64_t>(i), s, past, read_all);
+          read_all(block.o.weight.bytes, bytes_of(block.o, block.down));
+        }
+    });
+  }
   static std::int64_t bytes_of(const Linear& first, const Linear& last) {
     return last.weight.panel(last.weight.panels()) - first.weight.bytes;
   }
@@ -228,26 +284,30 @@ class Bench {
   }
 
   void step(const Model& model, const Case& c) {
-    blocks(model, store_, c);
-    const std::int64_t rows = c.rows * c.sequences;
-    // Logits of each sequence's last row.
-    const Product head[] = {{&model.head(), logits_.data()}};
-    multiply(engine(), arena_,
-             prepare(engine(), arena_, h_.data() + (rows - c.sequences) * kWidth, c.sequences, kWidth,
-                     Forms() |= model.head()),
-             head);
+    all_blocks(model, store_, c);
+    head(model, c);
   }
-
-  void blocks(const Model& model, Store& store, const Case& c) {
+  void all_blocks(const Model& model, Store& store, const Case& c) {
+    begin(c);
+    blocks({model.blocks()}, store, c);
+  }
+  void begin(const Case& c) { h_.assign(x_.begin(), x_.begin() + c.sequences * c.rows * kWidth); }
+  // One run for all sequences, or one for each.
+  void blocks(const Runs& runs, Store& store, const Case& c) {
     const RunShape shape{kHeads, 1e-5, 10000.0};
-    const std::int64_t rows = c.rows * c.sequences;
     std::vector<RunSpan> spans;
-    for (std::int64_t s = 0; s < c.sequences; ++s) spans.push_back({s * c.rows, c.rows, c.past});
-    h_.assign(x_.begin(), x_.begin() + rows * kWidth);
+    for (std::int64_t s = 0; s < c.sequences; ++s)
+      spans.push_back({s * c.rows, c.rows, c.past, runs.size() > 1 ? static_cast<std::size_t>(s) : 0});
     arena_.reset();
     store.past = c.past;
-    const std::span<const Block> run[] = {model.blocks()};
-    run_blocks(engine(), arena_, shape, run, spans, store, h_.data(), rows);
+    if (runs.size() > 1) return run_apart(engine(), arena_, shape, runs, spans, store, h_.data());
+    run_blocks(engine(), arena_, shape, runs, spans, store, h_.data(), c.rows * c.sequences);
+  }
+  // Logits of each sequence's last row.
+  void head(const Model& model, const Case& c) {
+    const Product head[] = {{&model.head(), logits_.data()}};
+    const float* last = h_.data() + (c.rows - 1) * c.sequences * kWidth;
+    multiply(engine(), arena_, prepare(engine(), arena_, last, c.sequences, kWidth, Forms() |= model.head()), head);
   }
 
   Machine machine_;
@@ -277,6 +337,9 @@ int main(int argc, char** argv) {
     const bench::Model cached(format, true);
     for (const bench::Case& c : {bench::Case{0, 1, 1}, {4096, 1, 1}, {64, 1, bench::kSequences}})
       all.account(model, cached, rounds, c);
+    std::deque<bench::Model> models;
+    for (std::int64_t s = 0; s < bench::kSequences; ++s) models.emplace_back(format);
+    all.account_apart(models, cached, rounds, 64);
   }
   all.machine().print();
 }

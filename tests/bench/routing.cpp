@@ -1,12 +1,14 @@
-// What choosing costs for one row: scores of all experts (a product with their rows in bf16, C=576), then strengths by
-// every rule, in microseconds, for few and for thousands of experts; and how many times as long as top-2 each rule
-// takes. Scores are normal with deviation 1.5. Never a test.
+// What choosing costs for one row, in microseconds, for few and for thousands of experts: strengths by every rule, and
+// how many times as long as top-2 each takes (scores are normal with deviation 1.5); and a token's whole routing in the
+// host, scores included (C=576), by each policy. Never a test.
 //
 //   tenon_routing_bench [ROUNDS]     TENON_TIER and TENON_THREADS choose tier and threads
 #include "kernels/cpu/routing.hpp"
 
-#include "kernels/cpu/product.hpp"
+#include "host/routing/router.hpp"
 #include "tests/bench/machine.hpp"
+
+#include <ATen/ATen.h>
 
 #include <functional>
 #include <random>
@@ -16,63 +18,57 @@ namespace {
 
 constexpr std::int64_t kWidth = 576, kRows = 64;
 
-class Bench {
- public:
-  explicit Bench(std::int64_t experts)
-      : experts_(experts),
-        memory_(packed_bytes(PackedFormat::bf16, experts, kWidth).value()),
-        scores_(kRows * experts),
-        out_(experts),
-        shares_(experts),
-        places_(experts) {
-    std::mt19937 random(3);
-    std::normal_distribution<float> normal(0.0f, 1.5f);
-    for (float& score : scores_) score = normal(random);
-  }
+// Microseconds a row, the median of the rounds.
+double rule_us(int rounds, const std::function<void(std::int64_t)>& row) {
+  std::vector<double> taken;
+  for (int i = 0; i < rounds; ++i)
+    taken.push_back(seconds([&] {
+      for (std::int64_t r = 0; r < kRows; ++r) row(r);
+    }));
+  return median(taken) / kRows * 1e6;
+}
 
-  void run(int rounds) {
-    const Kernels& kernels = *engine().kernels;
-    const Linear rows{{PackedFormat::bf16, experts_, kWidth, memory_.bytes().data()}};
-    const auto rule = [&](auto choose) {
-      return time(rounds, [&](std::int64_t r) { choose(kernels, scores_.data() + r * experts_); });
-    };
-    const double scores = time(rounds, [&](std::int64_t) {
-      arena_.reset();
-      const Product product[] = {{&rows, out_.data()}};
-      multiply(engine(), arena_, prepare(engine(), arena_, x_.data(), 1, kWidth, Forms() |= rows), product);
+void rules(std::int64_t experts, int rounds) {
+  std::mt19937 random(3);
+  std::normal_distribution<float> normal(0.0f, 1.5f);
+  std::vector<float> scores(static_cast<std::size_t>(kRows * experts)), shares(static_cast<std::size_t>(experts));
+  std::vector<std::int32_t> places(static_cast<std::size_t>(experts));
+  for (float& score : scores) score = normal(random);
+  const auto rule = [&](auto choose) {
+    return rule_us(rounds, [&](std::int64_t r) {
+      choose(*engine().kernels, scores.data() + r * experts, places.data(), shares.data());
     });
-    const double top_2 =
-                     rule([&](auto&k, const float*s) { top_k(k, s, experts_, 2, 1, places_.data(), shares_.data()); }),
-                 top_8 =
-                     rule([&](auto&k, const float*s) { top_k(k, s, experts_, 8, 1, places_.data(), shares_.data()); }),
-                 sparse =
-                     rule([&](auto&k, const float*s) { sparsemax(k, s, experts_, 1, places_.data(), shares_.data()); }),
-                 entmax =
-                     rule([&](auto&k, const float*s) { entmax15(k, s, experts_, 1, places_.data(), shares_.data()); });
-    std::printf(
-        "%6d experts  scores %8.2f us  top-2 %6.3f us  top-8 %6.3f (%.2f)  sparsemax %6.3f (%.2f)  "
-        "1.5-entmax %6.3f (%.2f)\n",
-        static_cast<int>(experts_), scores, top_2, top_8, top_8 / top_2, sparse, sparse / top_2, entmax,
-        entmax / top_2);
-  }
+  };
+  const double top_2 = rule([&](auto&k, const float*s, auto*at, float*to) { top_k(k, s, experts, 2, 1, at, to); }),
+               top_8 = rule([&](auto&k, const float*s, auto*at, float*to) { top_k(k, s, experts, 8, 1, at, to); }),
+               sparse = rule([&](auto&k, const float*s, auto*at, float*to) { sparsemax(k, s, experts, 1, at, to); }),
+               entmax = rule([&](auto&k, const float*s, auto*at, float*to) { entmax15(k, s, experts, 1, at, to); });
+  std::printf("%6d experts  top-2 %6.3f us  top-8 %6.3f (%.2f)  sparsemax %6.3f (%.2f)  1.5-entmax %6.3f (%.2f)\n",
+              static_cast<int>(experts), top_2, top_8, top_8 / top_2, sparse, sparse / top_2, entmax, entmax / top_2);
+}
 
- private:
-  // Microseconds a row, the median of the rounds.
-  static double time(int rounds, const std::function<void(std::int64_t)>& row) {
+// A token after another, each after as many bytes were read as push the router out of all caches.
+void tokens(std::int64_t experts, int rounds) {
+  const Normalization plain{at::zeros({kWidth}), at::ones({kWidth})};
+  const std::vector<Row> rows(static_cast<std::size_t>(experts - 1), {at::full({kWidth}, 0.01), 0.0});
+  const HugeMemory others(std::size_t{128} << 20);
+  std::printf("%6d experts, a token:", static_cast<int>(experts));
+  for (const Routing& routing : {Routing{"top_k", 2, 1.0, "token"}, Routing{"top_k", 2, 1.0, "token", 0, 0, 16},
+                                 Routing{"top_k", 2, 1.0, "sticky", 2, 0, 16}}) {
+    const Router router(plain, rows, routing, 0.0);
+    Sequence sequence;
     std::vector<double> taken;
-    for (int i = 0; i < rounds; ++i)
-      taken.push_back(seconds([&] {
-        for (std::int64_t r = 0; r < kRows; ++r) row(r);
-      }));
-    return median(taken) / kRows * 1e6;
+    for (int i = 0; i < rounds + 20; ++i) {
+      const at::Tensor h_1C = at::full({1, kWidth}, 0.01f * static_cast<float>(i));
+      const Batch batch{{}, {{0, 1, i, &sequence}}};
+      sequence.h.append(h_1C);
+      read_all(others.bytes().data(), static_cast<std::int64_t>(others.bytes().size()));
+      taken.push_back(1e6 * seconds([&] { (void)router.strengths(h_1C, batch); }));
+    }
+    std::printf("  %s%s %.1f us", routing.policy.c_str(), routing.average_over > 1 ? " over 16" : "", median(taken));
   }
-
-  std::int64_t experts_;
-  HugeMemory memory_;
-  Arena arena_;
-  std::vector<float> scores_, out_, shares_, x_ = std::vector<float>(kWidth, 0.5f);
-  std::vector<std::int32_t> places_;
-};
+  std::printf("\n");
+}
 
 } // namespace
 } // namespace tenon::cpu::bench
@@ -80,5 +76,6 @@ class Bench {
 int main(int argc, char** argv) {
   const int rounds = argc > 1 ? std::atoi(argv[1]) : 21;
   if (rounds < 1) return std::fputs("usage: tenon_routing_bench [ROUNDS]\n", stderr), 2;
-  for (const std::int64_t experts : {32, 1024, 10000}) tenon::cpu::bench::Bench(experts).run(rounds);
+  using namespace tenon::cpu;
+  for (const std::int64_t experts : {32, 1024, 10000}) bench::rules(experts, rounds), bench::tokens(experts, rounds);
 }
