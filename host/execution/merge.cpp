@@ -52,7 +52,7 @@ at::Tensor merge(const at::Tensor& h_NC, const at::Tensor& w_NE, Experts& expert
   at::NoGradGuard no_grad;
   at::Tensor w = unmasked(w_NE, experts);
   Gather gather(h_NC, experts, batch, w);
-  std::vector<Part> parts; // in slot order
+  std::vector<Part> parts; // in slot order, in which they are summed, though the base runs last
   const auto run = [&](std::size_t slot) {
     Chosen chosen = choose(w, slot);
     if (chosen.empty()) return;

@@ -21,6 +21,8 @@ StateSize::StateSize(const Composition& composition) {
   }
   kept += model.shape().width * (keeps_base ? 2 : 1) +
           static_cast<std::int64_t>(composition.packages().size()); // rows of h, base, strengths
+  const Routing& routing = composition.router().routing();
+  if (routing.average_over > 1) fixed_bytes += kNumber * routing.average_over * composition.router().experts();
   block_bytes = kNumber * kept * kStateBlock;
 }
 

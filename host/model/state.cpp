@@ -197,7 +197,7 @@ ModuleState ModuleState::fork() const {
 void PolicyState::truncate(std::int64_t length) {
   while (!kept.empty() && kept.back().position >= length) kept.pop_back();
   fixed_E = at::Tensor(); // decided again from the kept rows
-  scores_RE = at::Tensor(), scored = 0;
+  if (length < scored) scores_RE = at::Tensor(), scored = 0;
 }
 
 Sequence Sequence::fork() const {

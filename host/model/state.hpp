@@ -111,8 +111,8 @@ struct PolicyState {
   };
   std::vector<Kept> kept; // sticky: every change of the kept set, ascending positions
   at::Tensor fixed_E;     // sequence: the strengths once they are decided; undefined before. Never written in place
-  // token and sticky over several positions: scores of the last before `scored`, as many as those behind average over,
-  // or more. Never written in place. With 0 they are computed again.
+  // token and sticky over several positions: a position's own scores, of those [scored - R, scored). Whoever goes on
+  // elsewhere computes them again from h. Shared by forks: never written in place.
   at::Tensor scores_RE;
   std::int64_t scored = 0;
 

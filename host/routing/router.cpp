@@ -71,7 +71,7 @@ at::Tensor Router::scores(const at::Tensor& h_NC) const {
 }
 
 void Router::score(const at::Tensor& h_NC, float* scores_NE) const {
-  constexpr std::int64_t block = 64; // experts whose rows stay in a processor's cache
+  constexpr std::int64_t block = 64; // rows, and experts, whose numbers stay in a processor's cache
   const at::Tensor from_NC = h_NC.to(at::kFloat).contiguous();
   const std::int64_t rows = from_NC.size(0), width = from_NC.size(1), others = experts() - 1;
   std::vector<float> n_NC(static_cast<std::size_t>(rows * width));
@@ -84,12 +84,12 @@ void Router::score(const at::Tensor& h_NC, float* scores_NE) const {
     scores_NE[row * experts()] = static_cast<float>(prior_);
   }
   const cpu::Engine& engine = cpu::engine();
-  engine.pool->run((others + block - 1) / block, [&](std::int64_t index) {
-    const std::int64_t end = std::min((index + 1) * block, others);
-    for (std::int64_t row = 0; row < rows; ++row)
-      for (std::int64_t i = index * block; i < end; ++i)
-        scores_NE[row * experts() + 1 + i] =
-            engine.kernels->dot(n_NC.data() + row * width, r + i * width, width) + b[i];
+  const std::int64_t parts = (others + block - 1) / block;
+  engine.pool->run((rows + block - 1) / block * parts, [&](std::int64_t task) {
+    const std::int64_t row = task / parts * block, expert = task % parts * block;
+    for (std::int64_t t = row; t < std::min(rows, row + block); ++t)
+      for (std::int64_t i = expert; i < std::min(others, expert + block); ++i)
+        scores_NE[t * experts() + 1 + i] = engine.kernels->dot(n_NC.data() + t * width, r + i * width, width) + b[i];
   });
 }
 
@@ -129,7 +129,7 @@ at::Tensor Router::strengths(const at::Tensor& h_NC, const Batch& batch) const {
   return w_N1;
 }
 
-// Remembered or, the same bits, of the rows that are kept.
+// Remembered, or the same bits of the rows that are kept.
 void Router::scores_before(const BatchRows& rows, std::int64_t count, float* scores_TE) const {
   const PolicyState& state = rows.sequence->policy;
   if (state.scored != rows.position)
@@ -148,8 +148,8 @@ at::Tensor Router::averaged(const at::Tensor& scores_TE, const BatchRows& rows) 
   auto* to = all_TE.data_ptr<float>();
   if (before > 0) scores_before(rows, before, to);
   std::copy_n(scores_TE.data_ptr<float>(), scores_TE.numel(), to + before * experts());
+  state.scores_RE = all > over ? all_TE.narrow(0, all - over, over).clone() : all_TE;
   state.scored = rows.position + rows.length;
-  state.scores_RE = all > 2 * over ? all_TE.narrow(0, all - over, over).clone() : all_TE;
   return exclude(average_scores(all_TE, over, before), rows.sequence);
 }
 

@@ -42,7 +42,8 @@ class Router {
   // (N,E); column 0 is the prior. Each is summed in one order, so that neither other rows nor the batch-mates change
   // it.
   at::Tensor scores(const at::Tensor& h_NC) const;
-  // Requires: where rows have a sequence, h is already kept in sequence->h; its policy state goes on.
+  // Requires: where rows have a sequence, h is already kept in sequence->h; its policy state goes on, and is this
+  // router's alone.
   Routed route(const at::Tensor& h_NC, const Batch& batch) const;
   at::Tensor strengths(const at::Tensor& h_NC, const Batch& batch) const;
   at::Tensor sparsify(const at::Tensor& scores_NE) const; // each position for itself
@@ -53,8 +54,8 @@ class Router {
   std::int64_t experts() const { return r_EC_.size(0) + 1; }
 
  private:
-  void score(const at::Tensor& h_NC, float* scores_NE) const;
-  // Of the last `count` positions before these rows.
+  void score(const at::Tensor& h_NC, float* scores_NE) const; // by all threads
+  // Of the last `count` positions before these rows: a token costs one row's scores, not average_over.
   void scores_before(const BatchRows& rows, std::int64_t count, float* scores_TE) const;
   // Scores of these rows as the policy reads them: averaged over positions before them too; what the sequence excludes
   // at minus infinity.

@@ -80,7 +80,7 @@ bool older_amd() { return __builtin_cpu_is("amdfam19h"); }
 bool newer_amd() { return __builtin_cpu_is("amd") && !older_amd(); }
 // With lines asked into the first cache products that stream are 1.03 to 1.1 times as fast on the newer, attention 1.2.
 Reach pairs_reach() { return newer_amd() ? Reach{6144, true} : Reach{4096}; }
-// Of values, while scores become weights. (decision 0015, item 18)
+// How far values are asked for while scores become weights (decision 0015, item 18).
 Reach values_reach() { return newer_amd() ? Reach{12288, true} : Reach{4096}; }
 
 // Where a tile gets the weights of two inputs from: bfloat16 as it is,
@@ -154,6 +154,7 @@ bool reads_unasked(Panel panel, std::int64_t pairs) {
   return newer_amd() && !panel.then && pairs * kPairBytes >= bytes;
 }
 
+// asks: not where a processor reads ahead by itself (reads_unasked).
 template <bool asks = true, class Source>
 void few_rows(const Source source, const std::byte* then, const Activations& x, std::int64_t first, std::int64_t rows,
               float* out, std::int64_t stride) {

@@ -10,6 +10,7 @@
 
 #include <ATen/ATen.h>
 
+#include <cstring>
 #include <functional>
 #include <random>
 
@@ -17,6 +18,7 @@ namespace tenon::cpu::bench {
 namespace {
 
 constexpr std::int64_t kWidth = 576, kRows = 64;
+constexpr int kWarm = 20; // tokens until as many scores are averaged as will be
 
 // Microseconds a row, the median of the rounds.
 double rule_us(int rounds, const std::function<void(std::int64_t)>& row) {
@@ -47,23 +49,28 @@ void rules(std::int64_t experts, int rounds) {
               static_cast<int>(experts), top_2, top_8, top_8 / top_2, sparse, sparse / top_2, entmax, entmax / top_2);
 }
 
-// A token after another, each after as many bytes were read as push the router out of all caches.
+// A token after another, each after every thread has read what pushes the router out of its caches, as a trunk does.
 void tokens(std::int64_t experts, int rounds) {
   const Normalization plain{at::zeros({kWidth}), at::ones({kWidth})};
-  const std::vector<Row> rows(static_cast<std::size_t>(experts - 1), {at::full({kWidth}, 0.01), 0.0});
+  std::vector<Row> rows;
+  for (std::int64_t i = 1; i < experts; ++i) rows.push_back({at::randn({kWidth}) * 0.05, 0.0});
   const HugeMemory others(std::size_t{128} << 20);
+  std::memset(others.bytes().data(), 1, others.bytes().size()); // or all of it is one page of zeros
   std::printf("%6d experts, a token:", static_cast<int>(experts));
   for (const Routing& routing : {Routing{"top_k", 2, 1.0, "token"}, Routing{"top_k", 2, 1.0, "token", 0, 0, 16},
                                  Routing{"top_k", 2, 1.0, "sticky", 2, 0, 16}}) {
     const Router router(plain, rows, routing, 0.0);
     Sequence sequence;
     std::vector<double> taken;
-    for (int i = 0; i < rounds + 20; ++i) {
-      const at::Tensor h_1C = at::full({1, kWidth}, 0.01f * static_cast<float>(i));
+    for (int i = 0; i < rounds + kWarm; ++i) {
+      const at::Tensor h_1C = at::randn({1, kWidth});
       const Batch batch{{}, {{0, 1, i, &sequence}}};
       sequence.h.append(h_1C);
-      read_all(others.bytes().data(), static_cast<std::int64_t>(others.bytes().size()));
-      taken.push_back(1e6 * seconds([&] { (void)router.strengths(h_1C, batch); }));
+      engine().pool->run(engine().pool->threads(), [&](std::int64_t) {
+        read_all(others.bytes().data(), static_cast<std::int64_t>(others.bytes().size()));
+      });
+      const double once = seconds([&] { (void)router.strengths(h_1C, batch); });
+      if (i >= kWarm) taken.push_back(1e6 * once);
     }
     std::printf("  %s%s %.1f us", routing.policy.c_str(), routing.average_over > 1 ? " over 16" : "", median(taken));
   }

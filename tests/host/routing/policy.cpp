@@ -141,6 +141,61 @@ TEST_CASE("under every policy a sequence cut back or forked is routed as if it h
   }
 }
 
+// Of one sequence whose rows come in chunks.
+struct ChunkedSequence {
+  const Router& router;
+  Sequence sequence = Sequence();
+  std::vector<at::Tensor> strengths = {};
+
+  // Rows up to `end`, `chunk` at a time.
+  void go_on(const at::Tensor& h_TC, std::int64_t end, std::int64_t chunk) {
+    for (std::int64_t at = sequence.length(); at < end; at += chunk) {
+      const std::int64_t count = std::min(chunk, end - at);
+      sequence.h.append(h_TC.narrow(0, at, count));
+      strengths.push_back(router.strengths(h_TC.narrow(0, at, count), {{}, {{0, count, at, &sequence}}}));
+    }
+  }
+};
+
+TEST_CASE(
+    "averaged strengths are the same bits in any chunks, after a cut, in a fork, and where nothing is remembered") {
+  const at::Tensor h_TC = normal("h", {60, 8}, 1.0);
+  std::vector<Row> rows;
+  for (std::int64_t i = 0; i < 5; ++i) rows.push_back({normal("row" + std::to_string(i), {8}, 1.0), 0.0});
+  for (const char* policy : {"token", "sticky"}) {
+    const Router router({at::zeros({8}), at::ones({8})}, rows, {"top_k", 2, 1.0, policy, 0.3, 32, 5}, 0.2);
+    const at::Tensor whole_TE = router.strengths(h_TC, Batch::whole(at::zeros({1, 60}, at::kLong)));
+    for (const std::int64_t chunk : {1, 3, 7, 40}) {
+      CAPTURE(policy, chunk);
+      ChunkedSequence one{router};
+      one.go_on(h_TC, 30, chunk);
+      one.sequence.policy.scored = 0;
+      one.go_on(h_TC, 50, chunk);
+      CHECK(at::equal(at::cat(one.strengths), whole_TE.narrow(0, 0, 50)));
+      for (const std::int64_t cut : {1, 2, 4, 20, 50}) {
+        ChunkedSequence copy{router, one.sequence.fork()};
+        copy.sequence.truncate(cut);
+        copy.go_on(h_TC, 60, chunk);
+        CHECK(at::equal(at::cat(copy.strengths), whole_TE.narrow(0, cut, 60 - cut)));
+      }
+    }
+  }
+}
+
+TEST_CASE("scores of rows that a cut took away are not those of the rows that came instead") {
+  const at::Tensor h_TC = normal("h", {31, 8}, 1.0), other_TC = normal("other", {31, 8}, 1.0);
+  const Router router({at::zeros({8}), at::ones({8})}, {{normal("row", {8}, 1.0), 0.0}},
+                      {"softmax", 2, 1.0, "token", 2.0, 32, 5}, 0.0);
+  ChunkedSequence cut{router}, fresh{router};
+  cut.go_on(h_TC, 30, 30);
+  cut.sequence.truncate(0);
+  for (ChunkedSequence* one : {&cut, &fresh}) { // rows that were given their strengths
+    one->sequence.h.append(other_TC.narrow(0, 0, 30));
+    one->go_on(other_TC, 31, 1);
+  }
+  CHECK(at::equal(cut.strengths.back(), fresh.strengths.back()));
+}
+
 TEST_CASE("a sticky sequence changes its experts less often than the policy token does") {
   const Tiny tiny;
   const auto ids = tokens("text", 100);

@@ -77,6 +77,20 @@ TEST_CASE("a further row changes no bit of another expert's scores") {
   CHECK(at::equal(alone.select(1, 1), both.select(1, 1)));
 }
 
+TEST_CASE("however many rows and experts there are, every score is the one it would be alone") {
+  const std::int64_t experts = 200, count = 130;
+  const at::Tensor h = at::randn({count, 8});
+  std::vector<Row> rows;
+  for (std::int64_t i = 0; i < experts; ++i) rows.push_back({at::randn({8}), 0.1 * static_cast<double>(i)});
+  const Routing routing{"softmax", 2, 1.0, "token"};
+  const at::Tensor all = Router(plain(8), rows, routing, 0).scores(h);
+  for (const std::int64_t expert : {0, 63, 64, 127, 128, 199})
+    for (const std::int64_t row : {0, 63, 64, 129}) {
+      const Router alone(plain(8), {rows[static_cast<std::size_t>(expert)]}, routing, 0);
+      CHECK(all[row][expert + 1].item<float>() == alone.scores(h.narrow(0, row, 1))[0][1].item<float>());
+    }
+}
+
 TEST_CASE("the prior is the least that gives the base its share of general text") {
   const Router router(plain(4), {row({1, 0, 0, 0}, 1.0), row({0, 1, 0, 0}, 1.0)}, {"top_k", 2, 1.0, "token"}, 0.0);
   const at::Tensor scores = router.scores(at::randn({2000, 4}));
