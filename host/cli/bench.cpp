@@ -3,6 +3,7 @@
 #include "host/cli/progress.hpp"
 #include "host/inference/benchmark.hpp"
 #include "kernels/cpu/engine.hpp"
+#include "kernels/cpu/pages.hpp"
 #include "registry/base/files.hpp"
 
 #include <fmt/format.h>
@@ -108,6 +109,7 @@ void bench(const Settings& settings, Context& context) {
   bar.reset();
   const char* tier = cpu::tier_name(cpu::engine().kernels->tier);
   const PackedWeights* packed = composition->model().weights().packed();
+  const cpu::Pages pages = packed && packed->copied() ? cpu::Pages::huge : cpu::Pages::mapped;
   if (context.flags.json) {
     json::array phases;
     for (const BenchmarkPhase& phase : made.phases) phases.push_back(to_json(phase));
@@ -115,6 +117,7 @@ void bench(const Settings& settings, Context& context) {
         {"name", settings.opening.name},
         {"tier", packed ? tier : "libtorch"},
         {"threads", made.threads},
+        {"pages", cpu::pages_name(pages)},
         {"rounds", options.rounds},
         {"machine", {{"one_thread", to_json(made.one_thread)}, {"all_threads", to_json(made.all_threads)}}},
         {"phases", phases}});
@@ -123,9 +126,10 @@ void bench(const Settings& settings, Context& context) {
   context.out.table(machine_table(made));
   context.out.line("");
   context.out.table(phase_table(made));
-  context.out.note(
-      fmt::format("medians of {} rounds; products by {} on {} thread{}; each limit from the machine beside it",
-                  options.rounds, packed ? tier : "LibTorch in float32", made.threads, made.threads == 1 ? "" : "s"));
+  context.out.note(fmt::format(
+      "medians of {} rounds; products by {} on {} thread{}, weights {}; each limit from the machine beside it",
+      options.rounds, packed ? tier : "LibTorch in float32", made.threads, made.threads == 1 ? "" : "s",
+      pages == cpu::Pages::huge ? "copied into 2 MiB pages" : "mapped from their file"));
 }
 
 } // namespace

@@ -28,7 +28,7 @@ class Conversation {
         form_(form),
         settings_(settings),
         out_(out),
-        saved_(open_session(composition, settings.generation, settings.files)),
+        saved_(open_session(composition, settings.generation, settings.files, out)),
         session_(saved_.session) {
     if (!settings.files.from.empty())
       resume();

@@ -1,8 +1,12 @@
 #include "host/cli/generation.hpp"
 
+#include "host/cli/progress.hpp"
+
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <memory>
+#include <optional>
 
 namespace tenon {
 
@@ -36,16 +40,22 @@ GenerateOptions GenerationSettings::options() const {
   return out;
 }
 
-SessionOptions GenerationSettings::session() const {
+SessionOptions GenerationSettings::session(Output& to) const {
   SessionOptions out;
   out.context = context;
   out.interrupted = [] { return interrupted(); };
+  out.progress = [&to, bar = std::make_shared<std::optional<Progress>>()](std::int64_t done, std::int64_t total) {
+    if (!*bar) bar->emplace(to, "reading", total, "tokens");
+    (*bar)->update(done);
+    if (done == total) bar->reset();
+  };
   return out;
 }
 
-SavedSession open_session(Composition& composition, const GenerationSettings& settings, const SessionFiles& files) {
-  if (files.from.empty()) return {Session(composition, settings.session()), {}};
-  return restore_session(composition, std::filesystem::path(files.from), settings.session());
+SavedSession open_session(Composition& composition, const GenerationSettings& settings, const SessionFiles& files,
+                          Output& out) {
+  if (files.from.empty()) return {Session(composition, settings.session(out)), {}};
+  return restore_session(composition, std::filesystem::path(files.from), settings.session(out));
 }
 
 void keep_session(const Session& session, const SessionFiles& files, const json::object& note, Output& out) {

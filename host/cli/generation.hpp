@@ -13,8 +13,8 @@ struct GenerationSettings {
   bool greedy = false;
   std::vector<std::string> stops;
 
-  GenerateOptions options() const; // Ctrl-C included
-  SessionOptions session() const;
+  GenerateOptions options() const;           // Ctrl-C included
+  SessionOptions session(Output& out) const; // which it borrows, to say how far a long text is read
 };
 void add_generation_options(CLI::App& command, GenerationSettings& settings);
 
@@ -23,7 +23,8 @@ struct SessionFiles {
   std::string from, to;
 };
 // A new session, or the one in the file.
-SavedSession open_session(Composition& composition, const GenerationSettings& settings, const SessionFiles& files);
+SavedSession open_session(Composition& composition, const GenerationSettings& settings, const SessionFiles& files,
+                          Output& out);
 void keep_session(const Session& session, const SessionFiles& files, const json::object& note, Output& out);
 
 // How strongly each expert spoke over some positions.

@@ -154,7 +154,9 @@ Loader make_loader(const OpeningSettings& settings, Context& context) {
   return make_loader(compute_format(settings, context), settings.dev, context);
 }
 
-std::unique_ptr<Composition> open_composition(const OpeningSettings& settings, Context& context) {
+namespace {
+
+std::unique_ptr<Composition> open_as_asked(const OpeningSettings& settings, Context& context) {
   const Loader loader = make_loader(settings, context);
   const Registry& registry = loader.registry();
   Composition::Options options;
@@ -170,6 +172,17 @@ std::unique_ptr<Composition> open_composition(const OpeningSettings& settings, C
   if (!published || published->kind != Kind::model) nothing_of_that_name(settings, context, registry);
   const auto model = loader.model(registry.resolve(request, Kind::model));
   return std::make_unique<Composition>(model, std::vector<ExpertPackage>{loader.base(*model)}, Routing{}, 0.0, options);
+}
+
+} // namespace
+
+std::unique_ptr<Composition> open_composition(const OpeningSettings& settings, Context& context) {
+  std::unique_ptr<Composition> composition = open_as_asked(settings, context);
+  if (settings.compute.empty() && composition->model().weights().widened())
+    context.out.note(
+        "computes in float32, to which the model's stored weights are widened; --compute stored takes them as they "
+        "are");
+  return composition;
 }
 
 } // namespace tenon

@@ -83,7 +83,7 @@ void run(const RunSettings& settings, Context& context) {
   (void)Sampler(base.sampling); // a wrong option is said before anything is loaded
   const auto composition = open_composition(settings.opening, context);
   const Tokenizer& tokenizer = composition->model().tokenizer();
-  Session session = open_session(*composition, settings.generation, settings.files).session;
+  Session session = open_session(*composition, settings.generation, settings.files, context.out).session;
   session.append(resumes ? tokenizer.encode(prompt_text(settings), true)
                          : tokenizer.encode_prompt(prompt_text(settings)));
   const std::size_t prompt = session.tokens().size();

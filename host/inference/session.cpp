@@ -65,6 +65,7 @@ std::span<const float> Session::logits() {
   if (tokens_.empty()) throw Error(Code::usage, "session", "there is no token yet to continue from");
   // Logits of an earlier position are not kept: after a cut the last token is run again, unless others came behind it.
   if (positions_run() == tokens_.size() && !logits_V_.defined()) back_to(strengths_.length() - 1);
+  const auto total = static_cast<std::int64_t>(tokens_.size() - positions_run());
   while (positions_run() < tokens_.size()) {
     if (options_.interrupted && options_.interrupted())
       throw Error(Code::interrupted, "session", "stopped while reading the text");
@@ -75,6 +76,8 @@ std::span<const float> Session::logits() {
     step(*composition_, {&alone, 1});
     (count > 1 ? speed_.prefill_tokens : speed_.decode_tokens) += count;
     (count > 1 ? speed_.prefill_seconds : speed_.decode_seconds) += seconds_since(start);
+    if (options_.progress && total > options_.prefill_chunk)
+      options_.progress(total - static_cast<std::int64_t>(tokens_.size() - positions_run()), total);
   }
   return {logits_V_.data_ptr<float>(), static_cast<std::size_t>(logits_V_.numel())};
 }

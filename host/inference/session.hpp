@@ -19,7 +19,9 @@ struct SessionOptions {
   std::int64_t prefill_chunk = 512;
   std::int64_t context = 0;               // most tokens of a sequence; 0: what the model was made for
   std::function<bool()> interrupted = {}; // asked between chunks
-  std::vector<bool> excluded = {};        // slots that take no part: as if the composition were without them
+  // Of a text longer than a chunk: tokens that were run, and all that are to be, after every chunk.
+  std::function<void(std::int64_t done, std::int64_t total)> progress = {};
+  std::vector<bool> excluded = {}; // slots that take no part: as if the composition were without them
 };
 
 // Tokens and time, prompts (more than one token at once) and single steps apart.

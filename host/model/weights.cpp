@@ -62,7 +62,7 @@ Weights Weights::open(const std::filesystem::path& path, const std::string& dige
     const FileLock lock(derived.string() + ".lock");
     if (!std::filesystem::exists(derived)) convert(*source, derived, progress);
   }
-  return Weights(std::make_shared<const SafetensorsFile>(derived));
+  return Weights(std::make_shared<const SafetensorsFile>(derived), true);
 }
 
 Weights Weights::open(const std::filesystem::path& path, const std::string& digest, const std::filesystem::path& cache,

@@ -36,12 +36,16 @@ class Weights {
   std::vector<std::string> names() const { return file_->names(); }
   // Null in float32.
   const PackedWeights* packed() const { return packed_.get(); }
+  // The package stores other types than float32, and nothing is packed from them: products compute in float32.
+  bool widened() const { return widened_ && !packed_; }
   const std::string& path() const { return file_->name(); }
 
  private:
-  explicit Weights(std::shared_ptr<const SafetensorsFile> file) : file_(std::move(file)) {}
+  explicit Weights(std::shared_ptr<const SafetensorsFile> file, bool widened = false)
+      : file_(std::move(file)), widened_(widened) {}
   std::shared_ptr<const SafetensorsFile> file_; // tensors keep both alive
   std::shared_ptr<const PackedWeights> packed_; // null in float32
+  bool widened_ = false;
 };
 
 // The digest of what weights are: names, types, shapes and stored bytes, whatever file they stand in. `prefixes`: only

@@ -7,7 +7,9 @@
 // the weights costs; that stands beside it as `plain`. One line of JSON a format on standard output:
 //   top_equal  share of positions whose likeliest token is float32's;  margin: float32's largest lead (in nats) over
 //   the second among those where it is not: above it every position agrees;  kl: mean KL(float32 || format), nats
-//   perplexity of both, and their ratio.   Never a test: real weights decide.
+//   perplexity of both, and their ratio.
+// Exit status 1 where a bound is exceeded (kBounds), which is said. Not in the test run: it takes real weights, and
+// minutes.
 #include "host/composition/composition.hpp"
 #include "kernels/cpu/engine.hpp"
 #include "kernels/packed_forms.hpp"
@@ -26,6 +28,9 @@ namespace {
 
 namespace fs = std::filesystem;
 
+// bf16, beside float32: positions that agree, at least; the lead above which all do; mean KL, at most. Integers, beside
+// float32 on the same weights: by how much the perplexity may be higher.
+constexpr struct { double top_equal = 0.98, margin_nats = 0.1, kl_nats = 1e-3, worse_percent = 0.5; } kBounds;
 constexpr std::size_t kTexts = 20;
 constexpr std::int64_t kLength = 384;
 
@@ -92,9 +97,12 @@ std::vector<at::Tensor> texts_of(const Tokenizer& tokenizer, const fs::path& fol
   for (const fs::directory_entry& entry : fs::recursive_directory_iterator(folder))
     if (entry.is_regular_file() && entry.file_size() > 4 * kLength) files.push_back(entry.path());
   std::sort(files.begin(), files.end());
+  if (files.size() < kTexts)
+    throw std::runtime_error(fmt::format("{}: found {} files of more than {} bytes, need {}", folder.string(),
+                                         files.size(), 4 * kLength, kTexts));
   std::vector<at::Tensor> out;
-  for (std::size_t i = 0; i < std::min(kTexts, files.size()); ++i) {
-    const std::string text = read_file(files[i * files.size() / std::min(kTexts, files.size())]);
+  for (std::size_t i = 0; i < kTexts; ++i) {
+    const std::string text = read_file(files[i * files.size() / kTexts]);
     std::vector<std::int32_t> ids = tokenizer.encode(std::string_view(text).substr(0, 16 * kLength));
     ids.resize(std::min<std::size_t>(ids.size(), kLength));
     out.push_back(at::tensor(ids, at::kInt).to(at::kLong).unsqueeze(0));
@@ -118,16 +126,21 @@ struct Tally {
     nll -= q.gather(1, next).sum(c10::nullopt, false, at::kDouble).item<double>();
     nll_reference -= p.gather(1, next).sum(c10::nullopt, false, at::kDouble).item<double>();
   }
+  double worse_percent() const { return 100 * (std::exp((nll - nll_reference) / positions) - 1); }
+  bool agrees() const {
+    return equal >= kBounds.top_equal * positions && margin <= kBounds.margin_nats && kl <= kBounds.kl_nats * positions;
+  }
   std::string json() const {
     const double mine = std::exp(nll / positions), other = std::exp(nll_reference / positions);
     return fmt::format(
         "{{\"positions\": {}, \"top_equal\": {:.5f}, \"margin\": {:.4f}, \"kl\": {:.3e}, \"perplexity\": "
         "{:.4f}, \"float32\": {:.4f}, \"worse_percent\": {:.3f}}}",
-        positions, equal / positions, margin, kl / positions, mine, other, 100 * (mine / other - 1));
+        positions, equal / positions, margin, kl / positions, mine, other, worse_percent());
   }
 };
 
-void compare(const Place& place, Format format, const std::vector<at::Tensor>& texts, const fs::path& scratch) {
+// Whether it stays within its bounds.
+bool compare(const Place& place, Format format, const std::vector<at::Tensor>& texts, const fs::path& scratch) {
   const Alone packed = place.open(format), plain = place.open(Format::float32);
   const Alone same = format == Format::bf16 ? nullptr : reference(place, *packed, scratch);
   at::set_num_threads(cpu::engine().pool->threads()); // opening packed weights left LibTorch one
@@ -141,6 +154,9 @@ void compare(const Place& place, Format format, const std::vector<at::Tensor>& t
   fmt::print("{{\"format\": \"{}\", \"same_weights\": {}, \"plain\": {}}}\n", format_name(format),
              same ? to_same.json() : "null", to_plain.json());
   std::fflush(stdout);
+  const bool within = same ? to_same.worse_percent() <= kBounds.worse_percent : to_plain.agrees();
+  if (!within) fmt::print(stderr, "{} is further from float32 than it may be\n", format_name(format));
+  return within;
 }
 
 } // namespace
@@ -158,7 +174,8 @@ int main(int argc, char** argv) {
     std::vector<std::string> formats(argv + 4, argv + argc);
     if (formats.empty()) formats = {"bf16", "int8", "int4", "stored"};
     fs::create_directories(scratch);
-    for (const std::string& format : formats) compare(place, format_of(format), texts, scratch);
+    for (const std::string& format : formats)
+      if (!compare(place, format_of(format), texts, scratch)) status = 1;
   } catch (const std::exception& error) {
     std::fprintf(stderr, "%s\n", error.what());
     status = 1;

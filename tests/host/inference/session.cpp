@@ -38,6 +38,20 @@ TEST_CASE("a session's logits are those of the whole text, whatever the chunks")
   }
 }
 
+TEST_CASE("whoever reads a text longer than a chunk is told how far it is") {
+  const Tiny tiny;
+  const auto composition = tiny.compose(kExperts);
+  std::vector<std::pair<std::int64_t, std::int64_t>> told;
+  SessionOptions options{4};
+  options.progress = [&](std::int64_t done, std::int64_t total) { told.emplace_back(done, total); };
+  Session session(*composition, options);
+  session.append(tokens("prompt", 10));
+  (void)session.logits();
+  session.append(tokens("more", 4));
+  (void)session.logits();
+  CHECK(told == std::vector<std::pair<std::int64_t, std::int64_t>>{{4, 10}, {8, 10}, {10, 10}});
+}
+
 TEST_CASE("text appended in pieces runs each token once") {
   const Tiny tiny;
   const auto composition = tiny.compose(kExperts);

@@ -28,6 +28,8 @@ Session read_session(Composition& composition, std::size_t length, SessionOption
   return session;
 }
 
+std::vector<float> copy(std::span<const float> logits) { return {logits.begin(), logits.end()}; }
+
 std::vector<std::byte> bytes_of(const std::filesystem::path& path) {
   const std::string text = read_file(path);
   const auto* begin = reinterpret_cast<const std::byte*>(text.data());
@@ -51,6 +53,9 @@ TEST_CASE("a session that was saved goes on with the same bits, whatever the pol
       CHECK(restored.session.tokens() == session.tokens());
       CHECK(restored.session.positions_run() == session.positions_run());
       CHECK(restored.session.strengths(0) == session.strengths(0));
+      Session again = restored.session.fork(), fresh(*composition);
+      fresh.append(session.tokens());
+      CHECK(copy(again.logits()) == copy(fresh.logits()));
       CHECK(written(restored.session, 20).tokens == written(session, 20).tokens);
       CHECK(restored.session.speed().prefill_tokens == 0); // nothing was read again
     }

@@ -129,6 +129,12 @@ TEST_CASE("what cannot be in the format asked for is refused, with the remedy") 
   CHECK_THROWS_WITH(format_of("int2"), Contains("need float32, bf16, int8, int4 or stored"));
 }
 
+TEST_CASE("weights that are stored otherwise and compute in float32 say that they were widened") {
+  const Stored stored;
+  CHECK(stored.open(Format::float32).widened());
+  CHECK_FALSE(stored.open(Format::stored).widened());
+}
+
 TEST_CASE("a packed file is derived once, and a damaged one is refused") {
   const Stored stored;
   int steps = 0;

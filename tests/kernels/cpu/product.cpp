@@ -85,6 +85,27 @@ TEST_CASE("no inputs give zeros, no rows and no outputs give nothing") {
     }
 }
 
+TEST_CASE("rows and results may lie anywhere: one number further on, the same bits") {
+  constexpr std::int64_t outputs = 70, inputs = 96;
+  Pool pool(1);
+  for (const Tier tier : supported_tiers())
+    for (const PackedFormat format : kFormats)
+      for (const std::int64_t rows : {1, 9, 100}) {
+        CAPTURE(tier_name(tier), packed_name(format), rows);
+        const Engine engine{&kernels_of(tier), &pool};
+        const Weights weights(format, outputs, inputs, noise(outputs * inputs, 21));
+        const Linear linear{weights.matrix};
+        const std::vector<float> x = noise(rows * inputs, 22), expected = product(engine, linear, x, rows);
+        std::vector<float> further(x.size() + 1), y(expected.size() + 1);
+        std::copy(x.begin(), x.end(), further.begin() + 1);
+        Arena arena;
+        const Rows in = prepare(engine, arena, further.data() + 1, rows, inputs, Forms() |= linear);
+        const Product one[] = {{&linear, y.data() + 1}};
+        multiply(engine, arena, in, one);
+        CHECK(same_bits(expected, std::vector<float>(y.begin() + 1, y.end())));
+      }
+}
+
 TEST_CASE("integer formats give the same bits in every tier, at the extremes too") {
   constexpr std::int64_t inputs = 672, outputs = 66, rows = 13; // more than a block of groups, and than few rows
   std::vector<float> extreme(outputs * inputs), x(rows * inputs);
