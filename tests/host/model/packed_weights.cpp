@@ -12,6 +12,8 @@
 #include <ATen/ATen.h>
 #include <catch2/catch.hpp>
 
+#include <fstream>
+
 namespace tenon {
 namespace {
 
@@ -50,6 +52,18 @@ bool huge_pages_here() {
   } catch (const std::runtime_error&) {
     return false;
   }
+}
+
+// Of files in that folder: bytes that this process has read through a mapping, and what the system maps beside them.
+std::int64_t mapped_bytes(const std::filesystem::path& folder) {
+  std::ifstream maps("/proc/self/smaps");
+  std::int64_t out = 0, kb = 0;
+  bool ours = false;
+  for (std::string line; std::getline(maps, line);) {
+    if (line.find(folder.string()) != std::string::npos) ours = true;
+    if (std::sscanf(line.c_str(), "Rss: %ld kB", &kb) == 1 && std::exchange(ours, false)) out += 1024 * kb;
+  }
+  return out;
 }
 
 double error(const Weights& weights, const std::string& name) {
@@ -133,6 +147,22 @@ TEST_CASE("weights that are stored otherwise and compute in float32 say that the
   const Stored stored;
   CHECK(stored.open(Format::float32).widened());
   CHECK_FALSE(stored.open(Format::stored).widened());
+}
+
+TEST_CASE("weights that are packed already are opened without reading them") {
+  constexpr std::size_t outputs = 4096, inputs = 4096;
+  const Scratch scratch;
+  const std::filesystem::path path = scratch.path() / "wide.safetensors", cache = scratch.path() / "cache";
+  const at::Tensor wide = at::ones({outputs, inputs}, at::kBFloat16);
+  const std::span bytes(static_cast<const std::byte*>(wide.data_ptr()), wide.nbytes());
+  write_safetensors(path, std::vector<TensorView>{{"wide", Dtype::BF16, {outputs, inputs}, bytes}}, {});
+  const auto open = [&] { return Weights::open(path, "sha256:abc", cache, Weights::Compute{Format::int8, {}}); };
+  (void)open();
+  const Weights weights = open();
+  const auto all = static_cast<std::int64_t>(weights.packed()->bytes());
+  CHECK(mapped_bytes(cache / "packed") < all / 4); // the system may map 2 MiB about the header
+  (void)product(weights, "wide");
+  CHECK(mapped_bytes(cache / "packed") >= all);
 }
 
 TEST_CASE("a packed file is derived once, and a damaged one is refused") {
