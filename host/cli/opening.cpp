@@ -125,6 +125,24 @@ class PreparationBar {
   std::int64_t done_ = 0;
 };
 
+std::unique_ptr<Composition> open_as_asked(const OpeningSettings& settings, Context& context) {
+  const Loader loader = make_loader(settings, context);
+  const Registry& registry = loader.registry();
+  Composition::Options options;
+  options.strict = settings.strict;
+  options.say = [&context](const std::string& line) { context.out.warn(line); };
+
+  if (is_composition(settings, context))
+    return std::make_unique<Composition>(
+        loader, usable_lock(context.home.composition(settings.name), settings, registry, context), options);
+
+  const PackageRequest request = PackageRequest::parse(settings.name);
+  const auto published = registry.find(request.name);
+  if (!published || published->kind != Kind::model) nothing_of_that_name(settings, context, registry);
+  const auto model = loader.model(registry.resolve(request, Kind::model));
+  return std::make_unique<Composition>(model, std::vector<ExpertPackage>{loader.base(*model)}, Routing{}, 0.0, options);
+}
+
 } // namespace
 
 void add_opening_options(CLI::App& command, OpeningSettings& settings) {
@@ -153,28 +171,6 @@ Loader make_loader(Format format, const std::vector<std::string>& dev, Context& 
 Loader make_loader(const OpeningSettings& settings, Context& context) {
   return make_loader(compute_format(settings, context), settings.dev, context);
 }
-
-namespace {
-
-std::unique_ptr<Composition> open_as_asked(const OpeningSettings& settings, Context& context) {
-  const Loader loader = make_loader(settings, context);
-  const Registry& registry = loader.registry();
-  Composition::Options options;
-  options.strict = settings.strict;
-  options.say = [&context](const std::string& line) { context.out.warn(line); };
-
-  if (is_composition(settings, context))
-    return std::make_unique<Composition>(
-        loader, usable_lock(context.home.composition(settings.name), settings, registry, context), options);
-
-  const PackageRequest request = PackageRequest::parse(settings.name);
-  const auto published = registry.find(request.name);
-  if (!published || published->kind != Kind::model) nothing_of_that_name(settings, context, registry);
-  const auto model = loader.model(registry.resolve(request, Kind::model));
-  return std::make_unique<Composition>(model, std::vector<ExpertPackage>{loader.base(*model)}, Routing{}, 0.0, options);
-}
-
-} // namespace
 
 std::unique_ptr<Composition> open_composition(const OpeningSettings& settings, Context& context) {
   std::unique_ptr<Composition> composition = open_as_asked(settings, context);
