@@ -6,9 +6,10 @@
 //   apart      S sequences, each with an expert of the base's size of its own, over one. What bytes allow: one token
 //              reads trunk, one expert and head; S together read trunk and head once and S experts
 //   changes    S sequences, each with changes of rank 16 to the base of its own (tenon.low_rank), over one such
-// Rounds alternate between the arms, between two probes of the machine; medians of the rounds' ratios are printed, with
-// the lowest and the highest, and what part of the machine's limit (bytes or products, whichever binds) each arm
-// reached. Never a test: the figures are the machine's as much as ours.
+// Every two arms that are compared run one after the other between two probes of the machine, and take turns at being
+// first; medians of the pairs' ratios are printed, with the lowest and the highest, and what part of the machine's
+// limit (bytes or products, whichever binds) each arm reached. Never a test: the figures are the machine's as much as
+// ours.
 #include "host/inference/cost.hpp"
 #include "host/inference/sampling.hpp"
 #include "host/inference/step.hpp"
@@ -23,7 +24,7 @@
 namespace tenon {
 namespace {
 
-using cpu::bench::median, cpu::bench::seconds;
+using cpu::bench::Machine, cpu::bench::median, cpu::bench::seconds;
 
 constexpr std::int64_t kPrompt = 64, kTokens = 48;
 constexpr double kCertain = 1e3; // a score at which an expert has all the strength there is
@@ -120,30 +121,42 @@ class Bench {
 
   void run(int rounds) {
     for (int round = 0; round <= rounds; ++round) { // the first warms up
-      const cpu::Limits before = probe_.measure(*cpu::engine().pool);
-      const double alone = decode(*composition_, 1, 0), all = decode(*composition_, count_, 0),
-                   own = decode(*composition_, 1, 1), each = decode(*composition_, count_, 1),
-                   change = decode(*composition_, 1, 1 + count_), changes = decode(*composition_, count_, 1 + count_);
-      const cpu::Limits after = probe_.measure(*cpu::engine().pool);
+      const Pair together = pair(round, {1, 0}, {count_, 0}), apart = pair(round, {1, 1}, {count_, 1}),
+                 changes = pair(round, {1, 1 + count_}, {count_, 1 + count_}),
+                 change = pair(round, {1, 0}, {1, 1 + count_});
       if (round == 0) continue;
-      const cpu::Limits machine{(before.read + after.read) / 2, (before.float32 + after.float32) / 2,
-                                (before.bf16 + after.bf16) / 2, (before.int8 + after.int8) / 2};
       const auto s = static_cast<double>(count_);
-      one_.push_back(alone), together_.push_back(all / alone), apart_.push_back(each / own);
-      change_.push_back(change / alone), changes_.push_back(changes / change);
-      one_part_.push_back(alone / limit(machine, ends_, expert_, 1, 1));
-      together_part_.push_back(all / limit(machine, ends_, expert_, s, 1));
-      apart_part_.push_back(each / limit(machine, ends_, expert_, s, s));
-      fmt::print(
-          stderr,
-          "round {}: {:.1f} tokens/s alone, {:.1f} together, {:.1f} apart, {:.1f} changed; {:.1f} GB/s, int8 {:.0f} "
-          "GOP/s\n",
-          round, alone, all, each, changes, machine.read, machine.int8);
+      one_.push_back(together.one);
+      together_.push_back(together.ratio()), apart_.push_back(apart.ratio());
+      changes_.push_back(changes.ratio()), change_.push_back(change.ratio());
+      one_part_.push_back(together.one / limit(together.machine, ends_, expert_, 1, 1));
+      together_part_.push_back(together.other / limit(together.machine, ends_, expert_, s, 1));
+      apart_part_.push_back(apart.other / limit(apart.machine, ends_, expert_, s, s));
+      fmt::print(stderr,
+                 "round {}: {:.1f} tokens/s alone, {:.1f} together, {:.1f} apart, {:.1f} changed; {:.1f} GB/s\n", round,
+                 together.one, together.other, apart.other, changes.other, together.machine.read);
     }
     print();
+    machine_.print();
   }
 
  private:
+  struct Arm {
+    std::int64_t sequences, own; // as decode() has them
+  };
+  struct Pair {
+    double one = 0, other = 0; // tokens/s
+    cpu::Limits machine;
+    double ratio() const { return other / one; }
+  };
+  Pair pair(int number, const Arm& one, const Arm& other) {
+    Pair out;
+    out.machine = machine_.pair(
+        number, [&] { out.one = decode(*composition_, one.sequences, one.own); },
+        [&] { out.other = decode(*composition_, other.sequences, other.own); });
+    return out;
+  }
+
   void print() const {
     const auto s = static_cast<double>(count_);
     const double bytes = s * (ends_.bytes + expert_.bytes) / (ends_.bytes + s * expert_.bytes);
@@ -161,7 +174,7 @@ class Bench {
   std::int64_t count_;
   Cost ends_, expert_;
   std::unique_ptr<Composition> composition_;
-  cpu::Probe probe_;
+  Machine machine_;
   std::vector<double> one_, together_, apart_, one_part_, together_part_, apart_part_, change_, changes_;
 };
 

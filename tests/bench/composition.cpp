@@ -6,34 +6,36 @@
 //   tenon_composition_bench HOME MODEL CORPORA [FORMAT] [ROUNDS]
 //
 //   CORPORA   a folder with general, and a folder for each of four kinds of text (.deps/corpora)
+//   ROUNDS    7 unless said
 //
 // The text changes its kind every 96 tokens. Steps are timed one by one, the two sides in turn, token by token, so that
 // a slow moment of the machine meets both. A prompt is compared with the time of the work that it computes: the base
-// alone, and so many rows of the base more or less as the experts ran. One line of JSON a policy on standard output.
-#include "host/inference/benchmark.hpp"
+// alone, and so many rows of the base more or less as the experts ran. Every round stands between two probes of the
+// machine. Lines of JSON on standard output: two a policy, then what it costs to draw a token of the text's logits; and
+// what the machine could do meanwhile.
+#include "host/inference/sampling.hpp"
+#include "host/inference/session.hpp"
 #include "host/routing/policy.hpp"
 #include "host/training/row_fit.hpp"
 #include "registry/base/files.hpp"
 #include "tests/bench/copies.hpp"
+#include "tests/bench/machine.hpp"
 
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
+#include <numeric>
 
 namespace tenon {
 namespace {
 
 namespace fs = std::filesystem;
+using cpu::bench::median, cpu::bench::seconds;
 
 constexpr const char* kKinds[] = {"setmm", "services", "python", "french"};
 constexpr std::int64_t kPiece = 96, kPrompt = 512, kSteps = 384, kFitted = 2048; // tokens
 constexpr double kRowL2 = 0.001;                                                 // as training fits rows
-
-double seconds_since(std::chrono::steady_clock::time_point start) {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
 
 std::vector<std::int32_t> tokens_of(const Tokenizer& tokenizer, const fs::path& folder) {
   std::vector<fs::path> files;
@@ -79,6 +81,34 @@ class Bench {
     prompts(composed, alone, policy, rounds);
   }
 
+  // What it costs to draw a token: of the logits that the base leaves after every token of the text.
+  void draw(std::int64_t rounds) {
+    Composition alone(model_, {loader_.base(*model_)}, Routing{}, 0.0, {});
+    const Sampler samplers[] = {Sampler({}), Sampler({1.0, 40}), Sampler({1.0})};
+    std::vector<double> medians[std::size(samplers)];
+    for (std::int64_t round = 0; round <= rounds; ++round) { // the first warms up
+      Session session(alone);
+      std::vector<double> taken[std::size(samplers)];
+      machine_.around([&] {
+        for (std::size_t i = 0; i < kSteps; ++i) {
+          session.append({&text_[i], 1});
+          const std::span<const float> logits_V = session.logits();
+          for (std::size_t turn = 0; turn < std::size(samplers); ++turn) {
+            const std::size_t s = (i + turn) % std::size(samplers);
+            taken[s].push_back(1e6 * seconds([&] { (void)samplers[s].sample(logits_V, i); }));
+          }
+        }
+      });
+      for (std::size_t s = 0; round > 0 && s < std::size(samplers); ++s) medians[s].push_back(median(taken[s]));
+    }
+    fmt::print(
+        "{{\"work\": \"draw\", \"vocabulary\": {}, \"greedy_us\": {:.1f}, \"best_40_us\": {:.1f}, \"all_us\": "
+        "{:.1f}}}\n",
+        model_->shape().vocab, median(medians[0]), median(medians[1]), median(medians[2]));
+    std::fflush(stdout);
+  }
+  const cpu::bench::Machine& machine() const { return machine_; }
+
  private:
   void fit(const fs::path& corpora) {
     const Statistics& h = model_->statistics();
@@ -109,22 +139,22 @@ class Bench {
     return fit_prior(at::cat(read), router);
   }
 
-  void steps(Composition& composed, Composition& alone, const std::string& policy, std::int64_t rounds) const {
+  void steps(Composition& composed, Composition& alone, const std::string& policy, std::int64_t rounds) {
     std::vector<double> ratios, medians, p99;
     double switches = 0, skipped = 0;
     for (std::int64_t round = 0; round <= rounds; ++round) { // the first warms up
       Session one(composed), other(alone);
       std::vector<double> mine, theirs;
-      for (std::int64_t i = 0; i < kSteps; ++i) {
-        const auto step = [&](Session& session, std::vector<double>& times) {
-          const auto start = std::chrono::steady_clock::now();
-          session.append({&text_[static_cast<std::size_t>(i)], 1});
-          session.logits();
-          times.push_back(seconds_since(start));
-        };
-        if (i % 2) step(one, mine), step(other, theirs);
-        if (i % 2 == 0) step(other, theirs), step(one, mine);
-      }
+      const auto step = [&](Session& session, std::size_t i, std::vector<double>& times) {
+        times.push_back(seconds([&] { session.append({&text_[i], 1}), session.logits(); }));
+      };
+      machine_.around([&] {
+        for (std::size_t i = 0; i < kSteps; ++i) {
+          if (i % 2) step(one, i, mine);
+          step(other, i, theirs);
+          if (i % 2 == 0) step(one, i, mine);
+        }
+      });
       if (round == 0) continue;
       ratios.push_back(sum(mine) / sum(theirs));
       std::sort(mine.begin(), mine.end()), std::sort(theirs.begin(), theirs.end());
@@ -143,7 +173,7 @@ class Bench {
     std::fflush(stdout);
   }
 
-  void prompts(Composition& composed, Composition& alone, const std::string& policy, std::int64_t rounds) const {
+  void prompts(Composition& composed, Composition& alone, const std::string& policy, std::int64_t rounds) {
     const std::span<const std::int32_t> prompt(text_.data(), kPrompt);
     const at::Tensor h_NC = at::randn({kPrompt, model_->contract().width});
     const tenon_span span{0, kPrompt, 0, nullptr};
@@ -153,17 +183,18 @@ class Bench {
       const auto read = [&](Composition& composition) {
         Session session(composition);
         session.append(prompt);
-        const auto start = std::chrono::steady_clock::now();
-        session.logits();
-        return seconds_since(start);
+        return seconds([&] { session.logits(); });
       };
-      const double base = read(alone);
       const std::int64_t before = run_rows(composed);
-      const double mine = read(composed);
+      double mine = 0, base = 0, middle = 0;
+      const auto ours = [&] { mine = read(composed); };
+      const auto work = [&] {
+        base = read(alone);
+        middle = seconds([&] { alone.packages().front().expert->forward(h_NC, at::Tensor(), {&span, 1}); });
+      };
+      machine_.pair(static_cast<int>(round), ours, work);
       more = static_cast<double>(run_rows(composed) - before) / kPrompt - 1.0; // of the middle, in times of the base
-      const auto start = std::chrono::steady_clock::now();
-      alone.packages().front().expert->forward(h_NC, at::Tensor(), {&span, 1});
-      if (round > 0) ratios.push_back(mine / (base + more * seconds_since(start)));
+      if (round > 0) ratios.push_back(mine / (base + more * middle));
     }
     fmt::print(
         "{{\"work\": \"prompt\", \"policy\": \"{}\", \"compute\": \"{}\", \"tokens\": {}, \"ratio_to_its_work\": "
@@ -173,11 +204,7 @@ class Bench {
     std::fflush(stdout);
   }
 
-  static double sum(const std::vector<double>& values) {
-    double out = 0;
-    for (const double value : values) out += value;
-    return out;
-  }
+  static double sum(const std::vector<double>& values) { return std::accumulate(values.begin(), values.end(), 0.0); }
   static std::int64_t run_rows(Composition& composition) { return composition.experts().total_work().run_rows; }
   static std::int64_t changes(const Session& session) {
     std::int64_t out = 0;
@@ -197,6 +224,7 @@ class Bench {
   std::vector<Row> rows_;
   at::Tensor held_out_NC_;
   std::vector<std::int32_t> text_;
+  cpu::bench::Machine machine_;
 };
 
 } // namespace
@@ -208,7 +236,9 @@ int main(int argc, char** argv) {
   try {
     const at::NoGradGuard no_grad;
     Bench bench(argv[1], argv[2], argv[3], format_of(argc > 4 ? argv[4] : "stored"));
-    for (const char* policy : {"sticky", "token"}) bench.measure(policy, argc > 5 ? std::atoi(argv[5]) : 5);
+    for (const char* policy : {"sticky", "token"}) bench.measure(policy, argc > 5 ? std::atoi(argv[5]) : 7);
+    bench.draw(argc > 5 ? std::atoi(argv[5]) : 7);
+    bench.machine().print();
   } catch (const std::exception& error) {
     return std::fprintf(stderr, "%s\n", error.what()), 1;
   }

@@ -1,5 +1,6 @@
-// How near our products come to what this processor can do: every round measures the machine (bandwidth of reads, peaks
-// of bfloat16 and int8 products) and then every format and number of rows; medians of the rounds' ratios are printed.
+// How near our products come to what this processor can do: every round takes every format and number of rows, each
+// between two probes of the machine (bandwidth of reads, peaks of bfloat16 and int8 products); medians of the rounds'
+// ratios are printed.
 // Never a test: the figures are the machine's as much as ours.
 //
 //   tenon_kernels_bench [ROUNDS]     TENON_TIER and TENON_THREADS choose tier and threads
@@ -48,11 +49,8 @@ class Bench {
 
   void round(std::vector<Case>& cases) {
     for (Case& c : cases) {
-      machine_.measure();
-      const double limit = c.streams()                      ? machine_.read()
-                           : c.format == PackedFormat::bf16 ? machine_.bf16()
-                                                            : machine_.int8();
-      c.rate.push_back(measure(engine(), c));
+      const Limits machine = machine_.around([&] { c.rate.push_back(measure(engine(), c)); });
+      const double limit = c.streams() ? machine.read : peak(machine, c.format);
       c.fraction.push_back(limit > 0 ? c.rate.back() / limit : 0);
     }
   }
@@ -98,8 +96,10 @@ int main(int argc, char** argv) {
     for (const std::int64_t rows : {1, 8, 32, 512}) cases.push_back({format, rows});
   for (int i = 0; i < rounds; ++i) bench.round(cases);
   bench.machine().print();
-  for (const Case& c : cases)
-    std::printf("%-9s %4d rows  %7.1f %s  %.2f of the %s\n", packed_name(c.format), static_cast<int>(c.rows),
-                median(c.rate), c.streams() ? "GB/s " : "GOP/s", median(c.fraction),
-                c.streams() ? "bandwidth" : "peak");
+  for (const Case& c : cases) {
+    std::printf("%-9s %4d rows  %7.1f %s", packed_name(c.format), static_cast<int>(c.rows), median(c.rate),
+                c.streams() ? "GB/s " : "GOP/s");
+    if (median(c.fraction) > 0) std::printf("  %.2f of the %s", median(c.fraction), c.streams() ? "bandwidth" : "peak");
+    std::printf("\n");
+  }
 }

@@ -1,13 +1,14 @@
 // What the boundary costs: the same expert as a plugin (a shared library behind its C table, its answer checked) and as
-// a class of this program, on the same weights, one token at a time with state, the two in turn. A round's ratio is
-// that of the two medians; the median of the rounds is printed, and both outputs must be equal bit for bit. Never a
-// test.
+// a class of this program, on the same weights, one token at a time with state, the two in turn, each round between two
+// probes of the machine. A round's ratio is that of the two medians; the median of the rounds is printed, then what the
+// machine could do meanwhile, and both outputs must be equal bit for bit. Never a test.
 //
-//   tenon_plugin_tax_bench PLUGINS [ROUNDS] [TOKENS]     PLUGINS: the folder of the built plugins
-//   (.build/lib/tenon/plugins)
+//   tenon_plugin_tax_bench PLUGINS [ROUNDS] [TOKENS]
+//
+//   PLUGINS   the folder of the built plugins (.build/lib/tenon/plugins)
 #include "host/composition/loader.hpp"
-#include "kernels/cpu/engine.hpp"
 #include "kernels/packed_forms.hpp"
+#include "tests/bench/machine.hpp"
 #include "tests/bench/plugin_tax/linked.hpp"
 
 #include <tenon/native.hpp>
@@ -18,7 +19,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <chrono>
 
 namespace tenon::bench {
 namespace {
@@ -106,16 +106,12 @@ struct Walk {
   at::Tensor step(const at::Tensor& h_TC, std::int64_t t) {
     const tenon_span span{0, 1, t, to_handle(&state)};
     const at::Tensor h_1C = h_TC.narrow(0, t, 1);
-    const auto start = std::chrono::steady_clock::now();
-    at::Tensor y_1C = (pair.*forward)(h_1C, {&span, 1});
-    seconds.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+    at::Tensor y_1C;
+    seconds.push_back(cpu::bench::seconds([&] { y_1C = (pair.*forward)(h_1C, {&span, 1}); }));
     state.advance(1);
     return y_1C;
   }
-  double median() {
-    std::nth_element(seconds.begin(), seconds.begin() + seconds.size() / 2, seconds.end());
-    return seconds[seconds.size() / 2];
-  }
+  double median() const { return cpu::bench::median(seconds); }
 
   const Pair& pair;
   Forward forward;
@@ -123,23 +119,25 @@ struct Walk {
   std::vector<double> seconds;
 };
 
-void measure(const Pair& pair, const Kind& kind, const char* format, int rounds, const at::Tensor& h_TC) {
+void measure(cpu::bench::Machine& machine, const Pair& pair, const Kind& kind, const char* format, int rounds,
+             const at::Tensor& h_TC) {
   std::vector<double> ratios, seconds;
   for (int round = 0; round <= rounds; ++round) { // the first warms up
     Walk plugin(pair, &Pair::by_plugin), linked(pair, &Pair::by_class);
-    for (std::int64_t t = 0; t < h_TC.size(0); ++t) { // in turn, and each first every other time
-      Walk &first = t % 2 ? plugin : linked, &second = t % 2 ? linked : plugin;
-      if (!first.step(h_TC, t).equal(second.step(h_TC, t)))
-        throw Error(Code::numeric, kind.architecture, "plugin and class do not compute the same");
-    }
+    machine.around([&] {
+      for (std::int64_t t = 0; t < h_TC.size(0); ++t) { // in turn, and each first every other time
+        Walk &first = t % 2 ? plugin : linked, &second = t % 2 ? linked : plugin;
+        if (!first.step(h_TC, t).equal(second.step(h_TC, t)))
+          throw Error(Code::numeric, kind.architecture, "plugin and class do not compute the same");
+      }
+    });
     if (round > 0) ratios.push_back(plugin.median() / linked.median()), seconds.push_back(linked.median());
   }
-  std::sort(ratios.begin(), ratios.end()), std::sort(seconds.begin(), seconds.end());
-  const std::size_t middle = ratios.size() / 2;
+  const auto [low, high] = std::minmax_element(ratios.begin(), ratios.end());
   fmt::print(
       "{{\"architecture\": \"{}\", \"compute\": \"{}\", \"microseconds\": {:.1f}, \"tax\": {:.4f}, \"lowest\": "
       "{:.4f}, \"highest\": {:.4f}}}\n",
-      kind.architecture, format, 1e6 * seconds[middle], ratios[middle], ratios.front(), ratios.back());
+      kind.architecture, format, 1e6 * cpu::bench::median(seconds), cpu::bench::median(ratios), *low, *high);
   std::fflush(stdout);
 }
 
@@ -151,9 +149,11 @@ void run(const std::filesystem::path& folder, int rounds, std::int64_t tokens) {
   const PluginLoader loader(host_side(host_operators()), scratch, host_table());
   const at::Tensor h_TC = at::randn({tokens, kWidth});
   at::set_num_threads(1);
+  cpu::bench::Machine machine;
   for (const bool packed : {false, true})
     for (const Kind& kind : kinds())
-      measure(Pair(loader, folder, kind, packed), kind, packed ? "int8" : "float32", rounds, h_TC);
+      measure(machine, Pair(loader, folder, kind, packed), kind, packed ? "int8" : "float32", rounds, h_TC);
+  machine.print();
   std::filesystem::remove_all(scratch);
 }
 
