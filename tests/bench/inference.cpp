@@ -15,6 +15,7 @@
 #include <fmt/format.h>
 
 #include <ATen/Parallel.h>
+#include <torch/version.h>
 #include <boost/json/serialize.hpp>
 #include <chrono>
 #include <iostream>
@@ -104,10 +105,12 @@ class Side {
     const auto operations = [](const Cost& cost) {
       return json::object{{"float32", cost.float32}, {"bf16", cost.bf16}, {"int8", cost.int8}};
     };
-    const char* flags = format_ == "float32" ? "LibTorch" : cpu::tier_name(cpu::engine().kernels->tier);
+    const char* kernels =
+        format_ == "float32" ? "LibTorch " TORCH_VERSION : cpu::tier_name(cpu::engine().kernels->tier);
     return {{"name", "tenon"},
-            {"version", composition_->model().manifest().name + " " + format_},
-            {"flags", flags},
+            {"version", TENON_VERSION},
+            {"flags",
+             fmt::format("{} in {}, {}, g++ {}", composition_->model().manifest().name, format_, kernels, __VERSION__)},
             {"threads", threads()},
             {"step_bytes", layers.bytes + unembedding.bytes},
             {"position_bytes", seen.bytes},

@@ -1,12 +1,15 @@
-// One mixture layer (C=1024, F=2816, E=32, top-2, uniform random choices) by our operator in bf16, int8 and int4, by a
-// plain baseline in bf16 and by LibTorch's eager loop over experts in bfloat16, all in one interleaved run with the
-// machine's limits measured around every figure; in a round all get the same choices. Prints medians: ms a layer, the
-// fraction of bandwidth (few rows) or of the peak, and how many times as long the others take as ours in bf16 of the
-// same round. Never a test.
+// One mixture layer (C=1024, F=2816, E=32, top-2, uniform random choices) by our operator in bf16, and beside it by a
+// plain baseline in bf16, by LibTorch's eager loop over experts in bfloat16, and by our operator in int8 and int4.
+// Every one of these forms a pair with ours in bf16: the same choices, one after the other between two probes of the
+// machine, in turn first. Prints medians: ms a layer, the fraction of bandwidth (few rows) or of the peak, and how many
+// times as long as ours of its pair each took. Ours reads and writes rows of float32, the others of bfloat16. Never a
+// test.
 //
-//   tenon_mixture_bench [ROUNDS]     TENON_THREADS chooses threads; needs 4.5 GB
-//   tenon_mixture_bench serve        for peers/mixture.py: for every number of rows on standard input a line with the
-//                                    seconds of one layer in bf16, the bandwidth and the peak
+//   tenon_mixture_bench [ROUNDS]     7 unless said; TENON_TIER and TENON_THREADS choose tier and threads; needs 4.5 GB.
+//                                    The plain baseline is written for AVX-512 and AVX2
+//   tenon_mixture_bench serve        for peers/mixture.py: answers every line on standard input with one of JSON. A
+//                                    number of rows: the seconds of one layer in bf16; `probe`: what the machine can do
+//                                    now; `about`: what computes
 #include "kernels/cpu/mixture.hpp"
 #include "tests/bench/machine.hpp"
 #include "tests/bench/plain_mixture.hpp"
@@ -14,9 +17,12 @@
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <c10/core/InferenceMode.h>
+#include <torch/version.h>
 
 #include <array>
 #include <cstring>
+#include <functional>
+#include <optional>
 #include <random>
 
 namespace tenon::cpu::bench {
@@ -101,10 +107,11 @@ class Plain {
     }
   }
   void operator()(std::int64_t layer, const Choices& choices) {
-    plain_mix(*engine().pool, layers_[layer], choices, x_.data(), y_.data());
+    mix_(*engine().pool, layers_[layer], choices, x_.data(), y_.data());
   }
 
  private:
+  PlainMix* mix_ = engine().kernels->tier == Tier::avx512 ? plain_mix_avx512 : plain_mix_avx2;
   HugeMemory memory_;
   PlainLayer layers_[kLayers];
   std::vector<std::uint16_t> x_ = std::vector<std::uint16_t>(kMostRows * kWidth, 0x3dcc), y_ = x_;
@@ -113,6 +120,7 @@ class Plain {
 // As model code writes it: for every expert the rows that chose it, three linears, index_add.
 class Eager {
  public:
+  static void wake() { at::ones({1 << 18}); } // so many numbers that all threads fill them
   void operator()(std::int64_t layer, const Choices& choices) {
     const at::Tensor x = x_.narrow(0, 0, choices.rows);
     const at::Tensor chosen =
@@ -137,13 +145,23 @@ class Eager {
              x_ = at::full({kMostRows, kWidth}, 0.1, at::kBFloat16);
 };
 
-struct Series {
-  std::vector<double> ms, of_read, of_peak;
-  void print(const char* name, std::int64_t rows, const Series& ours) const {
-    std::vector<double> times;
-    for (std::size_t i = 0; i < ms.size(); ++i) times.push_back(ms[i] / ours.ms[i]);
-    std::printf("%4d rows  %-18s %8.3f ms  %.2f of the %s  %.2f times ours\n", static_cast<int>(rows), name, median(ms),
-                median(rows <= 64 ? of_read : of_peak), rows <= 64 ? "bandwidth" : "peak", median(times));
+constexpr std::int64_t kStreamed = 64; // rows up to which bandwidth is the limit
+
+struct Side {
+  const char* name;
+  PackedFormat format;
+  std::function<void(std::int64_t layer, const Choices& choices)> run;
+  void (*wake)() = [] { engine().pool->run(engine().pool->threads(), [](std::int64_t) {}); }; // the threads it uses
+  std::vector<double> ms = {}, reached = {}, times_ours = {};
+
+  void print(std::int64_t rows) const {
+    std::printf("%4d rows  %-14s %8.3f ms", static_cast<int>(rows), name, median(ms));
+    if (median(reached) > 0) std::printf("  %.2f of the %s", median(reached), rows <= kStreamed ? "bandwidth" : "peak");
+    if (!times_ours.empty()) {
+      const auto [low, high] = std::minmax_element(times_ours.begin(), times_ours.end());
+      std::printf("  %.2f times ours (%.2f to %.2f)", median(times_ours), *low, *high);
+    }
+    std::printf("\n");
   }
 };
 
@@ -151,62 +169,76 @@ class Bench {
  public:
   void run(std::int64_t rows, int rounds) {
     const auto bf16 = PackedFormat::bf16;
-    Series bf16_s, plain_s, eager_s, int8_s, int4_s;
-    for (int i = 0; i < rounds; ++i) {
-      const Round round = {Chosen(rows, random_), Chosen(rows, random_)};
-      const auto ours = [&] { one(bf16_s, round, bf16, [&](auto... a) { bf16_(a...); }); };
-      if (i % 2 == 0) ours();
-      one(plain_s, round, bf16, [&](auto... a) { plain_(a...); });
-      if (i % 2 == 1) ours();
-      at::set_num_threads(engine().pool->threads());
-      one(eager_s, round, bf16, [&](auto... a) { eager_(a...); });
-      at::set_num_threads(1);
-      one(int8_s, round, PackedFormat::int8g32, [&](auto... a) { int8_(a...); });
-      one(int4_s, round, PackedFormat::int4g32m, [&](auto... a) { int4_(a...); });
-    }
-    bf16_s.print("bf16", rows, bf16_s), plain_s.print("bf16, plain", rows, bf16_s);
-    eager_s.print("bf16, LibTorch", rows, bf16_s);
-    int8_s.print("int8", rows, bf16_s), int4_s.print("int4", rows, bf16_s);
+    Side ours{"bf16", bf16, std::ref(bf16_)};
+    std::vector<Side> others = {{"bf16, LibTorch", bf16, std::ref(eager_), Eager::wake},
+                                {"int8", PackedFormat::int8g32, std::ref(int8_)},
+                                {"int4", PackedFormat::int4g32m, std::ref(int4_)}};
+    if (plain_) others.insert(others.begin(), {"bf16, plain", bf16, std::ref(*plain_)});
+    for (int round = 0; round <= rounds; ++round) // the first warms up
+      for (Side& other : others) {
+        const Round chosen = {Chosen(rows, random_), Chosen(rows, random_)};
+        double mine = 0, theirs = 0;
+        const Limits machine = machine_.pair(
+            round, [&] { mine = taken(ours, chosen); }, [&] { theirs = taken(other, chosen); });
+        if (round == 0) continue;
+        other.times_ours.push_back(theirs / mine);
+        ours.ms.push_back(mine), ours.reached.push_back(reached(ours, mine, chosen, machine));
+        other.ms.push_back(theirs), other.reached.push_back(reached(other, theirs, chosen, machine));
+      }
+    ours.print(rows);
+    for (const Side& other : others) other.print(rows);
   }
   const Machine& machine() const { return machine_; }
+  bool has_plain() const { return plain_.has_value(); }
 
  private:
   using Round = std::array<Chosen, kLayers>;
 
-  template <class Layer>
-  void one(Series& series, const Round& chosen, PackedFormat format, const Layer& layer) {
+  // Milliseconds of a layer.
+  static double taken(const Side& side, const Round& chosen) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(20)); // by then no thread of the one before spins any more
+    side.wake();
+    return 1e3 / kLayers * seconds([&] {
+             for (std::int64_t l = 0; l < kLayers; ++l) side.run(l, chosen[l].choices());
+           });
+  }
+
+  // Which part of the machine's limit it was; 0 where that is not known.
+  static double reached(const Side& side, double ms, const Round& chosen, const Limits& machine) {
     const auto rows = static_cast<double>(chosen[0].choices().rows);
-    machine_.measure();
-    const double taken = seconds([&] {
-      for (std::int64_t l = 0; l < kLayers; ++l) layer(l, chosen[l].choices());
-    });
     std::int64_t experts = 0;
     for (const Chosen& one : chosen) experts += one.distinct;
-    const double bytes = static_cast<double>(experts * expert_bytes(format)),
-                 operations = 6.0 * static_cast<double>(kWidth * kInner * kEach * kLayers) * rows;
-    series.ms.push_back(taken * 1e3 / kLayers);
-    series.of_read.push_back(bytes / taken / 1e9 / machine_.read());
-    series.of_peak.push_back(operations / taken / 1e9 /
-                             (format == PackedFormat::bf16 ? machine_.bf16() : machine_.int8()));
+    const double bytes = static_cast<double>(experts * expert_bytes(side.format)),
+                 operations = 6.0 * static_cast<double>(kWidth * kInner * kEach * kLayers) * rows,
+                 limit = rows <= kStreamed ? machine.read : peak(machine, side.format);
+    return limit > 0 ? (rows <= kStreamed ? bytes : operations) / (ms * kLayers) / 1e6 / limit : 0;
   }
 
   std::mt19937 random_{1};
   Ours bf16_{PackedFormat::bf16}, int8_{PackedFormat::int8g32}, int4_{PackedFormat::int4g32m};
-  Plain plain_;
+  std::optional<Plain> plain_ = engine().kernels->tier != Tier::reference ? std::make_optional<Plain>() : std::nullopt;
   Eager eager_;
   Machine machine_;
 };
 
 int serve() {
   Ours layer(PackedFormat::bf16);
-  Machine machine;
+  Probe probe;
   std::mt19937 random(1);
-  for (std::int64_t rows = 0; std::scanf("%ld", &rows) == 1 && rows >= 1 && rows <= kMostRows;) {
-    const Chosen chosen(rows, random);
-    machine.measure();
-    const double taken = seconds([&] { layer(static_cast<std::int64_t>(random() % kLayers), chosen.choices()); });
-    std::printf("%.9f %.1f %.1f\n", taken, machine.read(), machine.bf16());
-    std::fflush(stdout);
+  for (char word[16]; std::scanf("%15s", word) == 1; std::fflush(stdout)) {
+    if (std::strcmp(word, "about") == 0) {
+      std::printf("{\"name\": \"tenon\", \"version\": \"%s, g++ %s\", \"threads\": %d, \"flags\": \"%s\"}\n",
+                  TENON_VERSION, __VERSION__, engine().pool->threads(), tier_name(engine().kernels->tier));
+    } else if (std::strcmp(word, "probe") == 0) {
+      const Limits machine = probe.measure(*engine().pool);
+      std::printf("{\"read\": %.3f, \"peak\": %.3f}\n", machine.read, peak(machine, PackedFormat::bf16));
+    } else {
+      const std::int64_t rows = std::atoi(word);
+      if (rows < 1 || rows > kMostRows) return 2;
+      const Chosen chosen(rows, random);
+      const double taken = seconds([&] { layer(static_cast<std::int64_t>(random() % kLayers), chosen.choices()); });
+      std::printf("{\"seconds\": %.9f}\n", taken);
+    }
   }
   return 0;
 }
@@ -219,9 +251,11 @@ int main(int argc, char** argv) {
   if (argc > 1 && std::strcmp(argv[1], "serve") == 0) return bench::serve();
   const int rounds = argc > 1 ? std::atoi(argv[1]) : 7;
   if (rounds < 1) return std::fputs("usage: tenon_mixture_bench [ROUNDS | serve]\n", stderr), 2;
-  if (!supported(Tier::avx512)) return std::fputs("the baseline needs AVX-512 with BF16\n", stderr), 1;
   const c10::InferenceMode inference;
+  at::set_num_threads(engine().pool->threads());
   bench::Bench all;
   for (const std::int64_t rows : {1, 8, 64, 512}) all.run(rows, rounds);
+  if (!all.has_plain()) std::puts("the plain baseline is left out: it needs AVX2");
+  std::printf("tenon %s, LibTorch %s; ", TENON_VERSION, TORCH_VERSION);
   all.machine().print();
 }
