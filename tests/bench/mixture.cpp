@@ -8,8 +8,9 @@
 //   tenon_mixture_bench [ROUNDS]     7 unless said; TENON_TIER and TENON_THREADS choose tier and threads; needs 4.5 GB.
 //                                    The plain baseline is written for AVX-512 and AVX2
 //   tenon_mixture_bench serve        for peers/mixture.py: answers every line on standard input with one of JSON. A
-//                                    number of rows: the seconds of one layer in bf16; `probe`: what the machine can do
-//                                    now; `about`: what computes
+//                                    number of rows: the seconds of one layer in bf16, and how many experts were
+//                                    chosen in it, after another that only wakes the threads; `probe`: what the machine
+//                                    can do now; `about`: what computes
 #include "kernels/cpu/mixture.hpp"
 #include "tests/bench/machine.hpp"
 #include "tests/bench/plain_mixture.hpp"
@@ -235,9 +236,14 @@ int serve() {
     } else {
       const std::int64_t rows = std::atoi(word);
       if (rows < 1 || rows > kMostRows) return 2;
-      const Chosen chosen(rows, random);
-      const double taken = seconds([&] { layer(static_cast<std::int64_t>(random() % kLayers), chosen.choices()); });
-      std::printf("{\"seconds\": %.9f}\n", taken);
+      double taken = 0;
+      std::int64_t experts = 0;
+      for (int times = 0; times < 2; ++times) { // the first wakes the threads
+        const Chosen chosen(rows, random);
+        experts = chosen.distinct;
+        taken = seconds([&] { layer(static_cast<std::int64_t>(random() % kLayers), chosen.choices()); });
+      }
+      std::printf("{\"seconds\": %.9f, \"experts\": %d}\n", taken, static_cast<int>(experts));
     }
   }
   return 0;

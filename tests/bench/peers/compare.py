@@ -9,6 +9,9 @@ Installs the peers on its first run (.deps/peers; llama.cpp is built for this pr
 the others are made of it by llama.cpp's own quantize. Tenon imports each, cut 10:20, and reads and writes as trunk, base
 and head through its ordinary session: `--compute stored`, which is each file's own format without loss (bf16 for bf16).
 
+Prompts of q4_1 are measured beside llama.cpp's reading of q4_0, too: another format of as many bits a weight (Q4_1 has a
+minimum besides its scale), the one that llama.cpp reads fastest. That row is named so; its weights are not the same.
+
 --prepare only installs, quantises, imports and packs. Memory, and the time to a first token: memory.py.
 
 One pair is: a probe of the machine, one side, the other, a probe; the sides take turns at being first, both keep their
@@ -22,7 +25,6 @@ import argparse
 import json
 import math
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -30,6 +32,7 @@ import time
 from pathlib import Path
 
 import environment
+from side import Side, pair, tell
 
 ROOT = environment.ROOT
 HERE = Path(__file__).resolve().parent
@@ -41,29 +44,7 @@ BF16_BYTES = 269e6  # of the file's matrices, which a step reads unless it has t
 # (least ratio, least fraction of the limit) asked for; None: nothing is.
 BARS = {("q4_1", "steps"): (2.3, 0.7), ("q8_0", "steps"): (1.5, 0.75), ("bf16", "steps"): (1.3, 0.85),
         ("q4_1", "prompt"): (4.0, 0.3), ("q8_0", "prompt"): (None, 0.3), ("bf16", "prompt"): (1.5, 0.55),
-        ("q4_0", "prompt"): (2.0, 0.3)}
-
-
-class Side:
-    """A process that answers a line of JSON with a line."""
-
-    def __init__(self, *command, threads):
-        variables = dict(os.environ, TENON_THREADS=str(threads), OMP_NUM_THREADS=str(threads))
-        self.process = subprocess.Popen([str(word) for word in command], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                        text=True, env=variables)
-        self.about = self.ask(do="about")
-
-    def ask(self, **job):
-        self.process.stdin.write(json.dumps(job) + "\n")
-        self.process.stdin.flush()
-        line = self.process.stdout.readline()
-        if not line:
-            sys.exit(f"{self.process.args[0]} ended with status {self.process.wait()}")
-        return json.loads(line)
-
-    def close(self):
-        self.process.stdin.close()
-        self.process.wait()
+        ("q4_0", "prompt"): (2.0, 0.3), ("q4_1 beside q4_0", "prompt"): (2.0, None)}
 
 
 def gguf_of(kind, python):
@@ -107,10 +88,6 @@ def measure(side, work, length, ids, logits=False):
     return STEPS / answer["seconds"], None
 
 
-def mean(first, second):
-    return {key: (first[key] + second[key]) / 2 for key in first}
-
-
 def limit(tenon, work, length, machine, weights=None):
     """Tokens/s that the machine could do of this work, as Tenon's products and bytes are, or with so many of weights."""
     if work == "steps":
@@ -137,27 +114,22 @@ def agreement(ours, theirs):
             "largest_difference": max(abs(a - b) for a, b in zip(p, q))}
 
 
-def run_pair(tenon, peer, work, length, ids, first):
-    def alone(work_of_one):
-        time.sleep(0.1)  # by then the other's threads have stopped spinning for more work, which takes bandwidth away
-        return work_of_one()
-    before = alone(lambda: tenon.ask(do="probe"))
-    rates = {}
-    for side in (tenon, peer) if first else (peer, tenon):
-        rates[side] = alone(lambda: measure(side, work, length, ids)[0])
-    machine = mean(before, alone(lambda: tenon.ask(do="probe")))
+def run_pair(tenon, peer, work, length, ids, number):
+    ours, theirs, machine = pair(number, lambda: tenon.ask(do="probe"),
+                                 *(lambda side=side: measure(side, work, length, ids)[0] for side in (tenon, peer)))
     of_file = BF16_BYTES if tenon.about["row_operations"]["bf16"] else None
-    return {"tenon": rates[tenon], "peer": rates[peer], "limit": limit(tenon, work, length, machine),
+    return {"tenon": ours, "peer": theirs, "limit": limit(tenon, work, length, machine),
             "file_limit": limit(tenon, work, length, machine, of_file), "machine": machine}
 
 
 def compare(kind, tenon, peer, works, ids, pairs):
+    """kind: the file, or `OURS beside THEIRS`."""
     rows = []
     for work, length in works:
         ours, theirs = (measure(side, work, length, ids, logits=True)[1] for side in (tenon, peer))  # warms up, too
         runs = []
         for number in range(pairs):
-            runs.append(run_pair(tenon, peer, work, length, ids, number % 2 == 0))
+            runs.append(run_pair(tenon, peer, work, length, ids, number))
             print(f"{kind} {work} {length}, pair {number + 1} of {pairs}: {runs[-1]['tenon']:.1f} and "
                   f"{runs[-1]['peer']:.1f} tokens/s", file=sys.stderr)
         ratios = [run["tenon"] / run["peer"] for run in runs]
@@ -170,7 +142,7 @@ def compare(kind, tenon, peer, works, ids, pairs):
             row["reached"] = statistics.median(run["tenon"] / run["limit"] for run in runs)
             row["of_file"] = statistics.median(run["tenon"] / run["file_limit"] for run in runs)
             row["at_most"] = statistics.median(run["limit"] / run["peer"] for run in runs)
-        if ours:
+        if ours and "beside" not in kind:
             row["logits"] = agreement(ours, theirs)
         rows.append(row)
     return rows
@@ -233,15 +205,17 @@ def main():
             peers.append(Side(python, HERE / "torch_side.py", path, "bfloat16", options.threads, threads=options.threads))
         for peer in peers:
             rows += compare(kind, tenon, peer, works, ids, options.pairs)
+        prompts = [(work, length) for work, length in works if work == "prompt"]
+        if kind == "q4_1" and prompts:
+            peers.append(Side(python, HERE / "llama.py", gguf_of("q4_0", python), options.threads, CONTEXT,
+                              threads=options.threads))
+            rows += compare("q4_1 beside q4_0", tenon, peers[-1], prompts, ids, options.pairs)
         sides += [side.about for side in [tenon, *peers]]
         for side in [tenon, *peers]:
             side.close()
     if options.prepare:
         return
-    for about in sides:
-        print(f"{about['name']}: {about['version']}; {about['threads']} threads; {about['flags']}")
-    print(f"{time.strftime('%Y-%m-%d')}, {platform.processor() or platform.machine()}, {os.cpu_count()} processors, "
-          f"{options.pairs} pairs\n")
+    tell(sides, options.pairs)
     table(rows)
     if options.json:
         Path(options.json).write_text(json.dumps({"date": time.strftime("%Y-%m-%d"), "sides": sides, "rows": rows},

@@ -6,6 +6,7 @@ import ctypes
 import json
 import sys
 import time
+from pathlib import Path
 
 import llama_cpp as L
 
@@ -41,7 +42,7 @@ class Model:
         self.memory = L.llama_get_memory(self.context)
         self.vocab = L.llama_vocab_n_tokens(L.llama_model_get_vocab(self.model))
         self.held = []  # what the sequence holds
-        self.threads, self.size = threads, context
+        self.threads, self.size, self.file = threads, context, Path(path).name
 
     def decode(self, ids):
         for first in range(0, len(ids), 2048):
@@ -90,7 +91,7 @@ class Model:
 
     def about(self, job):
         return {"name": "llama.cpp", "version": f"llama-cpp-python {L.__version__}", "threads": self.threads,
-                "flags": L.llama_print_system_info().decode().strip(), "context": self.size,
+                "flags": f"{self.file}, {L.llama_print_system_info().decode().strip()}", "context": self.size,
                 "private_before": self.private}
 
 

@@ -3,7 +3,7 @@
 soon a composition of three experts writes its first token.
 
   ninja -C .build tenon tenon_inference_bench
-  tests/bench/peers/memory.py [--file q4_1] [--starts 5] [--threads 2] [--build DIR] [--json FILE]
+  tests/bench/peers/memory.py [--file q4_1] [--starts 7] [--threads 2] [--build DIR] [--json FILE]
 
   private   RssAnon: keys and values, buffers, what was copied or repacked. Of llama.cpp's process, less what Python held
             before the model was opened; of Tenon's, everything
@@ -22,6 +22,7 @@ from pathlib import Path
 
 import compare
 import environment
+from side import Side, tell
 
 TOKENS = 2048
 EXPERTS = ["tenon.low_rank", "tenon.recurrent", "tenon.convolution"]
@@ -87,7 +88,7 @@ def start_seconds(command, threads):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--file", default="q4_1")
-    parser.add_argument("--starts", type=int, default=5)
+    parser.add_argument("--starts", type=int, default=7)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--build", type=Path, default=compare.ROOT / ".build")
     parser.add_argument("--json", help="also write the figures here")
@@ -96,14 +97,14 @@ def main():
     path = compare.gguf_of(options.file, python)
     model, form = compare.imported(options.file, path, options.build)
 
-    llama = compare.Side(python, compare.HERE / "llama.py", path, options.threads, TOKENS + 32, threads=options.threads)
+    llama = Side(python, compare.HERE / "llama.py", path, options.threads, TOKENS + 32, threads=options.threads)
     ids = llama.ask(do="tokens", text=compare.text())["ids"]
-    tenon = compare.Side(options.build / "tests" / "tenon_inference_bench", compare.HOME, model, form,
-                         threads=options.threads)
+    tenon = Side(options.build / "tests" / "tenon_inference_bench", compare.HOME, model, form, threads=options.threads)
     held = {"tenon": after_reading(tenon, ids), "llama.cpp": after_reading(llama, ids)}
     ratio = held["tenon"]["counted"] / held["llama.cpp"]["counted"]
     for side in (tenon, llama):
         side.close()
+    tell([tenon.about, llama.about])
     print(f"after {TOKENS} tokens of {options.file}\n")
     print("| | private MB | weights MB | together | resident MB |\n| --- | --- | --- | --- | --- |")
     for name, sizes in held.items():

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """One mixture layer (C=1024, F=2816, E=32, top-2, uniform random choices, bf16) by Tenon's operator and by ggml's
-mul_mat_id, as llama.cpp runs a mixture: gate, up, silu, down, strengths, sum. Interleaved; medians.
+mul_mat_id, as llama.cpp runs a mixture: gate, up, silu, down, strengths, sum. Pairs, each between two probes of the
+machine, in turn first, each after one that does not count; medians. Rows go in and come out in float32 on both sides.
 
   ninja -C .build tenon_mixture_bench
   tests/bench/peers/mixture.py [--rows 1,8,64,512] [--pairs 7] [--threads 2] [--build DIR]
@@ -9,6 +10,7 @@ Installs llama.cpp on its first run (.deps/peers), whose ggml this is. Needs 2.5
 """
 import argparse
 import ctypes
+import json
 import math
 import os
 import random
@@ -20,6 +22,7 @@ import time
 from pathlib import Path
 
 import environment
+from side import pair, tell
 
 WIDTH, INNER, EXPERTS, EACH = 1024, 2816, 32, 2
 F32, I32, BF16 = 0, 26, 30  # ggml_type
@@ -36,8 +39,10 @@ class Ggml:
 
     def __init__(self):
         folder = next((environment.FOLDER / "venv" / "lib").glob("python3*/site-packages")) / "llama_cpp" / "lib"
-        self.base = ctypes.CDLL(str(folder / "libggml-base.so"), mode=ctypes.RTLD_GLOBAL)
-        self.cpu = ctypes.CDLL(str(folder / "libggml-cpu.so"), mode=ctypes.RTLD_GLOBAL)
+        self.base, self.cpu, _, llama = (ctypes.CDLL(str(folder / f"lib{name}.so"), mode=ctypes.RTLD_GLOBAL)
+                                         for name in ("ggml-base", "ggml-cpu", "ggml", "llama"))
+        llama.llama_print_system_info.restype = ctypes.c_char_p
+        self.flags = llama.llama_print_system_info().decode().strip()
         self.base.ggml_init.argtypes = [InitParams]
 
     def __getattr__(self, name):
@@ -84,6 +89,10 @@ class Layer:
         return context, graph, (ctypes.c_int32 * (EACH * rows)).from_address(g.get_data(ids)), y
 
     def run(self, prepared):
+        """Seconds, after a run that only wakes the threads: asleep they take longer to begin than one row does."""
+        return [self.once(prepared) for _ in range(2)][-1]
+
+    def once(self, prepared):
         context, graph, ids, _ = prepared
         ids[:] = [e for _ in range(len(ids) // EACH) for e in random.sample(range(EXPERTS), EACH)]
         begin = time.perf_counter()
@@ -100,6 +109,13 @@ class Layer:
             sys.exit(f"ggml's layer gives {got}, this file's arithmetic {want}")
 
 
+def least_seconds(rows, experts, machine):
+    """What the machine allows a layer that reads so many experts."""
+    if rows <= MOST_STREAMED:
+        return experts * 3 * WIDTH * INNER * 2 / (1e9 * machine["read"])
+    return 6 * WIDTH * INNER * EACH * rows / (1e9 * machine["peak"])
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", default="1,8,64,512")
@@ -112,29 +128,23 @@ def main():
     ours = subprocess.Popen([options.build / "tests" / "tenon_mixture_bench", "serve"], stdin=subprocess.PIPE,
                             stdout=subprocess.PIPE, text=True, env=dict(os.environ, TENON_THREADS=str(options.threads)))
 
-    def tenon(rows):
-        ours.stdin.write(f"{rows}\n")
+    def tenon(word):
+        ours.stdin.write(f"{word}\n")
         ours.stdin.flush()
-        return [float(word) for word in ours.stdout.readline().split()]
+        return json.loads(ours.stdout.readline())
 
+    tell([tenon("about"), {"name": "ggml", "version": environment.LLAMA, "threads": options.threads,
+                           "flags": layer.ggml.flags}], options.pairs)
     print("| rows | tenon ms | ggml ms | ratio (lowest to highest) | reached |\n| --- | --- | --- | --- | --- |")
     for rows in map(int, options.rows.split(",")):
         prepared = layer.prepare(rows)
         layer.run(prepared), layer.check(prepared), tenon(rows)
-        pairs = []
-        for number in range(options.pairs):
-            if number % 2:
-                theirs, mine = layer.run(prepared), tenon(rows)
-            else:
-                mine, theirs = tenon(rows), layer.run(prepared)
-            pairs.append((mine[0], theirs, mine[1], mine[2]))
-        ratios = [theirs / mine for mine, theirs, _, _ in pairs]
-        distinct = EXPERTS * (1 - (1 - EACH / EXPERTS) ** rows)
-        bytes_read, operations = distinct * 3 * WIDTH * INNER * 2, 6 * WIDTH * INNER * EACH * rows
-        reached = statistics.median(bytes_read / mine / 1e9 / read if rows <= MOST_STREAMED else operations / mine / 1e9 / peak
-                                    for mine, _, read, peak in pairs)
-        print(f"| {rows} | {statistics.median(p[0] for p in pairs) * 1e3:.3f} | "
-              f"{statistics.median(p[1] for p in pairs) * 1e3:.3f} | {statistics.median(ratios):.2f} "
+        pairs = [pair(number, lambda: tenon("probe"), lambda: tenon(rows), lambda: layer.run(prepared))
+                 for number in range(options.pairs)]
+        ratios = [theirs / mine["seconds"] for mine, theirs, _ in pairs]
+        reached = statistics.median(least_seconds(rows, mine["experts"], machine) / mine["seconds"] for mine, _, machine in pairs)
+        ours_ms, theirs_ms = (1e3 * statistics.median(values) for values in zip(*((mine["seconds"], other) for mine, other, _ in pairs)))
+        print(f"| {rows} | {ours_ms:.3f} | {theirs_ms:.3f} | {statistics.median(ratios):.2f} "
               f"({min(ratios):.2f} to {max(ratios):.2f}) | {reached:.2f} of the {'bandwidth' if rows <= MOST_STREAMED else 'peak'} |", flush=True)
         layer.ggml.free(prepared[0])
     ours.stdin.close()
