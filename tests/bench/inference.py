@@ -2,10 +2,10 @@
 """How fast Tenon reads and writes beside transformers, both in one format, on the same SmolLM2 and the same machine.
 
   ninja -C .build tenon tenon_inference_bench
-  tests/bench/inference.py [--build DIR] [--model GGUF] [--home DIR] [--python PYTHON] [--rounds 5] [--json FILE]
-                          [--compute float32]
+  tests/bench/inference.py [--build DIR] [--model GGUF] [--home DIR] [--python PYTHON] [--pairs 7] [--json FILE]
+                          [--compute float32] [--threads N]
 
-Rounds alternate between the two, so that a machine that slows down slows both. Prints medians and their ratio:
+A pair is one of each between two probes of the machine; they take turns at being first. Prints medians over the pairs:
   prefill      512 tokens, logits of the last position, tokens/s
   decode       64 tokens after them, tokens/s
   first token  from the start of the process to the first byte on stdout, file cache warm, seconds (Tenon alone)
@@ -23,13 +23,16 @@ import sys
 import time
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent / "peers"))
+from side import Side, pair, tell
+
 ROOT = Path(__file__).resolve().parents[2]
 VENV = ROOT / ".deps" / "bench"
 PACKAGES = ["torch==2.11.0", "transformers>=5,<6", "accelerate", "gguf", "safetensors"]
 PREFILL, DECODE = 512, 64
 
 REFERENCE = r"""
-import json, sys, time, torch
+import json, sys, time, torch, transformers
 from pathlib import Path
 from transformers import AutoModelForCausalLM, AutoTokenizer
 path = Path(sys.argv[1])
@@ -38,6 +41,10 @@ tokenizer = AutoTokenizer.from_pretrained(path.parent, **load)
 model = AutoModelForCausalLM.from_pretrained(path.parent, **load, dtype=getattr(torch, sys.argv[2])).eval()
 for line in sys.stdin:
     job = json.loads(line)
+    if job.get("do") == "about":
+        print(json.dumps({"name": "transformers", "version": f"transformers {transformers.__version__}, torch {torch.__version__}",
+                          "threads": torch.get_num_threads(), "flags": sys.argv[2]}), flush=True)
+        continue
     ids = torch.tensor([job["ids"]])
     with torch.inference_mode():
         start = time.perf_counter()
@@ -46,8 +53,7 @@ for line in sys.stdin:
         for _ in range(job["decode"]):
             out = model(out.logits[:, -1].argmax(-1, keepdim=True), past_key_values=out.past_key_values, use_cache=True)
         done = time.perf_counter()
-    print(json.dumps({"prefill": len(job["ids"]) / (read - start), "decode": job["decode"] / (done - read),
-                      "threads": torch.get_num_threads()}), flush=True)
+    print(json.dumps({"prefill": len(job["ids"]) / (read - start), "decode": job["decode"] / (done - read)}), flush=True)
 """
 
 
@@ -59,18 +65,6 @@ def reference_python():
         subprocess.run([python, "-m", "pip", "install", "--quiet", *PACKAGES], check=True)
         (VENV / "ready").touch()
     return python
-
-
-class Side:
-    """One process that keeps the model warm and answers a line with a line."""
-
-    def __init__(self, command):
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-    def measure(self, ids):
-        self.process.stdin.write(json.dumps({"ids": ids, "decode": DECODE}) + "\n")
-        self.process.stdin.flush()
-        return json.loads(self.process.stdout.readline())
 
 
 def first_token(tenon, home, compute):
@@ -104,7 +98,8 @@ def main():
     parser.add_argument("--model", default=str(ROOT / ".deps" / "models" / "SmolLM2-135M-Instruct.Q4_1.gguf"))
     parser.add_argument("--home", default=str(ROOT / ".demo" / "home"), help="where the model is, as smollm2")
     parser.add_argument("--python", help="a Python with torch, transformers, accelerate and gguf")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--pairs", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--compute", default="float32", choices=["float32", "bf16", "int8", "int4", "stored"],
                         help="what Tenon's products compute in; transformers in float32, else in bfloat16")
     parser.add_argument("--json", help="also write the figures here")
@@ -113,19 +108,23 @@ def main():
     python = options.python or reference_python()
     ids = prompt_ids(python, options.model)
     theirs = "float32" if options.compute == "float32" else "bfloat16"
-    reference = Side([python, "-c", REFERENCE, options.model, theirs])
-    tenon = Side([options.build / "tests" / "tenon_inference_bench", options.home, "smollm2", options.compute])
-    ours, others, starts = [], [], []
-    for round_number in range(options.rounds + 1):  # the first warms up
-        one, other = tenon.measure(ids), reference.measure(ids)
+    reference = Side(python, "-c", REFERENCE, options.model, theirs, threads=options.threads)
+    tenon = Side(options.build / "tests" / "tenon_inference_bench", options.home, "smollm2", options.compute,
+                 threads=options.threads)
+    ours, others, reads, starts = [], [], [], []
+    for number in range(options.pairs + 1):  # the first warms up
+        one, other, machine = pair(number, lambda: tenon.ask(do="probe"),
+                                   *(lambda side=side: side.ask(ids=ids, decode=DECODE) for side in (tenon, reference)))
         start = first_token(options.build / "bin" / "tenon", options.home, options.compute)
-        if round_number:
-            ours.append(one), others.append(other), starts.append(start)
-            print(f"round {round_number}: prefill {one['prefill']:.0f} and {other['prefill']:.0f} tokens/s, "
-                  f"decode {one['decode']:.1f} and {other['decode']:.1f}", file=sys.stderr)
+        if number:
+            ours.append(one), others.append(other), reads.append(machine["read"]), starts.append(start)
+            print(f"pair {number}: prefill {one['prefill']:.0f} and {other['prefill']:.0f} tokens/s, "
+                  f"decode {one['decode']:.1f} and {other['decode']:.1f}; {machine['read']:.1f} GB/s", file=sys.stderr)
 
+    tell([tenon.about, reference.about], options.pairs)
+    print(f"the machine read {statistics.median(reads):.1f} GB/s ({min(reads):.1f} to {max(reads):.1f})")
     result = {"date": time.strftime("%Y-%m-%d"), "machine": platform.processor() or platform.machine(),
-              "cores": os.cpu_count(), "threads": [ours[0]["threads"], others[0]["threads"]], "rounds": options.rounds,
+              "cores": os.cpu_count(), "sides": [tenon.about, reference.about], "pairs": options.pairs, "read": reads,
               "compute": options.compute, "transformers": theirs}
     for what in ("prefill", "decode"):
         mine, other = (statistics.median(run[what] for run in runs) for runs in (ours, others))

@@ -1,21 +1,31 @@
-"""How fast is a training step, beside an eager PyTorch step of the same expert, without cached outputs?
+"""How fast is a training step from cached outputs, beside an eager PyTorch step of the same expert without a cache?
 
 usage: training.py TENON MODEL DATA... [--expert low_rank | transformer] [--dtype float32 | bfloat16]
                    [--eager-dtype float32 | bfloat16] [--pairs 24] [--threads N] [--json FILE]
-needs a Python with torch (the pinned wheel will do), a registry that holds MODEL, TENON_HOME as for tenon.
+needs a Python with torch (.deps/peers/venv, which peers/environment.py makes, will do), a registry that holds MODEL,
+TENON_HOME as for tenon.
 
 Both sides start from one checkpoint of the expert (rank-16 adapters of every product, or as many blocks as the base
-has, all of their own) and take the same blocks in the same order, step by step in turn: while one computes the other is
-held. In float32 they must have the same loss at each step (to 1e-3). In bfloat16 every product is rounded, and two runs
-drift apart from the first step on, to both sides: the first loss must be the same (to 3e-3), and the mean of all (to
-2e-2). PyTorch's side is what one would write by hand: trunk, base and head as modules, autograd over expert and head,
-cross-entropy over all logits, AdamW fused; in bfloat16 under autocast, the frozen matrices converted once. It runs trunk
-and base in each step that needs them. Prints the medians of tokens/s and of the pairs' ratios.
+has, all of their own) and take the same blocks in the same order, step by step: while one computes the other is held.
+A pair is one step of each between two probes of the machine; they take turns at being first, for which Tenon runs once
+before and tells what blocks there will be. In float32 they must have the same loss at each step (to 1e-3). In bfloat16
+every product is rounded, and two runs drift apart from the first step on, to both sides: the first loss must be the same
+(to 3e-3), and the mean of all (to 2e-2). PyTorch's side is what one would write by hand: trunk, base and head as modules, autograd over expert and head,
+cross-entropy over all logits, AdamW fused; in bfloat16 under autocast, the frozen matrices converted once.
+
+The two do not do the same work in a step. PyTorch's side runs the trunk in every step, and the base in each that needs
+it. Tenon ran both over all blocks beforehand, in a pass whose outputs are kept on disk for all steps and all later
+trainings on this text; a step reads them. That pass is not in Tenon's time. It is made anew here, in a cache of its own:
+its seconds are printed, and `ratio_with_caching` is the ratio had every step paid for its blocks, as in a training that
+sees each block once and is never repeated. Prints the medians of tokens/s and of the pairs' ratios.
 """
-import argparse, json, os, pathlib, signal, statistics, struct, subprocess, sys, tempfile, time
+import argparse, json, os, pathlib, re, signal, statistics, struct, subprocess, sys, tempfile, time
 
 import torch
 import torch.nn.functional as F
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent / "peers"))
+import side
 
 
 def read_safetensors(path):
@@ -178,13 +188,15 @@ class Eager:
 
 class Tenon:
     """Runs `tenon expert train`, and lets it go on a step at a time."""
-    def __init__(self, words, folder):
+    def __init__(self, words, folder, home, threads):
         self.metrics = folder / ".run" / "metrics.jsonl"
-        self.words, self.process = words, None
+        self.words, self.process = [*words, "--out", str(folder)], None
+        self.variables = dict(os.environ, TENON_HOME=str(home), TENON_THREADS=str(threads), OMP_NUM_THREADS=str(threads))
 
-    def start(self):
+    def start(self, messages=None):
         self.seen = len(self.lines())
-        self.process = subprocess.Popen(self.words, stdout=subprocess.DEVNULL, start_new_session=True)
+        self.process = subprocess.Popen(self.words, stdout=subprocess.DEVNULL, stderr=messages, env=self.variables,
+                                        start_new_session=True)
 
     def lines(self):
         return [json.loads(line) for line in self.metrics.read_text().splitlines() if line.endswith("}")] if self.metrics.exists() else []
@@ -228,30 +240,106 @@ def eager_beside(tenon, registry, home, options):
                  getattr(torch, options.eager_dtype or options.dtype))
 
 
-def pair(tenon, eager):
-    """One step of both: (kind, tokens, seconds and loss of ours, seconds and loss of theirs)."""
+def home_with_empty_cache(home, scratch):
+    """As home, but for the outputs of trunk and base: none are kept yet."""
+    made = scratch / "home"
+    (made / "cache").mkdir(parents=True)
+    for folder, at, left_out in ((home, made, "cache"), (home / "cache", made / "cache", "streams")):
+        for entry in folder.iterdir() if folder.exists() else ():
+            if entry.name != left_out:
+                (at / entry.name).symlink_to(entry.resolve())
+    return made
+
+
+def rehearse(tenon, steps, log):
+    """The metrics of so many steps, and (tokens, seconds) of the pass that caches outputs."""
+    with log.open("w") as messages:
+        tenon.start(messages)
+        while len(lines := tenon.lines()) < steps:
+            if tenon.process.poll() is not None:
+                sys.exit(f"the training ended with status {tenon.process.returncode}:\n{log.read_text()}")
+            time.sleep(0.1)
+        tenon.stop()
+    told = re.findall(r"trunk and base: .*100%  \d+/(\d+) tokens  ([\d.]+) tokens/s", log.read_text())
+    return lines, (sum(int(tokens) for tokens, _ in told), sum(int(tokens) / float(rate) for tokens, rate in told))
+
+
+class Probe:
+    """What the machine can do now: GB/s of a sum over 160 MiB, and 10^9 operations a second of a float32 product."""
+    def __init__(self):
+        self.memory, self.square = torch.ones(40 << 20), torch.ones(1024, 1024)
+
+    def __call__(self):
+        return {"read": 4e-9 * self.memory.numel() / self.seconds(self.memory.sum),
+                "product": 2e-9 * self.square.shape[0] ** 3 / self.seconds(lambda: self.square @ self.square)}
+
+    @staticmethod
+    def seconds(work):
+        times = []
+        for _ in range(2):
+            begin = time.perf_counter()
+            work()
+            times.append(time.perf_counter() - begin)
+        return min(times)
+
+
+def first_pair(tenon, eager):
+    """As pair(), where Tenon begins: it opens its model in this step, and is held from its end on. And which step it was."""
     line, ours = tenon.step()
     begin = time.perf_counter()
     loss = eager.step(line)
-    theirs = time.perf_counter() - begin
-    print(f"{line['kind']:8} tenon {1e3 * ours:6.0f} ms, eager {1e3 * theirs:6.0f} ms, losses {line['loss']:.4f} and {loss:.4f}", flush=True)
-    return line["kind"], line["tokens"], ours, line["loss"], theirs, loss
+    return line["step"], (line["kind"], line["tokens"], ours, line["loss"], time.perf_counter() - begin, loss, None)
+
+
+def pair(number, line, tenon, eager, probe):
+    """One step of both: (kind, tokens, seconds and loss of ours, seconds and loss of theirs, what the machine can do)."""
+    def theirs():
+        begin = time.perf_counter()
+        loss = eager.step(line)
+        return time.perf_counter() - begin, loss
+    (told, ours), (other, loss), machine = side.pair(number, probe, tenon.step, theirs)
+    assert (told["kind"], told["blocks"]) == (line["kind"], line["blocks"]), (told, line)
+    print(f"{line['kind']:8} tenon {1e3 * ours:6.0f} ms, eager {1e3 * other:6.0f} ms, losses {told['loss']:.4f} and {loss:.4f}; "
+          f"{machine['read']:.1f} GB/s", flush=True)
+    return line["kind"], line["tokens"], ours, told["loss"], other, loss, machine
 
 
 WARM_UP = 3  # pairs whose times do not count
 
 
-def report(pairs, options):
+def spread(pairs, key):
+    values = [one[6][key] for one in pairs]
+    return [statistics.median(values), min(values), max(values)]
+
+
+def tell(tenon, options):
+    version = subprocess.run([options.tenon, "--version"], stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
+    platform = json.loads((tenon.metrics.parent / "env.json").read_text())["platform"]
+    side.tell([{"name": "tenon", "version": version, "threads": options.threads, "flags": f"{options.dtype}, {platform}, a step from cached outputs"},
+               {"name": "PyTorch, eager", "version": torch.__version__, "threads": torch.get_num_threads(),
+                "flags": f"{options.eager_dtype or options.dtype}, {torch.backends.cpu.get_cpu_capability()}, trunk and base in the step"}],
+              options.pairs)
+
+
+def report(pairs, cached, options):
     apart = lambda a, b: abs(a - b) / max(1e-3, abs(a))
     narrow = "bfloat16" in (options.dtype, options.eager_dtype)
     domain = [one for one in pairs if one[0] == "domain"]
     first, worst = apart(domain[0][3], domain[0][5]), max(apart(one[3], one[5]) for one in domain)
     mean = apart(*(statistics.mean(one[side] for one in domain) for side in (3, 5)))
     timed = pairs[WARM_UP:]
+    tokens, seconds = cached
     rate = lambda side: statistics.median(one[1] / one[side] for one in timed)
     result = {"tenon_tokens_per_second": rate(2), "eager_tokens_per_second": rate(4), "ratio": statistics.median(one[4] / one[2] for one in timed),
-              "pairs": len(timed), "first_loss_apart": first, "mean_loss_apart": mean, "worst_loss_apart": worst, "threads": options.threads,
+              "pairs": len(timed), "first_loss_apart": first, "mean_loss_apart": mean, "worst_loss_apart": worst,
+              "last_losses": [domain[-1][3], domain[-1][5]], "last_loss_apart": apart(domain[-1][3], domain[-1][5]),
+              "cached_tokens": tokens, "caching_seconds": seconds,
+              "ratio_with_caching": statistics.median(one[4] / (one[2] + one[1] * seconds / max(tokens, 1)) for one in timed),
+              "read_gb_per_second": spread(timed, "read"), "product_gop_per_second": spread(timed, "product"), "threads": options.threads,
               "torch": torch.__version__, "expert": options.expert, "dtype": options.dtype, "eager_dtype": options.eager_dtype or options.dtype}
+    print(f"\na step is {result['ratio']:.2f} times as fast; the pass over trunk and base that it reads from took {seconds:.1f} s for {tokens} "
+          f"tokens and is not in it; with its share in every step {result['ratio_with_caching']:.2f} times\n"
+          f"losses: first {first:.1e} apart, last {domain[-1][3]:.4f} and {domain[-1][5]:.4f}, mean {mean:.1e} apart")
     print(json.dumps(result))
     if options.json:
         options.json.write_text(json.dumps(result) + "\n")
@@ -273,20 +361,25 @@ def main():
     torch.set_num_threads(options.threads)
     home = pathlib.Path(os.environ.get("TENON_HOME") or pathlib.Path.home() / ".local/share/tenon")
     with tempfile.TemporaryDirectory() as scratch:
-        folder = pathlib.Path(scratch) / "bench"
+        scratch = pathlib.Path(scratch)
+        home = home_with_empty_cache(home, scratch)
         registry = Registry(home)
         words = [options.tenon, "expert", "train", "bench", "--model", options.model, "--arch", f"tenon.{options.expert}",
                  *settings(options.expert, registry.entry(options.model)["manifest"]), "--set", f"train.dtype={options.dtype}",
-                 "--set", f"train.steps={options.pairs + 10}", "--set", "evaluate_every=1000000", "--out", str(folder), "-q", "--data", *options.data]
-        tenon = Tenon(words, folder)
+                 "--set", f"train.steps={options.pairs + 20}", "--set", "evaluate_every=1000000", "--data", *options.data]
+        first, tenon = (Tenon(words, scratch / name, home, options.threads) for name in ("rehearsal", "bench"))
+        tenon.words.append("-q")
         try:
-            tenon.start(), tenon.step(), tenon.step(), tenon.stop()  # also computes the cached outputs, which are not part of a step
-            eager = eager_beside(tenon, registry, home, options)
+            lines, cached = rehearse(first, options.pairs + 10, scratch / "log")
+            tenon.start(), tenon.step(), tenon.step(), tenon.stop()
+            eager, probe = eager_beside(tenon, registry, home, options), Probe()
+            tell(tenon, options)
             tenon.start()
-            pairs = [pair(tenon, eager) for _ in range(options.pairs + WARM_UP)]
+            step, one = first_pair(tenon, eager)
+            pairs = [one] + [pair(number, lines[step + number], tenon, eager, probe) for number in range(options.pairs + WARM_UP - 1)]
         finally:
-            tenon.stop()
-    report(pairs, options)
+            first.stop(), tenon.stop()
+    report(pairs, cached, options)
 
 
 main()
