@@ -36,6 +36,7 @@ TENON_CHAIN(float32_chain_512, "avx512f", "zmm", "vpxorq", "vfmadd231ps")
 TENON_CHAIN(bf16_chain, "avx512f", "zmm", "vpxorq", "vdpbf16ps")
 TENON_CHAIN(int8_chain, "avx512f", "zmm", "vpxorq", "vpdpbusd")
 TENON_CHAIN(float32_chain_256, "avx2", "ymm", "vpxor", "vfmadd231ps")
+TENON_CHAIN(int8_chain_256, "avx2", "ymm", "vpxor", "vpmaddubsw")
 
 // 10^9 operations a second; operations: of one instruction.
 double peak(Pool& pool, void (*chain)(std::int64_t), double operations) {
@@ -117,7 +118,8 @@ Limits Probe::measure(Pool& pool) const {
     out.bf16 = peak(pool, bf16_chain, 64);
     out.int8 = peak(pool, int8_chain, 128);
   } else if (supported(Tier::avx2)) {
-    out.float32 = peak(pool, float32_chain_256, 16);
+    out.float32 = out.bf16 = peak(pool, float32_chain_256, 16);
+    out.int8 = peak(pool, int8_chain_256, 64);
   }
   return out;
 }

@@ -2,7 +2,9 @@
 //
 //   read      bytes of memory a second, many times the last cache: by plain loads, or asking ahead, whichever is faster
 //   float32, bf16, int8   operations a second (a multiplication and an addition are two) of independent chains of one
-//             instruction: FMA, VDPBF16PS, VPDPBUSD. 0 where the processor has no such instruction
+//             instruction: FMA, VDPBF16PS, VPDPBUSD. With AVX2 alone bf16 is what FMA does, since its products are of
+//             widened numbers, and int8 what VPMADDUBSW does, which only multiplies and adds two by two: sums take as
+//             much again. 0 where the processor has neither
 //
 // Virtual machines change by a factor of two within a minute, so a figure is measured beside its own limits, not beside
 // some earlier ones: measure() takes about a fifth of a second. Thread: one call at a time.

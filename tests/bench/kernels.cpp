@@ -50,7 +50,7 @@ class Bench {
   void round(std::vector<Case>& cases) {
     for (Case& c : cases) {
       const Limits machine = machine_.around([&] { c.rate.push_back(measure(engine(), c)); });
-      const double limit = c.streams() ? machine.read : peak(machine, c.format);
+      const double limit = c.streams() ? machine.read : machine.peak(c.format);
       c.fraction.push_back(limit > 0 ? c.rate.back() / limit : 0);
     }
   }

@@ -32,13 +32,6 @@ inline Limits mean(const Limits& a, const Limits& b) {
   return {(a.read + b.read) / 2, (a.float32 + b.float32) / 2, (a.bf16 + b.bf16) / 2, (a.int8 + b.int8) / 2};
 }
 
-// What the machine allows products with weights of this format: of bfloat16, where there is no instruction for it,
-// those of float32 that we use instead. 0 where it is not known.
-inline double peak(const Limits& machine, PackedFormat format) {
-  const double own = machine.peak(format);
-  return own == 0 && reads_bf16(format) ? machine.float32 : own;
-}
-
 // Nanoseconds in which a cache line goes from one thread to another and back; 0 where there is one processor only.
 inline double line_ns() {
   if (std::thread::hardware_concurrency() < 2) return 0;
@@ -65,7 +58,7 @@ class Machine {
  public:
   // The pool's threads come from work, and are awake for what follows.
   void measure() { lines_.push_back(line_ns()), limits_.push_back(probe_.measure(*engine().pool)); }
-  // GB/s and 10^9 operations a second as measured last; 0 where the processor lacks the instruction.
+  // GB/s and 10^9 operations a second as measured last; 0 where the processor has no vectors for it.
   double read() const { return limits_.back().read; }
   double bf16() const { return limits_.back().bf16; }
   double int8() const { return limits_.back().int8; }

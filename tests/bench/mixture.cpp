@@ -211,7 +211,7 @@ class Bench {
     for (const Chosen& one : chosen) experts += one.distinct;
     const double bytes = static_cast<double>(experts * expert_bytes(side.format)),
                  operations = 6.0 * static_cast<double>(kWidth * kInner * kEach * kLayers) * rows,
-                 limit = rows <= kStreamed ? machine.read : peak(machine, side.format);
+                 limit = rows <= kStreamed ? machine.read : machine.peak(side.format);
     return limit > 0 ? (rows <= kStreamed ? bytes : operations) / (ms * kLayers) / 1e6 / limit : 0;
   }
 
@@ -232,7 +232,7 @@ int serve() {
                   TENON_VERSION, __VERSION__, engine().pool->threads(), tier_name(engine().kernels->tier));
     } else if (std::strcmp(word, "probe") == 0) {
       const Limits machine = probe.measure(*engine().pool);
-      std::printf("{\"read\": %.3f, \"peak\": %.3f}\n", machine.read, peak(machine, PackedFormat::bf16));
+      std::printf("{\"read\": %.3f, \"peak\": %.3f}\n", machine.read, machine.peak(PackedFormat::bf16));
     } else {
       const std::int64_t rows = std::atoi(word);
       if (rows < 1 || rows > kMostRows) return 2;
