@@ -1,6 +1,7 @@
 #include "kernels/gradients.hpp"
 
 #include "host/model/random.hpp"
+#include "tests/kernels/tolerance.hpp"
 
 #include <tenon/operators.hpp>
 
@@ -12,6 +13,7 @@
 #include <tuple>
 
 using namespace tenon;
+using tenon::test::kTolerance;
 
 namespace {
 
@@ -79,11 +81,11 @@ TEST_CASE("operators that train give the results and gradients of their formulas
                found = with_gradients(one.call, one.inputs, at::kFloat);
     for (std::size_t i = 0; i < exact.size(); ++i) {
       CAPTURE(one.name, one.inputs[0].sizes(), i);
-      // A norm over a single number cancels most of the number's own gradient.
       if (one.name == "rms_norm" && one.inputs[0].size(1) == 1 && i == 1)
-        CHECK((found[i] - exact[i]).abs().max().item<double>() < 1e-5 * (1 + exact[i].abs().max().item<double>()));
+        CHECK((found[i] - exact[i]).abs().max().item<double>() <
+              kTolerance.cancelled * (1 + exact[i].abs().max().item<double>()));
       else
-        CHECK(relative_error(found[i], exact[i]) < 2e-6);
+        CHECK(relative_error(found[i], exact[i]) < kTolerance.trained);
     }
   }
 }
@@ -111,7 +113,7 @@ TEST_CASE("in bfloat16 they are rounded once, as the products around them are") 
     for (std::size_t i = 0; i < exact.size(); ++i) {
       CAPTURE(one.name, one.inputs[0].sizes(), i);
       if (one.name == "rms_norm" && (i == 2 || one.inputs[0].size(1) == 1)) continue; // the weight was rounded, too
-      CHECK(relative_error(found[i], exact[i]) < 1e-2);
+      CHECK(relative_error(found[i], exact[i]) < kTolerance.trained_bf16);
     }
   }
 }
@@ -126,13 +128,13 @@ TEST_CASE("products of our own in bfloat16 round what they read, sum in float32,
   for (std::size_t i = 0; i < exact.size(); ++i) {
     CAPTURE(i);
     CHECK(found[i].sizes() == exact[i].sizes());
-    CHECK(relative_error(found[i], exact[i]) < 4e-3); // results, and what flows back into a product, are bfloat16
+    CHECK(relative_error(found[i], exact[i]) < kTolerance.narrow_linear);
   }
   const at::Tensor a = noise("a", {61, 33}), b = noise("b", {61, 40}); // both turned
   const at::Tensor product = narrow_product(a.t(), b.t().to(at::kBFloat16)),
                    expected = a.t().to(at::kBFloat16).to(at::kDouble).mm(b.to(at::kBFloat16).to(at::kDouble));
   CHECK(product.scalar_type() == at::kFloat);
-  CHECK(relative_error(product.to(at::kDouble), expected) < 1e-6);
+  CHECK(relative_error(product.to(at::kDouble), expected) < kTolerance.narrow_product);
 }
 
 TEST_CASE("rows that lie turned, gradients that are one number spread out, and inputs that need none are as others") {
@@ -154,7 +156,7 @@ TEST_CASE("rows that lie turned, gradients that are one number spread out, and i
     CAPTURE(i);
     const Operator& call = calls[i];
     const at::Tensor input = i < 3 ? x : x.t().contiguous().view({24, 40}).t(); // t() of it lies in order
-    CHECK(relative_error(gradient(call, input, at::kFloat), gradient(call, input, at::kDouble)) < 2e-6);
+    CHECK(relative_error(gradient(call, input, at::kFloat), gradient(call, input, at::kDouble)) < kTolerance.trained);
   }
 }
 

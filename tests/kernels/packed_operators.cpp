@@ -3,6 +3,7 @@
 #include "host/loading/native.hpp"
 #include "host/model/random.hpp"
 #include "host/model/state.hpp"
+#include "tests/kernels/tolerance.hpp"
 #include "tests/support/packed_in_memory.hpp"
 
 #include <tenon/nn/low_rank.hpp>
@@ -11,6 +12,7 @@
 #include <catch2/catch.hpp>
 
 using namespace tenon;
+using tenon::test::kTolerance;
 using tenon::test::PackedInMemory;
 
 namespace {
@@ -130,11 +132,9 @@ TEST_CASE("a packed run computes what plain blocks compute on the same weights, 
       const at::Tensor plain = plain_blocks(stack, options_of(kind), format, h, spans);
       {
         const Keys keys("float32");
-        // Where a sum's last bit decides between two steps the two may part by one step of one number.
-        CHECK(relative_error(packed_again(stack, h, spans), plain) < 2e-3);
+        CHECK(relative_error(packed_again(stack, h, spans), plain) < kTolerance.plain_run);
       }
-      // Queries, keys, values and their weights have 8 bits; what that moves, the next rounding of rows may double.
-      CHECK(relative_error(packed_again(stack, h, spans), plain) < 2e-2);
+      CHECK(relative_error(packed_again(stack, h, spans), plain) < kTolerance.plain_run_bf16);
     }
 }
 
@@ -225,7 +225,7 @@ TEST_CASE("a low-rank change and a bias stay in float32 on a packed weight") {
   const at::Tensor found = linear.forward(x), rounded = x.to(at::kBFloat16).to(at::kFloat);
   const at::Tensor expected =
       at::linear(rounded, linear.weight, linear.bias) + 0.5 * at::linear(at::linear(x, linear.a), linear.b);
-  CHECK(relative_error(found, expected) < 1e-6);
+  CHECK(relative_error(found, expected) < kTolerance.changed_operator);
 }
 
 TEST_CASE("the first rows of a packed matrix are packed too, another shape at its address is not") {

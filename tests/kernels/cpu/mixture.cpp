@@ -127,7 +127,8 @@ TEST_CASE("every row chooses its best experts, weighed by a softmax over their s
       std::sort(score.begin(), score.begin() + active, [](auto a, auto b) { return a.second < b.second; });
       for (std::int64_t i = 0; i < active; ++i) {
         CHECK(found.experts[t * active + i] == score[i].second);
-        CHECK(found.strengths[t * active + i] == Approx(std::exp(-score[i].first) / sum).epsilon(1e-4));
+        CHECK(found.strengths[t * active + i] ==
+              Approx(std::exp(-score[i].first) / sum).epsilon(kTolerance.mixture_strengths));
       }
     }
     for (std::int64_t i = 0; i < active; ++i) {

@@ -66,7 +66,7 @@ TEST_CASE("weights that are all the same survive every format") {
   for (const PackedFormat format : kFormats)
     for (const float value : {0.0f, 0.5f, -0.5f}) {
       const Weights weights(format, 2, 32, std::vector<float>(64, value));
-      for (const float one : weights.row(1)) CHECK(one == Approx(value).epsilon(0.01));
+      for (const float one : weights.row(1)) CHECK(one == Approx(value).epsilon(kTolerance.lone_weight));
     }
 }
 

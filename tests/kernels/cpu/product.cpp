@@ -262,7 +262,8 @@ TEST_CASE("bias, low-rank change and adding to what stands there") {
           for (std::int64_t c = 0; c < inputs; ++c) t += static_cast<double>(a[k * inputs + c]) * x[r * inputs + c];
           more += 0.5 * t * b[k * outputs + f];
         }
-        CHECK(y[r * outputs + f] == Approx(10.0 + without[r * outputs + f] + bias[f] + more).margin(1e-5));
+        CHECK(y[r * outputs + f] ==
+              Approx(10.0 + without[r * outputs + f] + bias[f] + more).margin(kTolerance.changed));
       }
   }
 }
@@ -284,11 +285,11 @@ TEST_CASE("the gated product is silu(gate x) up x, and without a gate gelu(up x)
                curved = multiply_gated(engine, arena, in, nullptr, up, {}, true);
     for (std::size_t i = 0; i < a.size(); ++i) {
       const double expected = a[i] / (1 + std::exp(-static_cast<double>(a[i]))) * b[i], v = b[i];
-      CHECK(gated.x[i] == Approx(expected).epsilon(kTolerance.activation).margin(1e-6));
+      CHECK(gated.x[i] == Approx(expected).epsilon(kTolerance.activation).margin(kTolerance.smallest_activation));
       CHECK(gated.bf16[i] == nn::f32_to_bf16(gated.x[i]));
       CHECK(curved.x[i] == Approx(0.5 * v * (1 + std::tanh(std::sqrt(2 / M_PI) * (v + 0.044715 * v * v * v))))
-                               .epsilon(1e-5)
-                               .margin(1e-6));
+                               .epsilon(kTolerance.gelu)
+                               .margin(kTolerance.smallest_activation));
     }
   }
 }

@@ -1,7 +1,8 @@
-// Numbers, weights and tolerances for tests of kernels. Thread: values; any.
+// Numbers and weights for tests of kernels. Thread: values; any.
 #pragma once
 
 #include "kernels/cpu/product.hpp"
+#include "tests/kernels/tolerance.hpp"
 
 #include <algorithm>
 #include <cmath>
@@ -42,17 +43,7 @@ struct Weights {
   }
 };
 
-// What rounding may cost, relative to the sum of the absolute values of a product's or formula's terms. The integer
-// formats: against the same dequantised weights and quantised rows, where every sum of a group is exact. Attention:
-// against the same rounded queries, keys and values. Over bf16 its weights are rounded as well, to 8 bits; over int8,
-// times the values' steps, to 127 steps of the largest among 32 positions, so that small ones beside a large one err by
-// their own size. A run of blocks: of the size of what it adds, against formulas without any rounding; rows are rounded
-// before each product, integers by half a percent of their size, ten times on the way.
-struct Tolerance {
-  double bf16 = 2e-6, integers = 1e-6, attention = 2e-6, attention_bf16 = 1.0 / 256, attention_int8 = 0.1,
-         attention_gradient = 4e-6, run = 0.02, activation = 1e-6, elementwise = 2e-6, strengths = 2e-6, loss = 4e-6;
-};
-constexpr Tolerance kTolerance;
+using tenon::test::kTolerance;
 
 // Row r as kernels see it in that format, exactly.
 inline std::vector<double> seen(const Activations& x, std::int64_t r, PackedFormat format) {
