@@ -1,7 +1,6 @@
 #include "kernels/gradients.hpp"
 
 #include "kernels/cpu/engine.hpp"
-#include "kernels/cpu/rows.hpp"
 #include "kernels/gradient_nodes.hpp"
 #include "kernels/threads.hpp"
 #include "kernels/transformer.hpp"
@@ -41,7 +40,7 @@ class RowsOf {
 
   void read(std::int64_t row, float* to) const {
     if (narrow_)
-      cpu::widen_row(static_cast<const std::uint16_t*>(bytes_) + row * width_, to, width_);
+      cpu::engine().kernels->rows.widen(static_cast<const std::uint16_t*>(bytes_) + row * width_, to, width_);
     else
       std::memcpy(to, static_cast<const float*>(bytes_) + row * width_, static_cast<std::size_t>(width_) * 4);
   }
@@ -77,7 +76,7 @@ struct RmsNormNode : torch::autograd::Function<RmsNormNode> {
     if (context->needs_input_grad(1)) part_BC = at::zeros({(rows + kRowBlock - 1) / kRowBlock, width});
     for_blocks(rows, [&](std::int64_t first, std::int64_t count) {
       const std::int64_t at = first * width;
-      cpu::rms_norm_gradient_rows(
+      cpu::engine().kernels->rows.rms_norm_gradient(
           x.data_ptr<float>() + at, weight_C.data_ptr<float>(), d.data_ptr<float>() + at, d_x.data_ptr<float>() + at,
           part_BC.defined() ? part_BC.data_ptr<float>() + first / kRowBlock * width : nullptr, count, width, eps);
     });
@@ -131,7 +130,8 @@ at::Tensor rotated(const at::Tensor& x_BTHD, const at::Tensor& cos_TP, const at:
     for (std::int64_t i = first; i < first + count; ++i) {
       x.read(i, row.data());
       const std::int64_t angle = i % length * pairs;
-      cpu::rotate_rows(row.data(), cos.data_ptr<float>() + angle, sin.data_ptr<float>() + angle, 1, heads, depth);
+      cpu::engine().kernels->rows.rotate(row.data(), cos.data_ptr<float>() + angle, sin.data_ptr<float>() + angle, 1,
+                                         heads, depth);
       y.write(i, row.data());
     }
   });

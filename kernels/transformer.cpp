@@ -1,7 +1,7 @@
 #include "kernels/transformer.hpp"
 
 #include "kernels/cpu/attention.hpp"
-#include "kernels/cpu/rows.hpp"
+#include "kernels/cpu/engine.hpp"
 #include "kernels/packed_operators.hpp"
 #include "kernels/threads.hpp"
 
@@ -40,7 +40,8 @@ struct Rotation {
     float* x = x_NHD.data_ptr<float>();
     const float *cos = cos_NP.data_ptr<float>(), *sin = sin_NP.data_ptr<float>();
     for_rows(x_NHD.size(0), heads * depth, [&](std::int64_t first, std::int64_t last) {
-      cpu::rotate_rows(x + first * heads * depth, cos + first * pairs, sin + first * pairs, last - first, heads, depth);
+      cpu::engine().kernels->rows.rotate(x + first * heads * depth, cos + first * pairs, sin + first * pairs,
+                                         last - first, heads, depth);
     });
   }
 };
@@ -143,7 +144,7 @@ at::Tensor rms_norm(const at::Tensor& x_NC, const at::Tensor& weight_C, double e
   const float *from = x.data_ptr<float>(), *by = weight.data_ptr<float>();
   float* to = y.data_ptr<float>();
   for_rows(x.numel() / width, width, [&](std::int64_t first, std::int64_t last) {
-    cpu::rms_norm_rows(from + first * width, by, to + first * width, last - first, width, eps);
+    cpu::engine().kernels->rows.rms_norm(from + first * width, by, to + first * width, last - first, width, eps);
   });
   return y;
 }
@@ -155,7 +156,8 @@ at::Tensor layer_norm(const at::Tensor& x_NC, const at::Tensor& weight_C, const 
   const float *from = x.data_ptr<float>(), *by = weight.data_ptr<float>(), *plus = bias.data_ptr<float>();
   float* to = y.data_ptr<float>();
   for_rows(x.numel() / width, width, [&](std::int64_t first, std::int64_t last) {
-    cpu::layer_norm_rows(from + first * width, by, plus, to + first * width, last - first, width, eps);
+    cpu::engine().kernels->rows.layer_norm(from + first * width, by, plus, to + first * width, last - first, width,
+                                           eps);
   });
   return y;
 }

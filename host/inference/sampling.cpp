@@ -1,7 +1,6 @@
 #include "host/inference/sampling.hpp"
 
 #include "kernels/cpu/engine.hpp"
-#include "kernels/cpu/rows.hpp"
 #include "registry/base/error.hpp"
 
 #include <fmt/format.h>
@@ -36,7 +35,7 @@ void require_numbers(std::span<const float> logits_V) {
 // The largest logit's id, the lowest among equals.
 std::size_t largest(std::span<const float> logits_V) {
   if (logits_V.empty()) throw Error(Code::usage, "sampling", "there are no logits to sample from");
-  const cpu::Peak peak = cpu::peak_of_row(logits_V.data(), static_cast<std::int64_t>(logits_V.size()));
+  const cpu::Peak peak = cpu::engine().kernels->rows.peak(logits_V.data(), static_cast<std::int64_t>(logits_V.size()));
   if (!peak.numbers) require_numbers(logits_V);
   if (peak.place < 0) throw Error(Code::numeric, "sampling", "every logit is -infinity: no token can follow");
   return static_cast<std::size_t>(peak.place);
@@ -94,7 +93,7 @@ class Ranking {
     float top = 0, sum = 0;
     cpu::engine().kernels->soften(weights_V_.data(), static_cast<std::int64_t>(size), static_cast<std::int64_t>(padded),
                                   top, sum, {});
-    total_ = cpu::sum_of_row(weights_V_.data(), static_cast<std::int64_t>(size));
+    total_ = cpu::engine().kernels->rows.sum(weights_V_.data(), static_cast<std::int64_t>(size));
   }
 
   // The first token, likeliest first, at which the probabilities kept by top_p exceed `drawn`, in [0, 1).

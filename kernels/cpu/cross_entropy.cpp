@@ -1,23 +1,17 @@
 #include "kernels/cpu/cross_entropy.hpp"
 
-#include "kernels/cpu/rows.hpp"
-
 #include <cmath>
 #include <cstring>
 
 namespace tenon::cpu {
 namespace {
 
-TENON_TIERS void scale(float* x, float by, std::int64_t count) {
-  for (std::int64_t i = 0; i < count; ++i) x[i] *= by;
-}
-
 // The row in scratch becomes its gradient.
 float in_place(const Kernels& kernels, std::int64_t count, std::int64_t target, float* scratch) {
   const float at_target = scratch[target];
   float largest = 0, sum = 0;
   kernels.soften(scratch, count, cross_entropy_scratch(count), largest, sum, {});
-  scale(scratch, 1.0f / sum, count);
+  kernels.rows.scale(scratch, 1.0f / sum, count);
   scratch[target] -= 1.0f;
   return std::log(sum) + (largest - at_target);
 }
@@ -33,7 +27,7 @@ float cross_entropy_row(const Kernels& kernels, float* row, std::int64_t count, 
 
 float cross_entropy_row(const Kernels& kernels, std::uint16_t* row, std::int64_t count, std::int64_t target,
                         float* scratch) {
-  widen_row(row, scratch, count);
+  kernels.rows.widen(row, scratch, count);
   const float loss = in_place(kernels, count, target, scratch);
   kernels.round(scratch, count, row);
   return loss;

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "kernels/cpu/packed_matrix.hpp"
+#include "kernels/cpu/rows.hpp"
 #include "kernels/cpu/tier.hpp"
 
 #include <cstddef>
@@ -120,6 +121,7 @@ struct Kernels {
   std::int64_t (*above)(const float* x, std::int64_t count, float threshold, std::int32_t* places);
   // Places of the k largest, the largest first, ties in order of their places. 0 < k <= count.
   void (*best)(const float* x, std::int64_t count, std::int64_t k, std::int32_t* places);
+  RowKernels rows;
 
   Product product(PackedFormat format) const { return products[static_cast<std::size_t>(format)]; }
 };

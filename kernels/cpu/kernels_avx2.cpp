@@ -1,6 +1,7 @@
 // Compiled with AVX2, FMA and F16C; reached only where the processor has them.
 #include "kernels/cpu/ahead.hpp"
 #include "kernels/cpu/attention_vectors.hpp"
+#include "kernels/cpu/row_loops.hpp"
 #include "kernels/cpu/short_exponents.hpp"
 
 #include <immintrin.h>
@@ -396,6 +397,7 @@ const Kernels avx2_kernels = {
     soften_scores,
     largest<V256>,
     above<V256>,
-    best<V256>};
+    best<V256>,
+    row_kernels};
 
 } // namespace tenon::cpu

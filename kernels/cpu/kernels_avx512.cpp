@@ -1,6 +1,7 @@
 // Compiled with AVX-512 F, BW, VL, DQ, BF16 and VNNI; reached only where the processor has them.
 #include "kernels/cpu/ahead.hpp"
 #include "kernels/cpu/attention_vectors.hpp"
+#include "kernels/cpu/row_loops.hpp"
 #include "kernels/cpu/short_exponents.hpp"
 
 #include <immintrin.h>
@@ -401,6 +402,7 @@ const Kernels avx512_kernels = {
     soften_scores,
     largest<V512>,
     above<V512>,
-    best<V512>};
+    best<V512>,
+    row_kernels};
 
 } // namespace tenon::cpu

@@ -1,5 +1,6 @@
 // Plain C++, one number at a time: what every faster kernel must compute.
 #include "kernels/cpu/attention_vectors.hpp"
+#include "kernels/cpu/row_loops.hpp"
 #include "kernels/cpu/short_exponents.hpp"
 
 #include <algorithm>
@@ -147,6 +148,7 @@ const Kernels reference_kernels = {
     soften_scores,
     largest<Scalar>,
     above<Scalar>,
-    best<Scalar>};
+    best<Scalar>,
+    row_kernels};
 
 } // namespace tenon::cpu

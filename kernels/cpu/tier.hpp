@@ -13,9 +13,6 @@
 #include <string_view>
 #include <vector>
 
-// For a function of plain loops: compiled once for each tier, with the compiler's own vectors; the loader picks.
-#define TENON_TIERS __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-
 namespace tenon::cpu {
 
 enum class Tier { reference, avx2, avx512 };

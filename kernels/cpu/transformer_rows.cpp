@@ -1,7 +1,5 @@
 #include "kernels/cpu/transformer_rows.hpp"
 
-#include "kernels/cpu/rows.hpp"
-
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -160,13 +158,14 @@ void TransformerRows::finish(const Block& block, const Rows& y) {
 // h's rows under a norm, in these forms and in float32.
 Rows TransformerRows::normalised(const Norm& norm, Forms forms) {
   const NewRows made(arena_, rows_, width_, forms, false);
+  const RowKernels& kernels = engine_.kernels->rows;
   for_rows(engine_, rows_, [&](std::int64_t first, std::int64_t count) {
     const float* from = h_ + first * width_;
     float* to = n_ + first * width_;
     if (norm.bias)
-      layer_norm_rows(from, norm.weight, norm.bias, to, count, width_, shape_.norm_eps);
+      kernels.layer_norm(from, norm.weight, norm.bias, to, count, width_, shape_.norm_eps);
     else
-      rms_norm_rows(from, norm.weight, to, count, width_, shape_.norm_eps);
+      kernels.rms_norm(from, norm.weight, to, count, width_, shape_.norm_eps);
     for (std::int64_t r = first; r < first + count; ++r) made.put(*engine_.kernels, r, 0, n_ + r * width_, width_);
   });
   Rows out = made.done();
@@ -256,8 +255,9 @@ void TransformerRows::turn(float* x, std::int64_t heads, const float* norm, std:
                            std::int64_t count) const {
   const std::int64_t depth = shape_.heads.depth, angle = row * (depth / 2);
   float* from = x + row * heads * depth;
-  if (norm) rms_norm_rows(from, norm, from, count * heads, depth, shape_.norm_eps);
-  if (rotation_) rotate_rows(from, rotation_->cos_NP + angle, rotation_->sin_NP + angle, count, heads, depth);
+  const RowKernels& kernels = engine_.kernels->rows;
+  if (norm) kernels.rms_norm(from, norm, from, count * heads, depth, shape_.norm_eps);
+  if (rotation_) kernels.rotate(from, rotation_->cos_NP + angle, rotation_->sin_NP + angle, count, heads, depth);
 }
 
 } // namespace tenon::cpu

@@ -1,18 +1,19 @@
+// Rows of numbers as plain loops, the same for every tier: each tier's file includes them, and the compiler makes its
+// vectors of them. Static: every tier has its own, in its own instructions.
+// Inside kernels/cpu only. Thread: pure functions; any.
+#pragma once
+
 #include "kernels/cpu/rows.hpp"
 
-#include "kernels/cpu/tier.hpp"
-
-#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <limits>
 
 namespace tenon::cpu {
-namespace {
 
 // Sixteen partial sums side by side, so that the compiler may use lanes without changing the order of summation.
-constexpr std::int64_t kLanes = 16;
-TENON_TIERS float sum_of_squares(const float* x, std::int64_t width) {
+static constexpr std::int64_t kLanes = 16;
+static float sum_of_squares(const float* x, std::int64_t width) {
   float lanes[kLanes] = {};
   std::int64_t i = 0;
   for (; i + kLanes <= width; i += kLanes)
@@ -23,7 +24,7 @@ TENON_TIERS float sum_of_squares(const float* x, std::int64_t width) {
   return sum;
 }
 
-TENON_TIERS float sum_of(const float* x, std::int64_t width) {
+static float sum_of(const float* x, std::int64_t width) {
   float lanes[kLanes] = {};
   std::int64_t i = 0;
   for (; i + kLanes <= width; i += kLanes)
@@ -34,19 +35,19 @@ TENON_TIERS float sum_of(const float* x, std::int64_t width) {
   return sum;
 }
 
-TENON_TIERS void centred(const float* x, float mean, float* y, std::int64_t width) {
+static void centred(const float* x, float mean, float* y, std::int64_t width) {
   for (std::int64_t i = 0; i < width; ++i) y[i] = x[i] - mean;
 }
 
-TENON_TIERS void scaled_and_shifted(float* x, const float* weight, const float* bias, float scale, std::int64_t width) {
+static void scaled_and_shifted(float* x, const float* weight, const float* bias, float scale, std::int64_t width) {
   for (std::int64_t i = 0; i < width; ++i) x[i] = x[i] * scale * weight[i] + bias[i];
 }
 
-TENON_TIERS void scaled(const float* x, const float* weight, float scale, float* y, std::int64_t width) {
+static void scaled(const float* x, const float* weight, float scale, float* y, std::int64_t width) {
   for (std::int64_t i = 0; i < width; ++i) y[i] = x[i] * scale * weight[i];
 }
 
-TENON_TIERS float sum_of_products(const float* x, const float* y, const float* z, std::int64_t width) {
+static float sum_of_products(const float* x, const float* y, const float* z, std::int64_t width) {
   float lanes[kLanes] = {};
   std::int64_t i = 0;
   for (; i + kLanes <= width; i += kLanes)
@@ -57,16 +58,16 @@ TENON_TIERS float sum_of_products(const float* x, const float* y, const float* z
   return sum;
 }
 
-TENON_TIERS void add_products(const float* x, const float* y, float scale, float* sum, std::int64_t width) {
+static void add_products(const float* x, const float* y, float scale, float* sum, std::int64_t width) {
   for (std::int64_t i = 0; i < width; ++i) sum[i] += x[i] * y[i] * scale;
 }
 
-TENON_TIERS void scaled_less(const float* d, const float* weight, float scale, const float* x, float less, float* out,
-                             std::int64_t width) {
+static void scaled_less(const float* d, const float* weight, float scale, const float* x, float less, float* out,
+                        std::int64_t width) {
   for (std::int64_t i = 0; i < width; ++i) out[i] = d[i] * weight[i] * scale - x[i] * less;
 }
 
-TENON_TIERS void rotate(float* x, const float* cos, const float* sin, std::int64_t half) {
+static void rotate(float* x, const float* cos, const float* sin, std::int64_t half) {
   for (std::int64_t i = 0; i < half; ++i) {
     const float first = x[i], second = x[i + half];
     x[i] = first * cos[i] - second * sin[i];
@@ -75,7 +76,7 @@ TENON_TIERS void rotate(float* x, const float* cos, const float* sin, std::int64
 }
 
 // The largest of these and of `top`; adds to `strange` how many are NaN or +infinity.
-TENON_TIERS float largest_of(const float* x, std::int64_t width, float top, std::int32_t& strange) {
+static float largest_of(const float* x, std::int64_t width, float top, std::int32_t& strange) {
   constexpr std::int64_t several = 4 * kLanes; // a maximum waits for itself
   float lanes[several];
   std::int32_t beyond[several] = {};
@@ -97,21 +98,19 @@ TENON_TIERS float largest_of(const float* x, std::int64_t width, float top, std:
   return top;
 }
 
-} // namespace
-
-Peak peak_of_row(const float* x, std::int64_t width) {
+static Peak peak_of_row(const float* x, std::int64_t width) {
   constexpr std::int64_t part = 4096; // numbers among which the largest is looked for again
   float top = -std::numeric_limits<float>::infinity();
   std::int64_t begin = width;
   std::int32_t strange = 0;
   for (std::int64_t i = 0; i < width; i += part)
-    if (const float higher = largest_of(x + i, std::min(part, width - i), top, strange); higher > top)
+    if (const float higher = largest_of(x + i, width - i < part ? width - i : part, top, strange); higher > top)
       top = higher, begin = i;
-  const std::int64_t place = std::find(x + begin, x + width, top) - x;
-  return {place < width ? place : -1, strange == 0};
+  while (begin < width && x[begin] != top) ++begin;
+  return {begin < width ? begin : -1, strange == 0};
 }
 
-TENON_TIERS double sum_of_row(const float* x, std::int64_t width) {
+static double sum_of_row(const float* x, std::int64_t width) {
   double lanes[kLanes] = {}, sum = 0;
   std::int64_t i = 0;
   for (; i + kLanes <= width; i += kLanes)
@@ -121,11 +120,16 @@ TENON_TIERS double sum_of_row(const float* x, std::int64_t width) {
   return sum;
 }
 
-TENON_TIERS void widen_row(const std::uint16_t* from, float* to, std::int64_t count) {
+static void scale_row(float* x, float by, std::int64_t count) {
+  for (std::int64_t i = 0; i < count; ++i) x[i] *= by;
+}
+
+static void widen_row(const std::uint16_t* from, float* to, std::int64_t count) {
   for (std::int64_t i = 0; i < count; ++i) to[i] = std::bit_cast<float>(std::uint32_t{from[i]} << 16);
 }
 
-void rms_norm_rows(const float* x, const float* weight, float* y, std::int64_t rows, std::int64_t width, double eps) {
+static void rms_norm_rows(const float* x, const float* weight, float* y, std::int64_t rows, std::int64_t width,
+                          double eps) {
   for (std::int64_t row = 0; row < rows; ++row) {
     const float* from = x + row * width;
     const auto mean = static_cast<double>(sum_of_squares(from, width)) / static_cast<double>(width);
@@ -134,8 +138,8 @@ void rms_norm_rows(const float* x, const float* weight, float* y, std::int64_t r
 }
 
 // With s = 1 / sqrt(mean(x^2) + eps):  d_x = s d w - x s^3 mean(d w x),  d_w = sum over rows of s d x.
-void rms_norm_gradient_rows(const float* x, const float* weight, const float* d, float* d_x, float* d_weight,
-                            std::int64_t rows, std::int64_t width, double eps) {
+static void rms_norm_gradient_rows(const float* x, const float* weight, const float* d, float* d_x, float* d_weight,
+                                   std::int64_t rows, std::int64_t width, double eps) {
   const auto count = static_cast<double>(width);
   for (std::int64_t at = 0; at < rows * width; at += width) {
     const double s = 1.0 / std::sqrt(static_cast<double>(sum_of_squares(x + at, width)) / count + eps),
@@ -145,8 +149,8 @@ void rms_norm_gradient_rows(const float* x, const float* weight, const float* d,
   }
 }
 
-void layer_norm_rows(const float* x, const float* weight, const float* bias, float* y, std::int64_t rows,
-                     std::int64_t width, double eps) {
+static void layer_norm_rows(const float* x, const float* weight, const float* bias, float* y, std::int64_t rows,
+                            std::int64_t width, double eps) {
   const auto count = static_cast<double>(width);
   for (std::int64_t row = 0; row < rows; ++row) {
     const float* from = x + row * width;
@@ -157,12 +161,15 @@ void layer_norm_rows(const float* x, const float* weight, const float* bias, flo
   }
 }
 
-void rotate_rows(float* x, const float* cos, const float* sin, std::int64_t rows, std::int64_t heads,
-                 std::int64_t head_dim) {
+static void rotate_rows(float* x, const float* cos, const float* sin, std::int64_t rows, std::int64_t heads,
+                        std::int64_t head_dim) {
   const std::int64_t half = head_dim / 2;
   for (std::int64_t row = 0; row < rows; ++row)
     for (std::int64_t head = 0; head < heads; ++head)
       rotate(x + (row * heads + head) * head_dim, cos + row * half, sin + row * half, half);
 }
+
+static constexpr RowKernels row_kernels = {
+    rms_norm_rows, rms_norm_gradient_rows, layer_norm_rows, rotate_rows, peak_of_row, sum_of_row, scale_row, widen_row};
 
 } // namespace tenon::cpu
