@@ -87,7 +87,8 @@ struct RmsNormNode : torch::autograd::Function<RmsNormNode> {
 at::Tensor silu_product(const at::Tensor& gate, const at::Tensor& up) {
   const RowsOf g(gate), u(up), y(at::empty(gate.sizes(), gate.options()));
   for_blocks(g.count(), [&](std::int64_t first, std::int64_t count) {
-    std::vector<float> a(static_cast<std::size_t>(g.width())), b(a);
+    thread_local std::vector<float> a, b; // kept: a step in inference asks for no memory
+    a.resize(static_cast<std::size_t>(g.width())), b.resize(a.size());
     for (std::int64_t row = first; row < first + count; ++row) {
       g.read(row, a.data()), u.read(row, b.data());
       cpu::engine().kernels->silu_multiply(a.data(), b.data(), g.width());

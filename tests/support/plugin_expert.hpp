@@ -20,13 +20,15 @@ inline const Plugin& built_plugin(const std::string& library) {
 struct PluginKind {
   std::string library, architecture;
   json::object config;
+  json::object base = {}; // as its expert.json says: for those that share the base's weights
 
   const ArchitectureFacts& facts() const { return *built_plugin(library).facts.architecture(architecture); }
 
   // At birth.
   std::unique_ptr<LoadedExpert> born(std::int64_t width = kPluginWidth) const {
     const json::object values = {{"config", facts().complete(config)},
-                                 {"model", {{"width", width}, {"first", 1}, {"last", 3}, {"dtype", "float32"}}}};
+                                 {"model", {{"width", width}, {"first", 1}, {"last", 3}, {"dtype", "float32"}}},
+                                 {"base", base}};
     auto expert = std::make_unique<LoadedExpert>(
         built_plugin(library).table,
         ExpertSpec{architecture, architecture, values, normal("mean", {width}, 0.3),

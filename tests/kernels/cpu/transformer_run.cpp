@@ -23,11 +23,13 @@ std::vector<float> part(const std::vector<float>& h, std::int64_t first, std::in
 } // namespace
 
 #ifndef __SANITIZE_ADDRESS__
-TEST_CASE("a run of blocks asks for no memory once it has run at its largest") {
-  Pool pool(1);
+TEST_CASE("a run of blocks asks for no memory once it has run at its largest, whatever the threads") {
+  Pool pool(GENERATE(1, 2));
+  const Sharing sharing = GENERATE(Sharing::by_product, Sharing::apart);
+  CAPTURE(pool.threads());
   for (const PackedFormat format : kFormats) {
     CAPTURE(packed_name(format));
-    const Engine engine{&kernels_of(supported_tiers().back()), &pool};
+    const Engine engine{&kernels_of(supported_tiers().back()), &pool, sharing};
     const Model model(format);
     Store store(model.shape.keys, 1, 600);
     Arena arena;
