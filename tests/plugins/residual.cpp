@@ -88,6 +88,40 @@ TEST_CASE("outputs are the same in training, whole, and in any split over kept s
   }
 }
 
+TEST_CASE("what an expert remembers takes as much after many positions as after one, and no step reads anything else") {
+  at::NoGradGuard no_grad;
+  const std::int64_t many = 600;
+  for (const PluginKind& kind : every_kind()) {
+    INFO(kind.architecture);
+    const auto expert = kind.grown();
+    expert->prepare(TENON_INFERENCE);
+    CHECK(expert->kept_numbers() == 0); // no row of any position
+    const auto pool = BlockPool::make();
+    ModuleState state(expert->layout(), pool);
+    std::int64_t position = 0;
+    const auto read = [&](ModuleState& into, std::int64_t count) {
+      const tenon_span span{0, count, position, to_handle(&into)};
+      return expert->forward(h_rows(count), base_rows(count), {&span, 1});
+    };
+    const auto values = [&] {
+      std::vector<at::Tensor> out;
+      for (std::size_t slot = 0; slot < state.slots(); ++slot) out.push_back(state.value(slot).clone());
+      return out;
+    };
+    (void)read(state, 1), position += 1;
+    const std::vector<at::Tensor> after_one = values();
+    (void)read(state, many), position += many;
+    const std::vector<at::Tensor> after_many = values();
+    for (std::size_t slot = 0; slot < state.slots(); ++slot) CHECK(after_many[slot].sizes() == after_one[slot].sizes());
+    CHECK(pool->peak_bytes() == 0);
+
+    // Another sequence, given these numbers and nothing that was read, goes on to the same bits.
+    ModuleState given(expert->layout(), pool);
+    given.restore(0, position, after_many);
+    CHECK(read(given, 1).equal(read(state, 1)));
+  }
+}
+
 TEST_CASE("sequences of several lengths in one call give what each gives apart, with state and without") {
   at::NoGradGuard no_grad;
   const std::vector<std::int64_t> lengths = {3, 11, 1, 8}; // 23 rows
