@@ -6,6 +6,7 @@
 #include "host/model/random.hpp"
 #include "registry/base/files.hpp"
 #include "tests/support/scratch.hpp"
+#include "tests/support/stored_weights.hpp"
 #include "tests/support/test_experts.hpp"
 
 #include <ATen/ATen.h>
@@ -20,7 +21,7 @@ inline at::Tensor normal(const std::string& name, at::IntArrayRef shape, double 
 
 inline ModelShape tiny_shape() {
   ModelShape shape;
-  shape.width = 32, shape.layers = 4, shape.heads = 4, shape.kv_heads = 2, shape.head_dim = 8, shape.ffn_width = 48;
+  shape.width = 32, shape.layers = 4, shape.heads = 4, shape.kv_heads = 2, shape.head_dim = 8, shape.ffn_width = 96;
   shape.vocab = 260;
   shape.tied = true;
   return shape;
@@ -32,7 +33,8 @@ inline at::Tensor tiny_weight(const std::string& name, at::IntArrayRef shape) {
   return normal(name, shape, name == "embed.weight" ? 1.0 : 1.0 / std::sqrt(static_cast<double>(shape[1])));
 }
 
-// chat_template: Jinja source to put into the tokenizer. format: of its products.
+// chat_template: Jinja source to put into the tokenizer. format: of its products; its weights are stored as float32, or
+// in blocks where that says so.
 inline std::shared_ptr<const Model> tiny_model(const std::filesystem::path& folder, std::string chat_template = "",
                                                Format format = Format::float32) {
   const ModelShape s = tiny_shape();
@@ -55,7 +57,10 @@ inline std::shared_ptr<const Model> tiny_model(const std::filesystem::path& fold
     add(block + "ffn.up.weight", {s.ffn_width, s.width});
     add(block + "ffn.down.weight", {s.width, s.ffn_width});
   }
-  write_weights(folder / "weights.safetensors", weights);
+  if (format == Format::stored)
+    write_stored_weights(folder / "weights.safetensors", weights);
+  else
+    write_weights(folder / "weights.safetensors", weights);
   TokenizerData data = byte_tokenizer();
   data.chat_template = std::move(chat_template);
   const Tokenizer tokenizer(data);
@@ -89,7 +94,7 @@ struct ExpertKind {
 };
 
 inline ExpertKind causal(const std::string& name) { return {name, "test.causal", middle_config(tiny_shape(), 1, 3)}; }
-inline ExpertKind token(const std::string& name) { return {name, "test.token", {{"inner", 24}}, "token", true}; }
+inline ExpertKind token(const std::string& name) { return {name, "test.token", {{"inner", 32}}, "token", true}; }
 inline ExpertKind recurrent(const std::string& name) { return {name, "test.recurrent", {}, "recurrent", true}; }
 // A window of 4 rows.
 inline ExpertKind window(const std::string& name) {
@@ -103,9 +108,10 @@ inline ExpertKind faulty(const std::string& name, const std::string& fault, int 
 }
 
 // An expert with random weights (streams named after it) and a random row of this norm and bias. bound: told of each
-// weight before the expert is prepared.
+// weight, by name, before the expert is prepared.
 inline ExpertPackage tiny_expert(const Model& model, const ExpertKind& kind, double row_norm = 1.0,
-                                 double row_bias = 0.0, const std::function<void(at::Tensor)>& bound = {}) {
+                                 double row_bias = 0.0,
+                                 const std::function<void(const std::string&, at::Tensor)>& bound = {}) {
   ExpertPackage package;
   package.entry.name = package.manifest.name = kind.name;
   package.entry.version = package.manifest.version = {1, 0, 0, "", ""};
@@ -122,7 +128,7 @@ inline ExpertPackage tiny_expert(const Model& model, const ExpertKind& kind, dou
                                                : normal(kind.name + "/" + parameter.name, shape,
                                                         1.0 / std::sqrt(static_cast<double>(shape[1])));
     package.expert->bind(parameter.name, weight);
-    if (bound) bound(weight);
+    if (bound) bound(parameter.name, weight);
   }
   package.expert->prepare(TENON_INFERENCE);
   at::Tensor r_C = normal(kind.name + "/row", {model.shape().width}, 1.0);

@@ -51,7 +51,8 @@ std::vector<BatchRequest> some_requests() {
 }
 
 TEST_CASE("requests answered together, joining and leaving, are answered as each would be alone") {
-  PackedTiny tiny;
+  PackedTiny tiny(each_packed_format());
+  CAPTURE(format_name(tiny.model->format()));
   const auto composition = tiny.compose(kExperts, {"top_k", 2, 1.0, "token"});
   for (const ScheduleOptions& options : {ScheduleOptions{3, 16, 0, 0, true}, ScheduleOptions{8, 5, 0, 0, false}}) {
     Scheduler scheduler(*composition, options);
@@ -93,7 +94,8 @@ TEST_CASE("while a long prompt is read the others write a token each step, and a
 }
 
 TEST_CASE("a request goes on from what another has read of the same beginning, live or finished") {
-  PackedTiny tiny;
+  PackedTiny tiny(each_packed_format());
+  CAPTURE(format_name(tiny.model->format()));
   const auto composition = tiny.compose(kExperts, {"top_k", 2, 1.0, "token"});
   const auto beginning = tokens("system", 50);
   Scheduler scheduler(*composition, {4, 16, 0, 0, true});
@@ -114,7 +116,8 @@ TEST_CASE("a request goes on from what another has read of the same beginning, l
 }
 
 TEST_CASE("nothing is taken over from a text that other experts have read") {
-  PackedTiny tiny;
+  PackedTiny tiny(each_packed_format());
+  CAPTURE(format_name(tiny.model->format()));
   const auto composition = tiny.compose(kExperts, {"top_k", 2, 1.0, "token"});
   Scheduler scheduler(*composition, {4, 64, 0, 0, true});
   BatchRequest with = request("with", tokens("text", 60)), without = request("without", tokens("text", 60));

@@ -145,7 +145,7 @@ TEST_CASE("the same seed writes the same text, another seed another") {
     session.append(tokens("prompt", 9));
     GenerateOptions options;
     options.max_tokens = 30;
-    options.sampling = {1.0, 0, 1.0, seed};
+    options.sampling = {3.0, 0, 1.0, seed}; // warm: left to itself the tiny model repeats one token
     runs.push_back(generate(session, options).tokens);
   }
   CHECK(runs[0] == runs[1]);

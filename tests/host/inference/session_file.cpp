@@ -37,7 +37,8 @@ std::vector<std::byte> bytes_of(const std::filesystem::path& path) {
 }
 
 TEST_CASE("a session that was saved goes on with the same bits, whatever the policy and the experts") {
-  PackedTiny tiny;
+  PackedTiny tiny(each_packed_format());
+  CAPTURE(format_name(tiny.model->format()));
   const auto path = tiny.scratch.path() / "saved";
   for (const char* policy : {"token", "sticky", "sequence"})
     for (const std::size_t length : {1, 5, 40, 70}) {
@@ -62,7 +63,8 @@ TEST_CASE("a session that was saved goes on with the same bits, whatever the pol
 }
 
 TEST_CASE("a session saved before anything ran, and one without some experts, come back as they were") {
-  PackedTiny tiny;
+  PackedTiny tiny(each_packed_format());
+  CAPTURE(format_name(tiny.model->format()));
   const auto composition = tiny.compose(kExperts, {"top_k", 2, 1.0, "token"});
   const auto path = tiny.scratch.path() / "saved";
   Session fresh(*composition);

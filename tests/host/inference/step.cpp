@@ -45,7 +45,8 @@ int run_together(Composition& composition, std::vector<Session>& sessions, std::
 }
 
 TEST_CASE("a session's logits are those of the last position of the whole text run at once") {
-  PackedTiny tiny;
+  PackedTiny tiny(each_packed_format());
+  CAPTURE(format_name(tiny.model->format()));
   for (const std::vector<ExpertKind>& kinds : {std::vector<ExpertKind>{}, {causal("one")}}) {
     const auto composition = tiny.compose(kinds);
     for (const auto& ids : texts()) {
@@ -57,7 +58,8 @@ TEST_CASE("a session's logits are those of the last position of the whole text r
 }
 
 TEST_CASE("sessions that run together get the bits they would get alone, whatever the policy and who is with them") {
-  PackedTiny tiny;
+  PackedTiny tiny(each_packed_format());
+  CAPTURE(format_name(tiny.model->format()));
   for (const char* policy : {"token", "sticky", "sequence"})
     for (const std::int64_t catch_up_rows : {std::numeric_limits<std::int64_t>::max(), std::int64_t{4}}) {
       CAPTURE(policy, catch_up_rows);
@@ -75,7 +77,8 @@ TEST_CASE("sessions that run together get the bits they would get alone, whateve
 }
 
 TEST_CASE("a session whose expert has much to catch up is held, and gets the bits of one that was never held") {
-  PackedTiny tiny;
+  PackedTiny tiny(each_packed_format());
+  CAPTURE(format_name(tiny.model->format()));
   Routing routing{"top_k", 1, 1.0, "sequence"};
   routing.decide_after = 60;
   const auto composition = tiny.compose({recurrent("late")}, routing, 1e3);
@@ -104,7 +107,8 @@ TEST_CASE("a session whose expert has much to catch up is held, and gets the bit
 }
 
 TEST_CASE("a held session can be forked, cut back and asked for its logits like any other") {
-  PackedTiny tiny;
+  PackedTiny tiny(each_packed_format());
+  CAPTURE(format_name(tiny.model->format()));
   Routing routing{"top_k", 1, 1.0, "sequence"};
   routing.decide_after = 30;
   const auto composition = tiny.compose({recurrent("late")}, routing, 1e3);
@@ -121,8 +125,29 @@ TEST_CASE("a held session can be forked, cut back and asked for its logits like 
   CHECK(copy(held.logits()) == expected);
 }
 
+TEST_CASE("a session forked and cut back goes on with the bits of one that only ever read the shorter text") {
+  PackedTiny tiny(each_packed_format());
+  CAPTURE(format_name(tiny.model->format()));
+  const auto composition = tiny.compose(kExperts, {"top_k", 2, 1.0, "token"});
+  const auto ids = tokens("a", 60), other = tokens("b", 20);
+  Session session = session_of(*composition, ids);
+  const std::vector<float> expected = copy(session.logits());
+  for (const std::size_t length : {60u, 59u, 33u, 1u}) {
+    CAPTURE(length);
+    std::vector<std::int32_t> shorter(ids.begin(), ids.begin() + static_cast<std::ptrdiff_t>(length));
+    Session fork = session.fork();
+    fork.truncate(length);
+    CHECK(copy(fork.logits()) == alone(*composition, shorter));
+    fork.append(other);
+    shorter.insert(shorter.end(), other.begin(), other.end());
+    CHECK(copy(fork.logits()) == alone(*composition, shorter));
+  }
+  CHECK(copy(session.logits()) == expected);
+}
+
 TEST_CASE("a session without some experts is that of a composition without them") {
-  PackedTiny tiny;
+  PackedTiny tiny(each_packed_format());
+  CAPTURE(format_name(tiny.model->format()));
   const auto ids = tokens("text", 60);
   for (const char* policy : {"token", "sticky", "sequence"}) {
     CAPTURE(policy);
