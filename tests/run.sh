@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Sets up, builds and runs every test: the ordinary build in .build, and in .build-asan whatever parses bytes, under the
-# address and undefined-behaviour sanitizers. The last line is "N passed, M failed".
+# Sets up, builds and runs every test: the ordinary build in .build, in .build-asan whatever parses bytes, under the
+# address and undefined-behaviour sanitizers, and in .build-tsan kernels under that of threads. The last line is "N
+# passed, M failed".
 #
 # usage: tests/run.sh [--full] [--match REGEX]
 #   --full         adds the long runs and clang-tidy
@@ -15,7 +16,7 @@ while [[ $# -gt 0 ]]; do
   case "$1" in
     --full) full=1 && arguments+=(--full) ;;
     --match) arguments+=(--match "${2:?--match needs a pattern}") && shift ;;
-    *) sed -n '2,8s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2 && exit 2 ;;
+    *) sed -n '2,9s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2 && exit 2 ;;
   esac
   shift
 done
@@ -44,8 +45,10 @@ build() {
 say "set-up"
 bash host/setup.sh --tests || failed_early "set-up"
 say "building what parses bytes, under the sanitizers"
-mkdir -p .build .build-asan
-build .build-asan -DTENON_SANITIZE=ON -DCMAKE_CXX_FLAGS_RELWITHDEBINFO="-Og -g1" || failed_early "the sanitizer build"
+mkdir -p .build .build-asan .build-tsan
+build .build-asan -DTENON_SANITIZE=bytes -DCMAKE_CXX_FLAGS_RELWITHDEBINFO="-Og -g1" || failed_early "the sanitizer build"
+say "building kernels under the sanitizer of threads"
+build .build-tsan -DTENON_SANITIZE=threads -DCMAKE_CXX_FLAGS_RELWITHDEBINFO="-O1 -g1" || failed_early "the threads' build"
 say "building"
 build .build || failed_early "the build"
 
@@ -55,4 +58,4 @@ if [[ -n "$full" ]]; then
 fi
 
 say "testing"
-exec python3 tests/count.py "${arguments[@]}" .build-asan .build
+exec python3 tests/count.py "${arguments[@]}" .build-asan .build-tsan .build
