@@ -8,8 +8,8 @@
 //   changes    S sequences, each with changes of rank 16 to the base of its own (tenon.low_rank), over one such
 // Every two arms that are compared run one after the other between two probes of the machine, and take turns at being
 // first; medians of the pairs' ratios are printed, with the lowest and the highest, and what part of the machine's
-// limit (bytes or products, whichever binds) each arm reached. Never a test: the figures are the machine's as much as
-// ours.
+// limit (bytes or products, whichever binds) each arm reached; then where a step's time goes. Never a test: the figures
+// are the machine's as much as ours.
 #include "host/inference/cost.hpp"
 #include "host/inference/sampling.hpp"
 #include "host/inference/step.hpp"
@@ -91,6 +91,48 @@ double decode(Composition& composition, std::int64_t count, std::int64_t own) {
   return static_cast<double>(count * kTokens) / taken;
 }
 
+// Where a step's time goes, in ms: medians over the steps.
+struct StepTimes {
+  std::vector<double> trunk = {}, middle = {}, head = {}, logits = {}, drawing = {};
+
+  // Steps of so many sequences that share the base, one part after another, as host/inference/step.cpp has them.
+  void measure(Composition& composition, std::int64_t count) {
+    std::vector<Sequence> sequences;
+    for (std::int64_t i = 0; i < count; ++i)
+      sequences.emplace_back(composition.new_sequence()).excluded.assign(composition.packages().size(), true);
+    for (Sequence& sequence : sequences) sequence.excluded[0] = false;
+    const Sampler sampler(SamplingOptions{});
+    const Head& head_of = composition.model().head();
+    at::Tensor tokens_N = at::randint(composition.model().shape().vocab, {count}, at::kLong);
+    for (std::int64_t token = 0; token < kPrompt + kTokens; ++token) {
+      Batch batch{tokens_N, {}};
+      for (std::int64_t i = 0; i < count; ++i)
+        batch.rows.push_back({i, 1, token, &sequences[static_cast<std::size_t>(i)]});
+      at::Tensor h_NC, m_NC, features_NC, logits_NV;
+      const auto timed = [&](std::vector<double>& to, const auto& work) {
+        const double taken = 1e3 * seconds(work);
+        if (token >= kPrompt) to.push_back(taken);
+      };
+      timed(trunk, [&] { h_NC = composition.read(batch); });
+      timed(middle, [&] { m_NC = composition.merged(h_NC, composition.last_strengths(), batch); });
+      timed(head, [&] { features_NC = head_of.features(m_NC, batch); });
+      timed(logits, [&] { logits_NV = head_of.logits(features_NC); });
+      timed(drawing, [&] {
+        const auto vocab = static_cast<std::size_t>(logits_NV.size(1));
+        for (std::int64_t i = 0; i < count; ++i)
+          tokens_N.data_ptr<std::int64_t>()[i] =
+              sampler.sample({logits_NV[i].data_ptr<float>(), vocab}, static_cast<std::uint64_t>(token));
+      });
+    }
+  }
+  void print(std::int64_t count) const {
+    fmt::print(
+        "a step of {} on one expert, ms: trunk and router {:.2f}, expert {:.2f}, head {:.2f}, logits {:.2f}, "
+        "drawing {:.2f}\n",
+        count, median(trunk), median(middle), median(head), median(logits), median(drawing));
+  }
+};
+
 // Tokens/s that the machine allows S sequences, with this many experts read.
 double limit(const cpu::Limits& machine, const Cost& ends, const Cost& expert, double sequences, double experts) {
   const double reading = ends.reading(machine) + experts * expert.reading(machine),
@@ -125,6 +167,7 @@ class Bench {
                  changes = pair(round, {1, 1 + count_}, {count_, 1 + count_}),
                  change = pair(round, {1, 0}, {1, 1 + count_});
       if (round == 0) continue;
+      one_times_.measure(*composition_, 1), times_.measure(*composition_, count_);
       const auto s = static_cast<double>(count_);
       one_.push_back(together.one);
       together_.push_back(together.ratio()), apart_.push_back(apart.ratio());
@@ -137,6 +180,7 @@ class Bench {
                  together.one, together.other, apart.other, changes.other, together.machine.read);
     }
     print();
+    one_times_.print(1), times_.print(count_);
     machine_.print();
   }
 
@@ -175,6 +219,7 @@ class Bench {
   Cost ends_, expert_;
   std::unique_ptr<Composition> composition_;
   Machine machine_;
+  StepTimes one_times_, times_;
   std::vector<double> one_, together_, apart_, one_part_, together_part_, apart_part_, change_, changes_;
 };
 

@@ -307,11 +307,14 @@ class Bench {
     if (runs.size() > 1) return run_apart(engine(), arena_, shape, runs, spans, store, h_.data());
     run_blocks(engine(), arena_, shape, runs, spans, store, h_.data(), c.rows * c.sequences);
   }
-  // Logits of each sequence's last row.
+  // Logits of each sequence's last row, of integers in two parts.
   void head(const Model& model, const Case& c) {
     const Product head[] = {{&model.head(), logits_.data()}};
     const float* last = h_.data() + (c.rows - 1) * c.sequences * kWidth;
-    multiply(engine(), arena_, prepare(engine(), arena_, last, c.sequences, kWidth, Forms() |= model.head()), head);
+    const Rows rows = reads_bf16(model.head().weight.format)
+                          ? prepare(engine(), arena_, last, c.sequences, kWidth, Forms() |= model.head())
+                          : prepare_finely(engine(), arena_, last, c.sequences, kWidth);
+    multiply(engine(), arena_, rows, head);
   }
 
   Machine machine_;
