@@ -7,11 +7,12 @@ TENON_HOME as for tenon.
 
 Both sides start from one checkpoint of the expert (rank-16 adapters of every product, or as many blocks as the base
 has, all of their own) and take the same blocks in the same order, step by step: while one computes the other is held.
-A pair is one step of each between two probes of the machine; they take turns at being first, for which Tenon runs once
-before and tells what blocks there will be. In float32 they must have the same loss at each step (to 1e-3). In bfloat16
-every product is rounded, and two runs drift apart from the first step on, to both sides: the first loss must be the same
-(to 3e-3), and the mean of all (to 2e-2). PyTorch's side is what one would write by hand: trunk, base and head as modules, autograd over expert and head,
-cross-entropy over all logits, AdamW fused; in bfloat16 under autocast, the frozen matrices converted once.
+A pair is one step of each between two probes of the machine; they take turns at being first, for which Tenon runs
+once before and tells what blocks there will be. In float32 they must have the same loss at each step (to 1e-3). In
+bfloat16 every product is rounded, and two runs drift apart from the first step on, to both sides: the first loss must
+be the same (to 3e-3), and the mean of all (to 2e-2). PyTorch's side is what one would write by hand: trunk, base and
+head as modules, autograd over expert and head, cross-entropy over all logits, AdamW fused; in bfloat16 under
+autocast, the frozen matrices converted once.
 
 The two do not do the same work in a step. PyTorch's side runs the trunk in every step, and the base in each that needs
 it. Tenon ran both over all blocks beforehand, in a pass whose outputs are kept on disk for all steps and all later
