@@ -40,6 +40,20 @@ void for_tiles(std::int64_t rows, const Tile& tile) {
   }
 }
 
+// The same in as few tiles as there can be, all of nearly the same size.
+template <int Most, class Tile>
+void for_even_tiles(std::int64_t rows, const Tile& tile) {
+  const auto go = [&]<int R>(const auto& self, std::int64_t size, std::int64_t r) {
+    if (size == R) return tile.template operator()<R>(r);
+    if constexpr (R > 1) self.template operator()<R - 1>(self, size, r);
+  };
+  for (std::int64_t r = 0, left = (rows + Most - 1) / Most; left > 0; --left) {
+    const std::int64_t size = (rows - r + left - 1) / left;
+    go.template operator()<Most>(go, size, r);
+    r += size;
+  }
+}
+
 // Cody-Waite reduction and the minimax polynomial of Cephes' expf; relative error below 2e-7 over [-87, 88].
 template <class V>
 inline V exponential(V x) {
