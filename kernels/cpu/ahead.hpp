@@ -46,8 +46,6 @@ class Ahead {
     if (then) end_ = end, jump_ = then - end;
     return *this;
   }
-  // Whether it asks for anything at all.
-  bool asks() const { return lines_ > 0; }
   // Reading is at this place.
   TENON_INLINE void read(const std::byte* place) {
     if (!streams_) return;

@@ -2,7 +2,7 @@
 // Included by kernels_avx2.cpp alone, and compiled with its flags.
 #pragma once
 
-#include "kernels/cpu/ahead.hpp"
+#include "kernels/cpu/vectors.hpp"
 
 #include <immintrin.h>
 
@@ -13,7 +13,7 @@ namespace {
 
 __m256i quads_at(const std::byte* at) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at)); }
 
-constexpr Reach kGroupsReach = {2048}; // the fastest of what was tried from 256 to 8192
+constexpr std::int64_t kGroupsReach = 2048; // bytes ahead; the fastest of what was tried from 256 to 8192
 
 __m256 halves(const std::byte* at) { return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(at))); }
 
@@ -113,11 +113,11 @@ TENON_INLINE void group_sums4(const std::byte* at, const Quad (&x)[R][8], __m256
     for (__m256i& one : sum[r]) one = _mm256_madd_epi16(one, _mm256_set1_epi16(1));
 }
 
-// R rows and a panel's outputs, 16 at a time.
+// R rows and a panel's outputs, 16 at a time. Asks: memory is asked ahead, for a quarter of a group with each.
 template <PackedFormat F, int R, bool Asks>
-void integer_tile(const std::byte* unit, const Activations& x, std::int64_t row, float* out, std::int64_t stride,
-                  Ahead ahead) {
+void integer_tile(const std::byte* unit, const Activations& x, std::int64_t row, float* out, std::int64_t stride) {
   using I = Integers<F>;
+  constexpr int lines = Asks ? (I::bytes / 64 + 3) / 4 : 0;
   __m256 sum[R][8] = {};
   for (std::int64_t g = 0; g < x.groups(); ++g, unit += I::bytes) {
     alignas(32) Quad quads[R][8]; // a group of every row, side by side: no quad needs an address of its own
@@ -129,9 +129,10 @@ void integer_tile(const std::byte* unit, const Activations& x, std::int64_t row,
       std::memcpy(quads[r], x.q + (row + r) * x.width + g * kGroup, kGroup);
       step[r] = x.scale[at], total[r] = static_cast<float>(x.sum[at]), base[r] = -I::offset * x.sum[at];
     }
-    if constexpr (Asks) ahead.read(unit);
-    for (int j = 0; j < 8; j += 2) {
-      if constexpr (Asks) ahead.fetch();
+    const std::byte* ask = unit + kGroupsReach;
+    for (int j = 0; j < 8; j += 2, ask += 64 * lines) {
+#pragma GCC unroll 16
+      for (int i = 0; i < lines; ++i) _mm_prefetch(reinterpret_cast<const char*>(ask + 64 * i), _MM_HINT_T1);
       __m256i whole[R][2];
       if constexpr (F == PackedFormat::int8g32)
         group_sums8<R>(unit + I::head + 32 * j, quads, whole);
@@ -164,13 +165,10 @@ void integer_tile(const std::byte* unit, const Activations& x, std::int64_t row,
 template <PackedFormat F>
 void integer_product(Panel panel, const Activations& x, std::int64_t first, std::int64_t rows, float* out,
                      std::int64_t stride) {
-  constexpr int lines = (Integers<F>::bytes / 64 + 3) / 4; // of a quarter of a group
-  constexpr int never = 1 << 30; // of many tiles: arithmetic binds, and asking for the panel behind would hold it up
   constexpr int most = F == PackedFormat::int8g32 ? 4 : 6; // rows of a tile, whose sums stay in registers
   for_even_tiles<most>(rows, [&]<int R>(std::int64_t r) {
-    const Ahead ahead(kGroupsReach, panel.at, x.groups() * 4, lines, r > 0, (rows + most - 1) / most, never);
-    const auto tile = ahead.asks() ? integer_tile<F, R, true> : integer_tile<F, R, false>;
-    tile(panel.at, x, first + r, out + r * stride, stride, ahead);
+    const auto tile = r == 0 ? integer_tile<F, R, true> : integer_tile<F, R, false>; // later ones find it in a cache
+    tile(panel.at, x, first + r, out + r * stride, stride);
   });
 }
 

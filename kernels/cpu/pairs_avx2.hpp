@@ -2,7 +2,6 @@
 // Included by kernels_avx2.cpp alone, and compiled with its flags.
 #pragma once
 
-#include "kernels/cpu/ahead.hpp"
 #include "kernels/cpu/short_exponents.hpp"
 
 #include <immintrin.h>
@@ -14,8 +13,8 @@ namespace {
 
 __m256i pairs_at(const std::byte* at) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at)); }
 
-constexpr Reach kPairsReach = {1536};     // the fastest of what was tried from 256 to 8192
-constexpr std::int64_t kBlockPairs = 128; // of rows that are widened at once, into the first cache
+constexpr std::int64_t kPairsReach = 1536; // bytes ahead;     // the fastest of what was tried from 256 to 8192
+constexpr std::int64_t kBlockPairs = 128;  // of rows that are widened at once, into the first cache
 
 void widen(const std::uint16_t* x, std::int64_t count, float* out) {
   std::int64_t i = 0;
@@ -88,17 +87,20 @@ TENON_INLINE void add_half(__m256 (&sum)[R][N], const std::byte* pairs, const fl
   }
 }
 
-// R widened rows and N vectors of outputs, behind what `out` holds unless this is fresh.
-template <int R, int N, bool Asks>
+// R widened rows and N vectors of outputs, behind what `out` holds unless this is fresh. With every pair memory is
+// asked for so many lines of what begins at `ask`.
+template <int R, int N, int Lines>
 void bf16_tile(const std::byte* pairs, std::int64_t count, const float (&x)[R][2 * kBlockPairs], float* out,
-               std::int64_t stride, bool fresh, Ahead ahead) {
+               std::int64_t stride, bool fresh, const std::byte* ask) {
   __m256 sum[R][N];
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 8
     for (int j = 0; j < N; ++j) sum[r][j] = fresh ? _mm256_setzero_ps() : _mm256_loadu_ps(out + r * stride + 8 * j);
   for (std::int64_t p = 0; p < count; ++p, pairs += 256) {
-    if constexpr (Asks) ahead.read(pairs), ahead.fetch();
+#pragma GCC unroll 4
+    for (int i = 0; i < Lines; ++i) _mm_prefetch(reinterpret_cast<const char*>(ask + 64 * i), _MM_HINT_T1);
+    ask += 64 * Lines;
     const float* at[R];
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) at[r] = x[r] + 2 * p;
@@ -115,34 +117,31 @@ void bf16_tile(const std::byte* pairs, std::int64_t count, const float (&x)[R][2
 constexpr int passes(std::int64_t rows) { return rows == 1 ? 1 : rows <= 3 ? 2 : 4; }
 constexpr int kPairRows = 6; // of a tile
 
-// Rows [row, row + R) of x and `count` pairs of a panel, from pair p on. at: those pairs.
-template <int R, class Ask>
+// Rows [row, row + R) of x and `count` pairs of a panel, from pair p on. at: those pairs. Asks: memory is asked ahead,
+// by a row alone for what it reads soon, by more for the pairs behind these.
+template <int R, bool Asks>
 void bf16_rows(const std::byte* at, std::int64_t count, const Activations& x, std::int64_t row, std::int64_t p,
-               float* out, std::int64_t stride, const Ask& ask) {
-  constexpr int vectors = 8 / passes(R);
+               float* out, std::int64_t stride) {
+  constexpr int vectors = 8 / passes(R), lines = Asks ? 4 / passes(R) : 0;
   alignas(32) float wide[R][2 * kBlockPairs];
   for (int i = 0; i < R; ++i) widen(x.bf16 + (row + i) * x.bf16_stride() + 2 * p, 2 * count, wide[i]);
-  for (int pass = 0; pass < passes(R); ++pass) {
+  const std::byte* ask = at + (R == 1 ? kPairsReach : 256 * count);
+  for (int pass = 0; pass < passes(R); ++pass, ask += 64 * lines * count) {
     const std::int64_t lane = 8 * vectors * pass;
-    const Ahead ahead = ask(pass);
-    const auto tile = ahead.asks() ? bf16_tile<R, vectors, true> : bf16_tile<R, vectors, false>;
-    tile(at + 4 * lane, count, wide, out + lane, stride, p == 0, ahead);
+    bf16_tile<R, vectors, lines>(at + 4 * lane, count, wide, out + lane, stride, p == 0, ask);
   }
 }
 
 void bf16_product(Panel panel, const Activations& x, std::int64_t first, std::int64_t rows, float* out,
                   std::int64_t stride) {
-  const std::int64_t pairs = x.bf16_stride() / 2, tiles = (rows + kPairRows - 1) / kPairRows * passes(rows);
-  std::int64_t tile = 0;
+  const std::int64_t pairs = x.bf16_stride() / 2;
   for_even_tiles<kPairRows>(rows, [&]<int R>(std::int64_t r) {
     std::int64_t p = 0;
     do {
       const std::int64_t count = pairs - p < kBlockPairs ? pairs - p : kBlockPairs;
-      const std::byte* at = panel.at + 256 * p;
-      bf16_rows<R>(at, count, x, first + r, p, out + r * stride, stride,
-                   [&](int pass) { return Ahead(kPairsReach, at, count, 4, tile + pass, tiles, 2); });
+      const auto go = r == 0 ? bf16_rows<R, true> : bf16_rows<R, false>; // later tiles find the panel in a cache
+      go(panel.at + 256 * p, count, x, first + r, p, out + r * stride, stride);
     } while ((p += kBlockPairs) < pairs);
-    tile += passes(R);
   });
 }
 
@@ -156,7 +155,7 @@ void expand(const ShortPanel& panel, std::int64_t first, std::int64_t count, std
   for (std::int64_t p = 0; p < count; ++p, out += 256) {
     const std::byte* unit = panel.units + (first + p) * kShortUnit;
     for (int line = 0; line < 3; ++line)
-      _mm_prefetch(reinterpret_cast<const char*>(unit + kPairsReach.bytes + 64 * line), _MM_HINT_T1);
+      _mm_prefetch(reinterpret_cast<const char*>(unit + kPairsReach + 64 * line), _MM_HINT_T1);
 #pragma GCC unroll 2
     for (int part = 0; part < 2; ++part) { // sixteen bytes of either are eight outputs, and eight 16 outputs on
       const __m256i both = pairs_at(unit + 128 + 32 * part);
@@ -185,8 +184,7 @@ void short_product(Panel panel, const Activations& x, std::int64_t first, std::i
     const std::int64_t count = pairs - p < block_pairs ? pairs - p : block_pairs;
     expand(parts, p, count, block);
     for_even_tiles<kPairRows>(rows, [&]<int R>(std::int64_t r) {
-      bf16_rows<R>(block, count, x, first + r, p, out + r * stride, stride,
-                   [&](int) { return Ahead(kPairsReach, block, 0, 0, 0, 1, 2); });
+      bf16_rows<R, false>(block, count, x, first + r, p, out + r * stride, stride);
     });
   } while ((p += block_pairs) < pairs);
   add_outliers(parts, x.bf16 + first * x_stride, x_stride, rows, out, stride);
