@@ -113,9 +113,11 @@ TENON_INLINE void group_sums4(const std::byte* at, const Quad (&x)[R][8], __m256
     for (__m256i& one : sum[r]) one = _mm256_madd_epi16(one, _mm256_set1_epi16(1));
 }
 
-// R rows and a panel's outputs, 16 at a time. Asks: memory is asked ahead, for a quarter of a group with each.
+// R rows and a panel's outputs, 16 at a time. Asks: memory is asked for what is `ahead` of what is read, for a quarter
+// of a group with each.
 template <PackedFormat F, int R, bool Asks>
-void integer_tile(const std::byte* unit, const Activations& x, std::int64_t row, float* out, std::int64_t stride) {
+void integer_tile(const std::byte* unit, const Activations& x, std::int64_t row, float* out, std::int64_t stride,
+                  std::ptrdiff_t ahead) {
   using I = Integers<F>;
   constexpr int lines = Asks ? (I::bytes / 64 + 3) / 4 : 0;
   __m256 sum[R][8] = {};
@@ -129,7 +131,7 @@ void integer_tile(const std::byte* unit, const Activations& x, std::int64_t row,
       std::memcpy(quads[r], x.q + (row + r) * x.width + g * kGroup, kGroup);
       step[r] = x.scale[at], total[r] = static_cast<float>(x.sum[at]), base[r] = -I::offset * x.sum[at];
     }
-    const std::byte* ask = unit + kGroupsReach;
+    const std::byte* ask = unit + ahead;
     for (int j = 0; j < 8; j += 2, ask += 64 * lines) {
 #pragma GCC unroll 16
       for (int i = 0; i < lines; ++i) _mm_prefetch(reinterpret_cast<const char*>(ask + 64 * i), _MM_HINT_T1);
@@ -166,9 +168,10 @@ template <PackedFormat F>
 void integer_product(Panel panel, const Activations& x, std::int64_t first, std::int64_t rows, float* out,
                      std::int64_t stride) {
   constexpr int most = F == PackedFormat::int8g32 ? 4 : 6; // rows of a tile, whose sums stay in registers
+  const std::ptrdiff_t ahead = panel.after ? panel.after - panel.at : kGroupsReach;
   for_even_tiles<most>(rows, [&]<int R>(std::int64_t r) {
     const auto tile = r == 0 ? integer_tile<F, R, true> : integer_tile<F, R, false>; // later ones find it in a cache
-    tile(panel.at, x, first + r, out + r * stride, stride);
+    tile(panel.at, x, first + r, out + r * stride, stride, ahead);
   });
 }
 

@@ -28,11 +28,12 @@ struct Activations {
   std::int64_t groups() const { return width / kGroup; }
 };
 
-// The weights of a panel, and what is read next where that is not right behind them (null: right behind): products may
-// ask memory ahead for it.
+// The weights of a panel, and what products may ask memory for: at the end of the panel for what is read next (then),
+// or bit by bit for as much as the panel holds of what is read after it (after). Null, both: what is right behind.
 struct Panel {
-  const std::byte *at, *then;
-  Panel(const std::byte* at, const std::byte* then = nullptr) : at(at), then(then) {}
+  const std::byte *at, *then, *after;
+  Panel(const std::byte* at, const std::byte* then = nullptr, const std::byte* after = nullptr)
+      : at(at), then(then), after(after) {}
 };
 
 // Numbers below this are zeros to int8: the inverse of their step would overflow.

@@ -117,21 +117,22 @@ void bf16_tile(const std::byte* pairs, std::int64_t count, const float (&x)[R][2
 constexpr int passes(std::int64_t rows) { return rows == 1 ? 1 : rows <= 3 ? 2 : 4; }
 constexpr int kPairRows = 6; // of a tile
 
-// Rows [row, row + R) of x and `count` pairs of a panel, from pair p on. at: those pairs. Asks: memory is asked ahead,
-// by a row alone for what it reads soon, by more for the pairs behind these.
+// Rows [row, row + R) of x and `count` pairs of a panel, from pair p on. at: those pairs. Asks: memory is asked for
+// what begins at `ask`, as much as is read.
 template <int R, bool Asks>
 void bf16_rows(const std::byte* at, std::int64_t count, const Activations& x, std::int64_t row, std::int64_t p,
-               float* out, std::int64_t stride) {
+               float* out, std::int64_t stride, const std::byte* ask) {
   constexpr int vectors = 8 / passes(R), lines = Asks ? 4 / passes(R) : 0;
   alignas(32) float wide[R][2 * kBlockPairs];
   for (int i = 0; i < R; ++i) widen(x.bf16 + (row + i) * x.bf16_stride() + 2 * p, 2 * count, wide[i]);
-  const std::byte* ask = at + (R == 1 ? kPairsReach : 256 * count);
   for (int pass = 0; pass < passes(R); ++pass, ask += 64 * lines * count) {
     const std::int64_t lane = 8 * vectors * pass;
     bf16_tile<R, vectors, lines>(at + 4 * lane, count, wide, out + lane, stride, p == 0, ask);
   }
 }
 
+// The first tile asks ahead: a row alone for what it reads soon itself, more rows for what is behind. Later tiles find
+// the panel in a cache.
 void bf16_product(Panel panel, const Activations& x, std::int64_t first, std::int64_t rows, float* out,
                   std::int64_t stride) {
   const std::int64_t pairs = x.bf16_stride() / 2;
@@ -139,8 +140,10 @@ void bf16_product(Panel panel, const Activations& x, std::int64_t first, std::in
     std::int64_t p = 0;
     do {
       const std::int64_t count = pairs - p < kBlockPairs ? pairs - p : kBlockPairs;
-      const auto go = r == 0 ? bf16_rows<R, true> : bf16_rows<R, false>; // later tiles find the panel in a cache
-      go(panel.at + 256 * p, count, x, first + r, p, out + r * stride, stride);
+      const std::byte *at = panel.at + 256 * p,
+                      *ask = panel.after ? panel.after + 256 * p : at + (R == 1 ? kPairsReach : 256 * count);
+      const auto go = r == 0 ? bf16_rows<R, true> : bf16_rows<R, false>;
+      go(at, count, x, first + r, p, out + r * stride, stride, ask);
     } while ((p += kBlockPairs) < pairs);
   });
 }
@@ -184,7 +187,7 @@ void short_product(Panel panel, const Activations& x, std::int64_t first, std::i
     const std::int64_t count = pairs - p < block_pairs ? pairs - p : block_pairs;
     expand(parts, p, count, block);
     for_even_tiles<kPairRows>(rows, [&]<int R>(std::int64_t r) {
-      bf16_rows<R, false>(block, count, x, first + r, p, out + r * stride, stride);
+      bf16_rows<R, false>(block, count, x, first + r, p, out + r * stride, stride, nullptr);
     });
   } while ((p += block_pairs) < pairs);
   add_outliers(parts, x.bf16 + first * x_stride, x_stride, rows, out, stride);

@@ -62,8 +62,8 @@ void attend_panels(const Kernels& kernels, KeyFormat format, const AttentionTile
   const std::byte* values = tile.v_panels + tile.column / kPanel * value_panel;
   for (std::int64_t panel = 0; panel * kPanel < tile.keys; ++panel) {
     const bool last = (panel + 1) * kPanel >= tile.keys;
-    product({tile.k_panels + panel * key_panel, last ? values : nullptr}, q.rows(), 0, tile.rows,
-            scores + panel * kPanel, kChunk);
+    product({tile.k_panels + panel * key_panel, last ? values : nullptr, values + panel * key_panel}, q.rows(), 0,
+            tile.rows, scores + panel * kPanel, kChunk);
   }
 
   const std::byte* behind = tile.keys > kPanel ? values : nullptr;
@@ -78,8 +78,10 @@ void attend_panels(const Kernels& kernels, KeyFormat format, const AttentionTile
   for (std::int64_t d = 0, lanes = 0; d < tile.depth; d += lanes) {
     const std::int64_t panel = (tile.column + d) / kPanel, lane = (tile.column + d) % kPanel;
     lanes = std::min(tile.depth - d, kPanel - lane);
-    const std::byte* then = d + lanes < tile.depth ? nullptr : tile.next_k_panels ? tile.next_k_panels : values;
-    product({tile.v_panels + panel * value_panel, then}, p.rows(), 0, tile.rows, out, kPanel);
+    const std::byte *next = tile.next_k_panels ? tile.next_k_panels : values,
+                    *then = d + lanes < tile.depth ? nullptr : next;
+    product({tile.v_panels + panel * value_panel, then, next + d / kPanel * value_panel}, p.rows(), 0, tile.rows, out,
+            kPanel);
     for (std::int64_t r = 0; r < tile.rows; ++r)
       std::memcpy(tile.out + r * tile.depth + d, out + r * kPanel + lane,
                   static_cast<std::size_t>(lanes) * sizeof(float));
