@@ -36,6 +36,10 @@ struct Panel {
       : at(at), then(then), after(after) {}
 };
 
+// A row in two parts is two rows of int8: q, and what rounding left over, in steps kFine times as small. Together they
+// are kFine q + q', a number of 16 bits.
+constexpr int kFine = 254;
+
 // Numbers below this are zeros to int8: the inverse of their step would overflow.
 constexpr float kSmallest = 1e-30f;
 
@@ -97,6 +101,9 @@ struct Kernels {
   using Product = void (*)(Panel panel, const Activations& x, std::int64_t first, std::int64_t rows, float* out,
                            std::int64_t stride);
   Product products[kPackedFormats]; // by PackedFormat
+  // Of int8, for rows [first, first + rows) in two parts, which are rows 2 r and 2 r + 1 of x. Null: two rows are as
+  // fast.
+  Product fine_product;
   // To bfloat16, ties to even. Below the smallest normal number a tier may make zero of it, as its products take it.
   void (*round)(const float* x, std::int64_t count, std::uint16_t* out);
   // count: a multiple of 32. A group that holds a number that is not finite has scale NaN, so that it is seen.

@@ -130,6 +130,7 @@ const Kernels avx2_kernels = {
     false,
     {bf16_product, integer_product<PackedFormat::int8g32>, integer_product<PackedFormat::int4g32>,
      integer_product<PackedFormat::int4g32m>, short_product},
+    integer_product<PackedFormat::int8g32, true>,
     round,
     quantise,
     silu_multiply<V256>,

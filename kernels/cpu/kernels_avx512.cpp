@@ -390,6 +390,7 @@ const Kernels avx512_kernels = {
     true,
     {bf16_product, integer_product<PackedFormat::int8g32>, integer_product<PackedFormat::int4g32>,
      integer_product<PackedFormat::int4g32m>, short_product},
+    nullptr,
     round,
     quantise,
     silu_multiply<V512>,

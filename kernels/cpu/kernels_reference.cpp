@@ -136,6 +136,7 @@ const Kernels reference_kernels = {
     false,
     {bf16_product, integer_product<PackedFormat::int8g32>, integer_product<PackedFormat::int4g32>,
      integer_product<PackedFormat::int4g32m>, short_product},
+    nullptr,
     round_each,
     quantise,
     silu_multiply<Scalar>,

@@ -29,6 +29,8 @@ void panel_product(const Kernels& kernels, const Linear& linear, std::span<const
   const std::byte* panel = linear.weight.panel(task.panel);
   if (rows.parts == 1) {
     product(panel, rows, task.first, task.count, out, kPanel);
+  } else if (linear.weight.format == PackedFormat::int8g32 && kernels.fine_product) {
+    kernels.fine_product(panel, rows, task.first, task.count, out, kPanel);
   } else {
     product(panel, rows, 2 * task.first, 2 * task.count, scratch.parts, kPanel);
     for (std::int64_t r = 0; r < task.count; ++r)
@@ -151,21 +153,34 @@ Rows prepare(const Engine& engine, Arena& arena, const float* x, std::int64_t ro
   return out;
 }
 
+namespace {
+
+// What rounding left over of one group of a row in two parts. Where a number is not finite the step is NaN, and seen.
+void put_remainder(const NewRows& made, std::int64_t row, std::int64_t column, const float* x) {
+  const std::int64_t at = 2 * row * made.width + column, group = at / kGroup, next = group + made.width / kGroup;
+  const float scale = made.scale[group], inverse = scale > kSmallest ? kFine / scale : 0;
+  const std::int8_t* q = made.q + at;
+  std::int8_t* rest = made.q + at + made.width;
+  made.scale[next] = scale / kFine, made.sum[next] = 0;
+  constexpr float whole = 3 << 22; // numbers far below this it rounds, ties to even, in instructions that any tier has
+  for (std::int64_t i = 0; i < kGroup; ++i) {
+    const float left = inverse > 0 ? (x[i] - static_cast<float>(q[i]) * scale) * inverse : 0;
+    rest[i] = static_cast<std::int8_t>(left + whole - whole);
+    made.sum[next] += rest[i];
+  }
+}
+
+} // namespace
+
 Rows prepare_finely(const Engine& engine, Arena& arena, const float* x, std::int64_t rows, std::int64_t width) {
   Forms int8;
   int8.int8 = true;
   const NewRows made(arena, 2 * rows, width, int8, false);
   for_rows(engine, rows, [&](std::int64_t first, std::int64_t count) {
-    float remainder[kGroup];
-    for (std::int64_t r = first; r < first + count; ++r)
-      for (std::int64_t c = 0; c < width; c += kGroup) {
-        const float* from = x + r * width + c;
-        made.put(*engine.kernels, 2 * r, c, from, kGroup);
-        const std::int8_t* q = made.q + 2 * r * width + c;
-        const float scale = made.scale[(2 * r * width + c) / kGroup];
-        for (std::int64_t i = 0; i < kGroup; ++i) remainder[i] = from[i] - static_cast<float>(q[i]) * scale;
-        made.put(*engine.kernels, 2 * r + 1, c, remainder, kGroup);
-      }
+    for (std::int64_t r = first; r < first + count; ++r) {
+      made.put(*engine.kernels, 2 * r, 0, x + r * width, width);
+      for (std::int64_t c = 0; c < width; c += kGroup) put_remainder(made, r, c, x + r * width + c);
+    }
   });
   Rows out = made.done();
   out.rows = rows, out.parts = 2;

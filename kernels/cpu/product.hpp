@@ -46,7 +46,7 @@ struct Forms {
 };
 
 // Rows in those forms. x: as float32 too, where somebody keeps it. In two parts the form holds twice as many rows:
-// beside each its remainder, what rounding left over, rounded again; a product is the sum of both's.
+// beside each what rounding left over (kFine); a product is the sum of both's.
 struct Rows : Activations {
   const float* x = nullptr;
   std::int64_t parts = 1;

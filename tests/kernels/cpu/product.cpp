@@ -4,8 +4,10 @@
 
 #include <catch2/catch.hpp>
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
+#include <limits>
 
 namespace tenon::cpu {
 namespace {
@@ -194,6 +196,28 @@ TEST_CASE(
         CHECK(same_bits(finely(one, weights, 3, count), expected));
         CHECK(same_bits(finely(many, weights, 3, count), expected));
       }
+    }
+}
+
+TEST_CASE("of rows in two parts zeros and numbers too small for a step are nothing, and what is not finite is seen") {
+  constexpr std::int64_t inputs = 64, outputs = 70, rows = 4;
+  const float infinite = std::numeric_limits<float>::infinity();
+  Pool alone(1);
+  std::vector<float> x(rows * inputs, 0.0f);
+  std::fill_n(x.begin() + inputs, inputs, 1e-30f), std::fill_n(x.begin() + 2 * inputs, inputs, 1e-38f);
+  x[3 * inputs + 40] = infinite;
+  for (const Tier tier : supported_tiers())
+    for (const PackedFormat format : {PackedFormat::int8g32, PackedFormat::int4g32m}) {
+      CAPTURE(tier_name(tier), packed_name(format));
+      const Weights weights(format, outputs, inputs, noise(outputs * inputs, 17));
+      const Engine engine{&kernels_of(tier), &alone};
+      const Linear linear{weights.matrix};
+      Arena arena;
+      std::vector<float> y(rows * outputs);
+      const Product one[] = {{&linear, y.data()}};
+      multiply(engine, arena, prepare_finely(engine, arena, x.data(), rows, inputs), one);
+      for (std::int64_t i = 0; i < 3 * outputs; ++i) CHECK(std::abs(y[static_cast<std::size_t>(i)]) < 1e-27f);
+      for (std::int64_t i = 3 * outputs; i < rows * outputs; ++i) CHECK(std::isnan(y[static_cast<std::size_t>(i)]));
     }
 }
 
