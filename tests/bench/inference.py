@@ -1,7 +1,6 @@
 #!/usr/bin/env python3
 """How fast Tenon reads and writes beside transformers, both in one format, on the same SmolLM2 and the same machine.
 
-  ninja -C .build tenon tenon_inference_bench
   tests/bench/inference.py [--build DIR] [--model GGUF] [--home DIR] [--python PYTHON] [--pairs 7] [--json FILE]
                           [--compute float32] [--threads N]
 
@@ -24,7 +23,7 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "peers"))
-from side import Side, pair, tell
+from side import Side, pair, tell, up_to_date
 
 ROOT = Path(__file__).resolve().parents[2]
 VENV = ROOT / ".deps" / "bench"
@@ -105,6 +104,7 @@ def main():
     parser.add_argument("--json", help="also write the figures here")
     options = parser.parse_args()
 
+    up_to_date(options.build, "tenon", "tenon_inference_bench")
     python = options.python or reference_python()
     ids = prompt_ids(python, options.model)
     theirs = "float32" if options.compute == "float32" else "bfloat16"

@@ -1,6 +1,6 @@
-// What this machine can do at the moment: bandwidth of reads, peaks of float32, bfloat16 and int8 products, and how
-// long a cache line takes from one thread to another and back; measured around every figure of a bench, since a virtual
-// machine's change from minute to minute. Thread: one.
+// What this machine can do at the moment: bandwidth of reads, peaks of float32, bfloat16 and int8 products, how many
+// instructions of any kind it issues, and how long a cache line takes from one thread to another and back; measured
+// around every figure of a bench, since a virtual machine's change from minute to minute. Thread: one.
 #pragma once
 
 #include "kernels/cpu/engine.hpp"
@@ -54,10 +54,26 @@ inline double line_ns() {
   return 1e9 * median(taken) / kTurns;
 }
 
+// 10^9 instructions a second, all threads together, where they do nothing. Threads of other machines on the same cores
+// take from it, though they may leave the peaks of products alone.
+inline double issued() {
+  constexpr std::int64_t kTurns = 500000, kEach = 32;
+  Pool& pool = *engine().pool;
+  const double taken = seconds([&] {
+    pool.run(pool.threads(), [](std::int64_t) {
+      for (std::int64_t i = 0; i < kTurns; ++i) asm volatile(".rept 32\n nop\n .endr");
+    });
+  });
+  return static_cast<double>(kTurns * kEach * pool.threads()) / taken / 1e9;
+}
+
 class Machine {
  public:
   // The pool's threads come from work, and are awake for what follows.
-  void measure() { lines_.push_back(line_ns()), limits_.push_back(probe_.measure(*engine().pool)); }
+  void measure() {
+    lines_.push_back(line_ns());
+    limits_.push_back(probe_.measure(*engine().pool)), issued_.push_back(issued());
+  }
   // GB/s and 10^9 operations a second as measured last; 0 where the processor has no vectors for it.
   double read() const { return limits_.back().read; }
   double bf16() const { return limits_.back().bf16; }
@@ -82,7 +98,7 @@ class Machine {
     });
   }
 
-  // Medians, of bandwidth also the lowest and the highest, and what computed.
+  // Medians, of what changes most also the lowest and the highest, and what computed.
   void print() const {
     const auto all = [&](double Limits::*of) {
       std::vector<double> values;
@@ -91,17 +107,19 @@ class Machine {
     };
     const std::vector<double> reads = all(&Limits::read);
     const auto [low, high] = std::minmax_element(reads.begin(), reads.end());
+    const auto [fewest, most] = std::minmax_element(issued_.begin(), issued_.end());
     std::printf(
         "tier %s, %d threads, g++ %s; reads %.1f GB/s (%.1f to %.1f; 2 MiB pages where there are such), float32 %.0f, "
-        "bf16 %.0f and int8 %.0f GOP/s, a line there and back %.0f ns\n",
+        "bf16 %.0f and int8 %.0f GOP/s; %.0f G instructions/s (%.0f to %.0f), a line there and back %.0f ns\n",
         tier_name(engine().kernels->tier), engine().pool->threads(), __VERSION__, median(reads), *low, *high,
-        median(all(&Limits::float32)), median(all(&Limits::bf16)), median(all(&Limits::int8)), median(lines_));
+        median(all(&Limits::float32)), median(all(&Limits::bf16)), median(all(&Limits::int8)), median(issued_), *fewest,
+        *most, median(lines_));
   }
 
  private:
   Probe probe_;
   std::vector<Limits> limits_;
-  std::vector<double> lines_;
+  std::vector<double> lines_, issued_;
 };
 
 } // namespace tenon::cpu::bench

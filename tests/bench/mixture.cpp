@@ -2,8 +2,8 @@
 // plain baseline in bf16, by LibTorch's eager loop over experts in bfloat16, and by our operator in int8 and int4.
 // Every one of these forms a pair with ours in bf16: the same choices, one after the other between two probes of the
 // machine, in turn first. Prints medians: ms a layer, the fraction of bandwidth (few rows) or of the peak, and how many
-// times as long as ours of its pair each took. Ours reads and writes rows of float32, the others of bfloat16. Never a
-// test.
+// times as long as ours of its pair each took. Ours reads and writes rows of float32, the others of bfloat16. That the
+// plain baseline computes what ours does is checked first. Never a test.
 //
 //   tenon_mixture_bench [ROUNDS]     7 unless said; TENON_TIER and TENON_THREADS choose tier and threads; needs 4.5 GB.
 //                                    The plain baseline is written for AVX-512 and AVX2
@@ -21,6 +21,7 @@
 #include <torch/version.h>
 
 #include <array>
+#include <cmath>
 #include <cstring>
 #include <functional>
 #include <optional>
@@ -40,6 +41,14 @@ std::byte* fill(PackedFormat format, std::int64_t outputs, std::int64_t inputs, 
   pack(format, kPanel, inputs, std::span(w).first(kPanel * inputs), {at, panel});
   for (std::int64_t p = 1; p < outputs / kPanel; ++p) std::memcpy(at + p * panel, at, panel);
   return at + outputs / kPanel * panel;
+}
+
+// Rows that bfloat16 holds.
+std::vector<std::uint16_t> some_rows() {
+  std::vector<std::uint16_t> out(kMostRows * kWidth);
+  for (std::size_t i = 0; i < out.size(); ++i)
+    out[i] = nn::f32_to_bf16(static_cast<float>((i * 2246822519u >> 9) % 2001) / 1e4f - 0.1f);
+  return out;
 }
 
 std::int64_t expert_bytes(PackedFormat format) {
@@ -87,12 +96,18 @@ class Ours {
     arena_.reset();
     mix(engine(), arena_, layers_[layer], choices, x_.data(), y_.data());
   }
+  float y(std::int64_t i) const { return y_[static_cast<std::size_t>(i)]; }
 
  private:
   HugeMemory memory_;
   std::vector<FeedForward> layers_[kLayers];
+  static std::vector<float> wide_rows() {
+    std::vector<float> out;
+    for (const std::uint16_t one : some_rows()) out.push_back(nn::bf16_to_f32(one));
+    return out;
+  }
   Arena arena_;
-  std::vector<float> x_ = std::vector<float>(kMostRows * kWidth, 0.1f), y_ = x_;
+  std::vector<float> x_ = wide_rows(), y_ = x_;
 };
 
 class Plain {
@@ -110,12 +125,13 @@ class Plain {
   void operator()(std::int64_t layer, const Choices& choices) {
     mix_(*engine().pool, layers_[layer], choices, x_.data(), y_.data());
   }
+  float y(std::int64_t i) const { return nn::bf16_to_f32(y_[static_cast<std::size_t>(i)]); }
 
  private:
   PlainMix* mix_ = engine().kernels->tier == Tier::avx512 ? plain_mix_avx512 : plain_mix_avx2;
   HugeMemory memory_;
   PlainLayer layers_[kLayers];
-  std::vector<std::uint16_t> x_ = std::vector<std::uint16_t>(kMostRows * kWidth, 0x3dcc), y_ = x_;
+  std::vector<std::uint16_t> x_ = some_rows(), y_ = x_;
 };
 
 // As model code writes it: for every expert the rows that chose it, three linears, index_add.
@@ -168,6 +184,18 @@ struct Side {
 
 class Bench {
  public:
+  // Whether ours and the plain one, if there is one, give the same but for the last digits of bfloat16.
+  bool agree() {
+    const Chosen chosen(kMostRows, random_);
+    if (!plain_) return true;
+    bf16_(0, chosen.choices()), (*plain_)(0, chosen.choices());
+    float most = 0, off = 0;
+    for (std::int64_t i = 0; i < kMostRows * kWidth; ++i)
+      most = std::max(most, std::abs(bf16_.y(i))), off = std::max(off, std::abs(bf16_.y(i) - plain_->y(i)));
+    std::printf("plain against ours: off by at most %.2g of %.2g\n", off, most);
+    return most > 0 && off < most / 64;
+  }
+
   void run(std::int64_t rows, int rounds) {
     const auto bf16 = PackedFormat::bf16;
     Side ours{"bf16", bf16, std::ref(bf16_)};
@@ -260,6 +288,7 @@ int main(int argc, char** argv) {
   const c10::InferenceMode inference;
   at::set_num_threads(engine().pool->threads());
   bench::Bench all;
+  if (!all.agree()) return std::fputs("the plain baseline computes something else\n", stderr), 1;
   for (const std::int64_t rows : {1, 8, 64, 512}) all.run(rows, rounds);
   if (!all.has_plain()) std::puts("the plain baseline is left out: it needs AVX2");
   std::printf("tenon %s, LibTorch %s; ", TENON_VERSION, TORCH_VERSION);

@@ -1,7 +1,6 @@
 #!/usr/bin/env python3
 """Tenon beside llama.cpp and transformers, on the same SmolLM2 file and the same machine.
 
-  ninja -C .build tenon tenon_inference_bench
   tests/bench/peers/compare.py [--files q4_1,q8_0,bf16,q4_0] [--pairs 7] [--threads 2] [--quick] [--transformers]
                                [--works prompt:512,steps:0] [--prepare] [--build DIR] [--json FILE]
 
@@ -32,7 +31,7 @@ import time
 from pathlib import Path
 
 import environment
-from side import Side, pair, tell
+from side import Side, pair, tell, up_to_date
 
 ROOT = environment.ROOT
 HERE = Path(__file__).resolve().parent
@@ -191,6 +190,7 @@ def main():
     if options.quick:
         options.pairs, works = 1, [("prompt", 512), ("steps", 0), ("steps", 512)]
 
+    up_to_date(options.build, "tenon", "tenon_inference_bench")
     python = environment.make(options.transformers)
     rows, sides = [], []
     for kind in options.files.split(","):

@@ -2,7 +2,6 @@
 """What Tenon holds in memory after a text of 2,048 tokens, beside llama.cpp on the same file (Q4_1, as shipped), and how
 soon a composition of three experts writes its first token.
 
-  ninja -C .build tenon tenon_inference_bench
   tests/bench/peers/memory.py [--file q4_1] [--starts 7] [--threads 2] [--build DIR] [--json FILE]
 
   private   RssAnon: keys and values, buffers, what was copied or repacked. Of llama.cpp's process, less what Python held
@@ -22,7 +21,7 @@ from pathlib import Path
 
 import compare
 import environment
-from side import Side, tell
+from side import Side, tell, up_to_date
 
 TOKENS = 2048
 EXPERTS = ["tenon.low_rank", "tenon.recurrent", "tenon.convolution"]
@@ -93,6 +92,7 @@ def main():
     parser.add_argument("--build", type=Path, default=compare.ROOT / ".build")
     parser.add_argument("--json", help="also write the figures here")
     options = parser.parse_args()
+    up_to_date(options.build, "tenon", "tenon_inference_bench")
     python = environment.make(False)
     path = compare.gguf_of(options.file, python)
     model, form = compare.imported(options.file, path, options.build)

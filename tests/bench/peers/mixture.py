@@ -3,7 +3,6 @@
 mul_mat_id, as llama.cpp runs a mixture: gate, up, silu, down, strengths, sum. Pairs, each between two probes of the
 machine, in turn first, each after one that does not count; medians. Rows go in and come out in float32 on both sides.
 
-  ninja -C .build tenon_mixture_bench
   tests/bench/peers/mixture.py [--rows 1,8,64,512] [--pairs 7] [--threads 2] [--build DIR]
 
 Installs llama.cpp on its first run (.deps/peers), whose ggml this is. Needs 2.5 GB. Never a test.
@@ -22,7 +21,7 @@ import time
 from pathlib import Path
 
 import environment
-from side import pair, tell
+from side import pair, tell, up_to_date
 
 WIDTH, INNER, EXPERTS, EACH = 1024, 2816, 32, 2
 F32, I32, BF16 = 0, 26, 30  # ggml_type
@@ -123,6 +122,7 @@ def main():
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--build", type=Path, default=environment.ROOT / ".build")
     options = parser.parse_args()
+    up_to_date(options.build, "tenon_mixture_bench")
     environment.make(False)
     layer = Layer(options.threads)
     ours = subprocess.Popen([options.build / "tests" / "tenon_mixture_bench", "serve"], stdin=subprocess.PIPE,
