@@ -218,25 +218,25 @@ TEST_CASE("of two ways to the same result the faster is gone, and is left when t
     }
     return second / period;
   };
-  CHECK(share_of_second() > 0.98);
-  time[0] = 1.0;
-  CHECK(share_of_second() < 0.02);
+  constexpr double trials = 1.0 / FasterWay::kTrials; // of the other way
+  CHECK(share_of_second() == Approx(1 - trials));
+  time[0] = 1.9;
+  CHECK(share_of_second() == Approx(trials));
   time[0] = 4.0;
-  CHECK(share_of_second() > 0.98);
-  time[0] = 2.02; // no faster to speak of
-  CHECK(share_of_second() < 0.02);
+  CHECK(share_of_second() == Approx(1 - trials));
 }
 
 TEST_CASE("of two ways the faster is found though some calls are held up and the first of each tell nothing") {
   FasterWay ways;
-  int second = 0;
-  for (int i = 0; i < 1024; ++i) {
+  constexpr int calls = 2 * FasterWay::kTrials * FasterWay::kTrial;
+  int first = 0;
+  for (int i = 0; i < calls; ++i) {
     const FasterWay::Choice choice = ways.choose();
     const bool settles = i % FasterWay::kTrial < FasterWay::kTrial / 2, held_up = i % 5 == 0;
     ways.took(choice, choice.way == 1 ? held_up ? 20.0 : 2.0 : settles ? 0.1 : 3.0);
-    second += choice.way;
+    first += choice.way == 0;
   }
-  CHECK(second > 1000);
+  CHECK(first == 2 * FasterWay::kTrial); // its own trials
 }
 
 } // namespace tenon::cpu
