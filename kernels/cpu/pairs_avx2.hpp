@@ -25,8 +25,8 @@ void widen(const std::uint16_t* x, std::int64_t count, float* out) {
   for (; i < count; ++i) out[i] = nn::bf16_to_f32(x[i]);
 }
 
-// sums += x w of three rows, w the first or second numbers of eight pairs; and of two vectors. In assembly: a compiler
-// would take all numbers at once, into registers that there are not.
+// sums += x w: of three rows, w the first or second numbers of eight pairs; of one row, w two vectors of them. In
+// assembly: a compiler would take all numbers at once, into registers that there are not.
 template <int Half>
 TENON_INLINE void add_three(__m256& sum0, __m256& sum1, __m256& sum2, const __m256 (&x)[3], const std::byte* pairs) {
   alignas(32) static constexpr std::uint32_t upper[] = {0xffff0000, 0xffff0000, 0xffff0000, 0xffff0000,
