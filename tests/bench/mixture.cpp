@@ -33,14 +33,32 @@ namespace {
 constexpr std::int64_t kWidth = 1024, kInner = 2816, kExperts = 32, kEach = 2, kLayers = 2;
 constexpr std::int64_t kMostRows = 512;
 
-// Weights that are alike in every panel: their values cost no time here.
-std::byte* fill(PackedFormat format, std::int64_t outputs, std::int64_t inputs, std::byte* at) {
-  static std::vector<float> w(kPanel * kInner);
+// Weights that are alike in every panel: their values cost no time here. (64,C)
+std::vector<float> panel_weights(std::int64_t inputs) {
+  std::vector<float> w(kPanel * inputs);
   for (std::size_t i = 0; i < w.size(); ++i) w[i] = static_cast<float>((i * 2654435761u >> 8) % 2001) / 2e4f - 0.05f;
+  return w;
+}
+
+std::byte* fill(PackedFormat format, std::int64_t outputs, std::int64_t inputs, std::byte* at) {
   const std::size_t panel = panel_bytes(format, inputs).value();
-  pack(format, kPanel, inputs, std::span(w).first(kPanel * inputs), {at, panel});
+  pack(format, kPanel, inputs, panel_weights(inputs), {at, panel});
   for (std::int64_t p = 1; p < outputs / kPanel; ++p) std::memcpy(at + p * panel, at, panel);
   return at + outputs / kPanel * panel;
+}
+
+// The same weights as gate and as up, half a panel of either side by side, as the plain layer has them.
+std::byte* fill_gated(std::int64_t outputs, std::int64_t inputs, std::byte* at) {
+  const std::size_t panel = panel_bytes(PackedFormat::bf16, inputs).value();
+  const std::vector<float> w = panel_weights(inputs);
+  const std::int64_t half = kPanel / 2 * inputs;
+  for (std::int64_t part = 0; part < 2; ++part) {
+    std::vector<float> twice(w.begin() + part * half, w.begin() + (part + 1) * half);
+    twice.insert(twice.end(), w.begin() + part * half, w.begin() + (part + 1) * half);
+    pack(PackedFormat::bf16, kPanel, inputs, twice, {at + part * panel, panel});
+  }
+  for (std::int64_t p = 2; p < 2 * outputs / kPanel; ++p) std::memcpy(at + p * panel, at + p % 2 * panel, panel);
+  return at + 2 * outputs / kPanel * panel;
 }
 
 // Rows that bfloat16 holds.
@@ -48,6 +66,12 @@ std::vector<std::uint16_t> some_rows() {
   std::vector<std::uint16_t> out(kMostRows * kWidth);
   for (std::size_t i = 0; i < out.size(); ++i)
     out[i] = nn::f32_to_bf16(static_cast<float>((i * 2246822519u >> 9) % 2001) / 1e4f - 0.1f);
+  return out;
+}
+
+std::vector<float> widened(const std::vector<std::uint16_t>& rows) {
+  std::vector<float> out;
+  for (const std::uint16_t one : rows) out.push_back(nn::bf16_to_f32(one));
   return out;
 }
 
@@ -101,13 +125,8 @@ class Ours {
  private:
   HugeMemory memory_;
   std::vector<FeedForward> layers_[kLayers];
-  static std::vector<float> wide_rows() {
-    std::vector<float> out;
-    for (const std::uint16_t one : some_rows()) out.push_back(nn::bf16_to_f32(one));
-    return out;
-  }
   Arena arena_;
-  std::vector<float> x_ = wide_rows(), y_ = x_;
+  std::vector<float> x_ = widened(some_rows()), y_ = x_;
 };
 
 class Plain {
@@ -117,7 +136,7 @@ class Plain {
     for (PlainLayer& layer : layers_) {
       layer = {kExperts, kWidth, kInner};
       layer.first = reinterpret_cast<const std::uint16_t*>(at);
-      at = fill(PackedFormat::bf16, 2 * kInner * kExperts, kWidth, at);
+      at = fill_gated(kInner * kExperts, kWidth, at);
       layer.second = reinterpret_cast<const std::uint16_t*>(at);
       at = fill(PackedFormat::bf16, kWidth * kExperts, kInner, at);
     }
