@@ -26,7 +26,7 @@ PanelTask half_of(const PanelTask& task, std::int64_t which) {
 void panel_product(const Kernels& kernels, const Linear& linear, std::span<const NarrowRows> narrow, const Rows& rows,
                    const PanelTask& task, float* out) {
   const auto product = kernels.product(linear.weight.format);
-  const std::byte* panel = linear.weight.panel(task.panel);
+  const Panel panel(linear.weight.panel(task.panel), task.then);
   if (rows.parts == 1) {
     product(panel, rows, task.first, task.count, out, kPanel);
   } else if (linear.weight.format == PackedFormat::int8g32 && kernels.fine_product) {
@@ -123,13 +123,16 @@ void multiply_panel(const Kernels& kernels, const Product& product, std::span<co
 void multiply_panels_gated(const Kernels& kernels, const Linear* gate, std::span<const NarrowRows> gate_narrow,
                            const Linear& up, std::span<const NarrowRows> up_narrow, const Rows& rows,
                            const PanelTask& task, const NewRows& inner) {
-  const auto each = [&](const auto& panel_of) {
+  const auto each = [&](const std::byte* then, const auto& panel_of) {
     PanelTask one{task.panel, task.first, task.count};
-    for (float* b = scratch.second; one.panel < task.panel + task.panels; ++one.panel, b += task.count * kPanel)
+    for (float* b = scratch.second; one.panel < task.panel + task.panels; ++one.panel, b += task.count * kPanel) {
+      if (one.panel + 1 == task.panel + task.panels) one.then = then;
       panel_of(one, b);
+    }
   };
-  each([&](const PanelTask& one, float* b) { panel_product(kernels, up, up_narrow, rows, one, b); });
-  each([&](const PanelTask& one, float* b) {
+  each(task.then && gate ? gate->weight.panel(task.panel) : task.then,
+       [&](const PanelTask& one, float* b) { panel_product(kernels, up, up_narrow, rows, one, b); });
+  each(task.then, [&](const PanelTask& one, float* b) {
     float* a = scratch.first;
     if (gate) {
       panel_product(kernels, *gate, gate_narrow, rows, one, a);
@@ -188,7 +191,30 @@ Rows prepare_finely(const Engine& engine, Arena& arena, const float* x, std::int
   return out;
 }
 
-void multiply(const Engine& engine, Arena& arena, const Rows& rows, std::span<const Product> products) {
+namespace {
+
+// Few rows part where a run ends in the middle of a panel: all threads have as much to do.
+std::int64_t pieces_of(std::int64_t rows) { return rows > 1 && rows <= kFewRows ? 2 : 1; }
+
+} // namespace
+
+const std::byte* first_read(const Engine& engine, std::span<const Product> products, std::int64_t rows, int thread) {
+  if (rows > kFewRows) return nullptr;
+  std::int64_t panels = 0;
+  for (const Product& product : products) panels += product.linear->weight.panels();
+  const Cut cut(engine, panels, rows, pieces_of(rows));
+  if (thread >= cut.runs) return nullptr;
+  std::int64_t panel = cut.begin(thread) / pieces_of(rows);
+  for (const Product& product : products) {
+    const PackedMatrix& weight = product.linear->weight;
+    if (panel < weight.panels()) return weight.panel(panel);
+    panel -= weight.panels();
+  }
+  return nullptr;
+}
+
+void multiply(const Engine& engine, Arena& arena, const Rows& rows, std::span<const Product> products,
+              std::span<const Product> next) {
   if (rows.rows == 0) return;
   const auto count = static_cast<std::int64_t>(products.size());
   auto* narrow_of = arena.take<std::span<const NarrowRows>>(count);
@@ -198,35 +224,34 @@ void multiply(const Engine& engine, Arena& arena, const Rows& rows, std::span<co
     narrow_of[i] = narrow(engine, arena, rows, *products[i].linear);
     end[i] = tasks += products[i].linear->weight.panels() * chunks_of(rows.rows);
   }
-  // Few rows part where a run ends in the middle of a panel: all threads have as much to do.
-  const std::int64_t pieces = rows.rows > 1 && rows.rows <= kFewRows ? 2 : 1;
-  const auto run = [&](std::int64_t begin, std::int64_t last) {
-    for (std::int64_t i = 0, next = 0; begin < last; begin = next) {
+  const std::int64_t pieces = pieces_of(rows.rows);
+  for_runs(engine, Cut(engine, tasks, rows.rows, pieces), [&](const Run& run) {
+    for (std::int64_t i = 0, begin = run.begin, last = 0; begin < run.end; begin = last) {
       while (begin >= end[i] * pieces) ++i;
       PanelTask task = task_of(begin / pieces - (i > 0 ? end[i - 1] : 0), rows.rows);
-      next = std::min(last, (begin / pieces + 1) * pieces);
-      if (next - begin < pieces) task = half_of(task, begin % pieces);
+      last = std::min(run.end, (begin / pieces + 1) * pieces);
+      if (last - begin < pieces) task = half_of(task, begin % pieces);
+      if (last == run.end && run.last) task.then = first_read(engine, next, rows.rows, run.thread);
       multiply_panel(*engine.kernels, products[i], narrow_of[i], rows, task);
     }
-  };
-  for_runs(engine, tasks, rows.rows, run, pieces);
+  });
 }
 
 Rows multiply_gated(const Engine& engine, Arena& arena, const Rows& rows, const Linear* gate, const Linear& up,
-                    Forms forms, bool keeps) {
+                    Forms forms, bool keeps, std::span<const Product> next) {
   const NewRows inner(arena, rows.rows, up.outputs(), forms, keeps);
   const auto gate_narrow = gate ? narrow(engine, arena, rows, *gate) : std::span<const NarrowRows>(),
              up_narrow = narrow(engine, arena, rows, up);
-  const auto run = [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t next = 0; begin < end; begin = next) {
+  for_runs(engine, Cut(engine, up.weight.panels() * chunks_of(rows.rows), rows.rows), [&](const Run& run) {
+    for (std::int64_t begin = run.begin, last = 0; begin < run.end; begin = last) {
       PanelTask task = task_of(begin, rows.rows);
-      next = task.count == rows.rows ? std::min(end, begin + std::max<std::int64_t>(kGatedRows / task.count, 1))
+      last = task.count == rows.rows ? std::min(run.end, begin + std::max<std::int64_t>(kGatedRows / task.count, 1))
                                      : begin + 1;
-      task.panels = next - begin;
+      task.panels = last - begin;
+      if (last == run.end && run.last) task.then = first_read(engine, next, rows.rows, run.thread);
       multiply_panels_gated(*engine.kernels, gate, gate_narrow, up, up_narrow, rows, task, inner);
     }
-  };
-  for_runs(engine, up.weight.panels() * chunks_of(rows.rows), rows.rows, run);
+  });
   return inner.done();
 }
 

@@ -60,14 +60,16 @@ Rows prepare_finely(const Engine& engine, Arena& arena, const float* x, std::int
 // One product of several over the same rows.
 struct Product {
   const Linear* linear;
-  float* y;          // (N,F)
-  bool adds = false; // y += instead of y =
+  float* y = nullptr; // (N,F)
+  bool adds = false;  // y += instead of y =
 };
-// Requires: rows have the forms of every product, and x where one has a low-rank change.
-void multiply(const Engine& engine, Arena& arena, const Rows& rows, std::span<const Product> products);
+// Requires: rows have the forms of every product, and x where one has a low-rank change. next: products of as many rows
+// that come after these; few rows ask memory for their weights in time. Of those only weights are looked at.
+void multiply(const Engine& engine, Arena& arena, const Rows& rows, std::span<const Product> products,
+              std::span<const Product> next = {});
 
 // silu(gate x) * up x, or where there is no gate gelu(up x), in the forms asked for; keeps: x as well.
 Rows multiply_gated(const Engine& engine, Arena& arena, const Rows& rows, const Linear* gate, const Linear& up,
-                    Forms forms, bool keeps);
+                    Forms forms, bool keeps, std::span<const Product> next = {});
 
 } // namespace tenon::cpu

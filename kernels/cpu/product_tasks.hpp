@@ -37,6 +37,7 @@ std::span<const NarrowRows> narrow(const Engine& engine, Arena& arena, const Row
 constexpr std::int64_t kGatedRows = 256;
 struct PanelTask {
   std::int64_t panel = 0, first = 0, count = 0, panels = 1;
+  const std::byte* then = nullptr; // what this thread reads behind its last panel; null: nothing known
 };
 void multiply_panel(const Kernels& kernels, const Product& product, std::span<const NarrowRows> narrow,
                     const Rows& rows, const PanelTask& task);
@@ -67,18 +68,38 @@ struct TaskMemory {
   float* own() const { return all + (alone ? 0 : Pool::thread()) * each; }
 };
 
-// each(begin, end) for runs of tasks, counted in pieces of a task: straight runs of panels, as prefetchers like them,
-// and as what a panel asks for ahead is read by the same thread. Where weights meet few rows each, they stream from
-// memory, and every thread has as many runs; of two the first is the longer, since whoever calls begins a moment before
-// the others. More rows compute, and shorter runs go to whoever is free.
+// Tasks cut into runs, counted in pieces of a task: straight runs of panels, as prefetchers like them, and as what a
+// panel asks for ahead is read by the same thread. Where weights meet few rows each, they stream from memory, and every
+// thread has as many runs; of two the first is the longer, since whoever calls begins a moment before the others. More
+// rows compute, and shorter runs go to whoever is free.
+struct Cut {
+  std::int64_t all, runs; // pieces
+
+  Cut(const Engine& engine, std::int64_t tasks, std::int64_t rows_each, std::int64_t pieces = 1) : all(tasks * pieces) {
+    constexpr std::int64_t longest = 16, shared = 8; // panels of a run; runs of a thread
+    const std::int64_t threads = engine.pool->threads(), most = longest * threads;
+    runs = std::min(tasks, rows_each > kFewRows ? shared * threads : (tasks + most - 1) / most * threads);
+  }
+  std::int64_t begin(std::int64_t run) const { return (all * run + runs - 1) / runs; }
+};
+
+// A run of a cut, and which thread's it is: of the region's, or 0 in a task of another region, which has all runs.
+struct Run {
+  std::int64_t begin, end;
+  int thread;
+  bool last; // of that thread, as far as is known
+};
+
+// each(run) for all runs.
 template <class Each>
-void for_runs(const Engine& engine, std::int64_t tasks, std::int64_t rows_each, const Each& each,
-              std::int64_t pieces = 1) {
-  constexpr std::int64_t longest = 16, shared = 8; // panels of a run; runs of a thread
-  const std::int64_t threads = engine.pool->threads(), most = longest * threads;
-  const std::int64_t runs =
-      std::min(tasks, rows_each > kFewRows ? shared * threads : (tasks + most - 1) / most * threads);
-  const auto begin = [=](std::int64_t run) { return (tasks * pieces * run + runs - 1) / runs; };
-  engine.pool->run(runs, [&](std::int64_t run) { each(begin(run), begin(run + 1)); });
+void for_runs(const Engine& engine, const Cut& cut, const Each& each) {
+  const bool alone = Pool::inside();
+  const std::int64_t threads = alone ? 1 : engine.pool->threads();
+  engine.pool->run(cut.runs, [&](std::int64_t run) {
+    each(Run{cut.begin(run), cut.begin(run + 1), alone ? 0 : Pool::thread(), run + threads >= cut.runs});
+  });
 }
+
+// With what a thread begins products over so many rows; null: nothing known.
+const std::byte* first_read(const Engine& engine, std::span<const Product> products, std::int64_t rows, int thread);
 } // namespace tenon::cpu

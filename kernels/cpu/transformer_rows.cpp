@@ -64,7 +64,7 @@ void TransformerRows::block(Runs runs, std::size_t index, const KeyValues* to, b
   const Arena::Mark mark = arena_.mark();
   const Block block = block_of(runs, index);
   project(block);
-  finish(block, attend_one_each(block, to));
+  finish(block, attend_one_each(block, to), last ? nullptr : &runs[0][index + 1]);
   arena_.rewind(mark);
 }
 
@@ -88,7 +88,7 @@ void TransformerRows::end(Runs runs, std::size_t index, const KeyValues* to, boo
     finish_read(runs, index, to);
   } else {
     const Block block = block_of(runs, index);
-    finish(block, attend_together(block, to));
+    finish(block, attend_together(block, to), last ? nullptr : &runs[0][index + 1]);
   }
   arena_.rewind(mark);
 }
@@ -134,25 +134,27 @@ void TransformerRows::look_back(const Block& block, const KeyValues* to) {
   multiply(engine_, arena_, n, q);
   for_rows(engine_, rows_,
            [&](std::int64_t first, std::int64_t count) { turn(q_, shape_.heads.heads, block.q_norm, first, count); });
-  finish(block, attend_together(block, to));
+  finish(block, attend_together(block, to), nullptr);
 }
 
 void TransformerRows::project(const Block& block) {
   const Rows n = normalised(block.attention_norm, ((Forms() |= block.q) |= block.k) |= block.v);
-  const Product qkv[] = {{&block.q, q_}, {&block.k, k_}, {&block.v, v_}};
-  multiply(engine_, arena_, n, qkv);
+  const Product qkv[] = {{&block.q, q_}, {&block.k, k_}, {&block.v, v_}}, o[] = {{&block.o}};
+  multiply(engine_, arena_, n, qkv, o);
 }
 
-void TransformerRows::finish(const Block& block, const Rows& y) {
-  const Product o[] = {{&block.o, h_, true}};
-  multiply(engine_, arena_, y, o);
+// next: the block that comes after this one, if it is known.
+void TransformerRows::finish(const Block& block, const Rows& y, const Block* next) {
+  const Product o[] = {{&block.o, h_, true}}, up[] = {{&block.up}}, down[] = {{&block.down, h_, true}};
+  multiply(engine_, arena_, y, o, up);
   Forms forms = Forms() |= block.up;
   if (block.gate) forms |= *block.gate;
   const Rows n = normalised(block.ffn_norm, forms);
   const Rows inner = multiply_gated(engine_, arena_, n, block.gate ? &*block.gate : nullptr, block.up,
-                                    Forms() |= block.down, block.down.changes());
-  const Product down[] = {{&block.down, h_, true}};
-  multiply(engine_, arena_, inner, down);
+                                    Forms() |= block.down, block.down.changes(), down);
+  if (!next) return multiply(engine_, arena_, inner, down);
+  const Product qkv[] = {{&next->q}, {&next->k}, {&next->v}};
+  multiply(engine_, arena_, inner, down, qkv);
 }
 
 // h's rows under a norm, in these forms and in float32.

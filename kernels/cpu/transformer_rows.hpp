@@ -38,7 +38,7 @@ class TransformerRows {
   void finish_read(Runs runs, std::size_t index, const KeyValues* to);
   void look_back(const Block& block, const KeyValues* to);
   void project(const Block& block);
-  void finish(const Block& block, const Rows& y);
+  void finish(const Block& block, const Rows& y, const Block* next);
   Rows normalised(const Norm& norm, Forms forms);
   Rows attend_together(const Block& block, const KeyValues* to);
   Rows attend_one_each(const Block& block, const KeyValues* to);
