@@ -24,6 +24,9 @@ struct PackedForm {
 // Requires: the float32 tensor outlives its entry.
 void add_packed_form(const float* weights, PackedForm form);
 void add_packed_refusal(const float* weights, std::int64_t outputs, std::int64_t inputs, std::string reason);
+// A tensor that keeps to float32, whose products are LibTorch's; and whether one was made of it.
+void add_unpacked(const float* weights, std::int64_t outputs, std::int64_t inputs);
+bool multiplied_unpacked(const float* weights);
 void remove_packed_form(const float* weights);
 
 // The form of W (outputs, inputs) at this address, contiguous: all rows of a tensor with a form, or its first ones.

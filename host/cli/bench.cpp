@@ -110,14 +110,17 @@ void bench(const Settings& settings, Context& context) {
   const char* tier = cpu::tier_name(cpu::engine().kernels->tier);
   const PackedWeights* packed = composition->model().weights().packed();
   const cpu::Pages pages = packed && packed->copied() ? cpu::Pages::huge : cpu::Pages::mapped;
+  const std::uint64_t huge = packed ? packed->in_huge_pages() : 0;
+  const bool own = packed && packed->bytes() > 0; // stored as float32, they are LibTorch's to multiply
   if (context.flags.json) {
     json::array phases;
     for (const BenchmarkPhase& phase : made.phases) phases.push_back(to_json(phase));
     context.out.json(json::object{
         {"name", settings.opening.name},
-        {"tier", packed ? tier : "libtorch"},
+        {"tier", own ? tier : "libtorch"},
         {"threads", made.threads},
         {"pages", cpu::pages_name(pages)},
+        {"bytes_in_huge_pages", huge},
         {"rounds", options.rounds},
         {"machine", {{"one_thread", to_json(made.one_thread)}, {"all_threads", to_json(made.all_threads)}}},
         {"phases", phases}});
@@ -128,8 +131,11 @@ void bench(const Settings& settings, Context& context) {
   context.out.table(phase_table(made));
   context.out.note(fmt::format(
       "medians of {} rounds; products by {} on {} thread{}, weights {}; each limit from the machine beside it",
-      options.rounds, packed ? tier : "LibTorch in float32", made.threads, made.threads == 1 ? "" : "s",
-      pages == cpu::Pages::huge ? "copied into 2 MiB pages" : "mapped from their file"));
+      options.rounds, own ? tier : "LibTorch in float32", made.threads, made.threads == 1 ? "" : "s",
+      pages == cpu::Pages::huge
+          ? fmt::format("copied, {:.0f} of {:.0f} MB in 2 MiB pages", static_cast<double>(huge) / 1e6,
+                        static_cast<double>(packed->bytes()) / 1e6)
+          : "mapped from their file"));
 }
 
 } // namespace

@@ -4,6 +4,8 @@
 #include "host/loading/platform.hpp"
 #include "host/loading/rules.hpp"
 #include "kernels/cpu/engine.hpp"
+#include "kernels/cpu/key_values.hpp"
+#include "kernels/cpu/pages.hpp"
 #include "registry/base/files.hpp"
 
 #include <dlfcn.h>
@@ -65,6 +67,8 @@ KernelChoice kernel_choice() {
     const cpu::Engine& engine = cpu::engine();
     choice.tier = cpu::tier_name(engine.kernels->tier);
     choice.threads = engine.pool->threads();
+    choice.pages = cpu::pages_name(cpu::pages());
+    choice.keys = cpu::key_format_name(cpu::chosen_key_format());
   } catch (const std::runtime_error& error) {
     choice.refusal = error.what();
   }

@@ -28,7 +28,8 @@ struct KernelChoice {
   std::string tier;               // in use
   std::vector<std::string> tiers; // that this processor has, ascending
   int threads = 0;
-  std::string refusal = {}; // what TENON_TIER or TENON_THREADS ask for and cannot have; empty: nothing
+  std::string pages, keys;  // where weights lie, and what keys and values are kept as
+  std::string refusal = {}; // what one of the variables that choose them asks for and cannot have; empty: nothing
 };
 
 // What the rules look at; a test gives its own.

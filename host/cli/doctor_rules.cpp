@@ -96,10 +96,10 @@ Finding kernels(const Surroundings& here) {
   const KernelChoice& choice = here.kernels;
   const std::string has = joined(choice.tiers, ", ");
   if (!choice.refusal.empty())
-    return {Health::bad, choice.refusal,
-            "unset TENON_TIER and TENON_THREADS, or give a tier of this processor (" + has + ") and a number"};
-  const std::string found = fmt::format("{} on {} thread{}; this processor has {}", choice.tier, choice.threads,
-                                        choice.threads == 1 ? "" : "s", has);
+    return {Health::bad, choice.refusal, "give such a value, or unset the variable; tiers of this processor: " + has};
+  const std::string found =
+      fmt::format("{} on {} thread{}; this processor has {}; packed weights {}, keys and values in {}", choice.tier,
+                  choice.threads, choice.threads == 1 ? "" : "s", has, choice.pages, choice.keys);
   if (choice.tier == choice.tiers.back()) return {Health::ok, found};
   return {Health::note, found, "unset TENON_TIER: " + choice.tiers.back() + " is faster"};
 }

@@ -41,5 +41,15 @@ int main(int argc, char** argv) {
     add(app, context);
   }
   examples(app, {"tenon doctor", "tenon completion bash > ~/.local/share/bash-completion/completions/tenon"});
+  app.footer(app.get_footer() + R"(
+
+Environment:
+  TENON_HOME      where Tenon keeps its things (--home)
+  TENON_REGISTRY  the registry to use (--registry)
+  TENON_TIER      kernels: reference, avx2 or avx512 (default: the best that this processor has)
+  TENON_THREADS   1 to 1024 (default: as many as processors that this process may use)
+  TENON_PAGES     packed weights: mapped (default), or huge, copied once into 2 MiB pages
+  TENON_KEYS      keys and values beside packed products: bf16 (default), float32 or int8
+  NO_COLOR        no colours (--no-color))");
   return run_command(app, context, argc, argv);
 }

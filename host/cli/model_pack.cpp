@@ -14,6 +14,7 @@ struct Settings {
 struct Packed {
   std::string title;
   const PackedWeights* weights; // null where there is nothing of its own to pack
+  std::size_t in_float32 = 0;   // matrices that products read as float32
 };
 
 json::object to_json(const Packed& packed) {
@@ -25,6 +26,7 @@ json::object to_json(const Packed& packed) {
   out["path"] = packed.weights->path();
   out["made_now"] = packed.weights->derived_now();
   out["not_packed"] = as_they_are;
+  out["in_float32"] = packed.in_float32;
   return out;
 }
 
@@ -36,7 +38,7 @@ void show(const Settings& settings, const std::vector<Packed>& all, Context& con
     return;
   }
   Table table{{"package", "MB", "", "file"}, {}, {1}};
-  for (const auto& [title, weights] : all) {
+  for (const auto& [title, weights, in_float32] : all) {
     if (!weights) {
       table.rows.push_back({title, "", "shares the base's", ""});
       continue;
@@ -45,6 +47,12 @@ void show(const Settings& settings, const std::vector<Packed>& all, Context& con
                           weights->derived_now() ? "packed now" : "was packed", weights->path()});
   }
   context.out.table(table);
+  for (const auto& [title, weights, in_float32] : all) {
+    if (weights && !weights->refusals().empty())
+      context.out.note(fmt::format("{}: {} matrices that no product reads are not packed (the first: {})", title,
+                                   weights->refusals().size(), weights->refusals().front()));
+    say_float32(title, in_float32, context);
+  }
   context.out.next(fmt::format("tenon run {} \"Once upon a time\" --compute {}", settings.model, settings.format));
 }
 
@@ -62,9 +70,12 @@ void pack(const Settings& settings, Context& context) {
     experts.push_back(
         loader.expert(registry.resolve(PackageRequest::parse(expert), Kind::expert), *model, &experts.front()));
 
-  std::vector<Packed> all = {{entry.title(), model->weights().packed()}};
-  for (const ExpertPackage& expert : experts)
-    all.push_back({expert.entry.title(), expert.weights ? expert.weights->packed() : nullptr});
+  const PackedWeights* packed = model->weights().packed();
+  std::vector<Packed> all = {{entry.title(), packed, packed->left_float32()}};
+  for (const ExpertPackage& expert : experts) {
+    packed = expert.weights ? expert.weights->packed() : nullptr;
+    all.push_back({expert.entry.title(), packed, packed ? packed->multiplied_in_float32() : 0});
+  }
   show(settings, all, context);
 }
 

@@ -178,7 +178,20 @@ std::unique_ptr<Composition> open_composition(const OpeningSettings& settings, C
     context.out.note(
         "computes in float32, to which the model's stored weights are widened; --compute stored takes them as they "
         "are");
+  if (const PackedWeights* packed = composition->model().weights().packed())
+    say_float32(composition->model().manifest().name, packed->left_float32(), context);
+  for (const ExpertPackage& package : composition->packages())
+    if (package.weights && package.weights->packed())
+      say_float32(package.entry.title(), package.weights->packed()->multiplied_in_float32(), context);
   return composition;
+}
+
+void say_float32(const std::string& title, std::size_t matrices, Context& context) {
+  if (matrices > 0)
+    context.out.note(fmt::format(
+        "{}: {} matrices are stored in float32 and stay so: LibTorch multiplies them, on one thread; bf16, int8 and "
+        "int4 pack them",
+        title, matrices));
 }
 
 } // namespace tenon

@@ -29,5 +29,7 @@ Loader make_loader(Format format, const std::vector<std::string>& dev, Context& 
 // as is a yanked package, and every blob is hashed again first. Errors: not_found, naming what there is; those of
 // loading.
 std::unique_ptr<Composition> open_composition(const OpeningSettings& settings, Context& context);
+// That so many matrices of a package are multiplied in float32 though packed products were asked for; none: nothing.
+void say_float32(const std::string& title, std::size_t matrices, Context& context);
 
 } // namespace tenon

@@ -15,15 +15,34 @@
 namespace tenon {
 namespace {
 
-// Our threads compute from here on. Errors: environment, where TENON_TIER, TENON_THREADS or TENON_KEYS cannot be had.
-void use_own_kernels() {
+// Our threads compute in every format; packed products are all theirs.
+// Errors: environment, where one of the variables that choose kernels asks for what cannot be had.
+void start_kernels(Format format) {
   try {
     cpu::engine();
     cpu::chosen_key_format();
+    cpu::pages();
   } catch (const std::runtime_error& error) {
-    throw Error(Code::environment, "kernels", error.what());
+    throw Error(Code::environment, "kernels", error.what(), "give such a value, or unset the variable");
   }
-  at::set_num_threads(1);
+  if (format != Format::float32) at::set_num_threads(1);
+}
+
+// A matrix that cannot have the format, or keeps to float32, matters only where the expert multiplies it: one row
+// tells. What else goes wrong does so in use as well, where it is dealt with.
+void try_format(const LoadedExpert& expert, const Weights* weights, std::int64_t width) {
+  const PackedWeights* packed = weights ? weights->packed() : nullptr;
+  if (!packed || (packed->refusals().empty() && packed->left_float32() == 0)) return;
+  try {
+    const at::Tensor row = at::zeros({1, width});
+    const tenon_span span{0, 1, 0, nullptr};
+    (void)expert.forward(row, row, {&span, 1});
+  } catch (const Error& error) {
+    for (const std::string& refusal : packed->refusals())
+      if (error.message.find(refusal) != std::string::npos)
+        throw Error(Code::incompatible, expert.title(), refusal,
+                    "compute in bf16 or float32, or leave this expert out");
+  }
 }
 
 ExpertManifest manifest_of(const Entry& entry) { return ExpertManifest::parse(entry.manifest, entry.title()); }
@@ -50,7 +69,7 @@ Loader::Loader(const Registry& registry, Options options)
     : registry_(registry),
       options_(std::move(options)),
       plugins_(host_side(host_operators()), options_.store, host_table()) {
-  if (options_.format != Format::float32) use_own_kernels();
+  start_kernels(options_.format);
 }
 
 // Checked once by hash, afterwards by inode, size and change time.
@@ -152,6 +171,7 @@ ExpertPackage Loader::expert(const Entry& entry, const Model& model, const Exper
                                                       Weights::Compute{options_.format, {}}, progress_of(entry)));
   bind_weights(*package.expert, manifest, package.weights.get(), base ? base->weights.get() : nullptr);
   package.expert->prepare(TENON_INFERENCE);
+  try_format(*package.expert, package.weights.get(), model.contract().width);
   if (!entry.files_with_role("row").empty()) package.row = read_row(path_of(entry, "row"));
   return package;
 }

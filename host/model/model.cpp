@@ -31,7 +31,7 @@ Weights open_weights(const ModelFiles& files, const ModelShape& shape, const std
   Weights weights = Weights::open(files.weights, files.weights_digest, cache,
                                   Weights::Compute{files.format, looked_up(shape)}, files.progress);
   if (weights.packed() && !weights.packed()->refusals().empty())
-    throw Error(Code::incompatible, "model", weights.packed()->refusals().front());
+    throw Error(Code::incompatible, "model", weights.packed()->refusals().front(), "compute in bf16 or float32");
   return weights;
 }
 

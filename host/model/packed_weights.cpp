@@ -16,6 +16,8 @@
 namespace tenon {
 namespace {
 
+constexpr const char* kLayout = "1"; // of panels: a file of another layout under the same name would be read as this
+constexpr const char* kAgain = "remove this file: it is derived again";
 constexpr std::array kFormats = {Format::float32, Format::bf16, Format::int8, Format::int4, Format::stored};
 
 std::span<const float> floats(const TensorView& tensor) {
@@ -48,21 +50,25 @@ Plan plan_for(const StoredTensor& tensor, Format format, const std::string& file
         throw Error(Code::incompatible, file,
                     fmt::format("{} is stored as {}, which no kernel computes as it is", tensor.name,
                                 nn::block_name(tensor.type)),
-                    "choose a format to convert to: --compute bf16, int8 or int4; or --compute float32");
+                    "choose a format to convert to: bf16, int8 or int4; or compute in float32");
       take(*lossless);
       break;
   }
   if (!cpu::panel_bytes(matrix.format, matrix.inputs))
-    plan.entry.refusal = fmt::format("{} has {} inputs, {} needs a multiple of {}; choose --compute bf16 or float32",
-                                     tensor.name, matrix.inputs, format_name(format), cpu::kGroup);
+    plan.entry.refusal = fmt::format("{} has {} inputs, {} needs a multiple of {}", tensor.name, matrix.inputs,
+                                     format_name(format), cpu::kGroup);
   return plan;
+}
+
+bool stays_float32(const StoredTensor& tensor, Format format) {
+  return format == Format::stored && tensor.type == nn::BlockType::F32;
 }
 
 std::vector<Plan> plans_for(const PackedWeights::Source& source, Format format) {
   std::vector<Plan> plans;
   for (const StoredTensor& tensor : stored_tensors(source.stored)) {
     if (tensor.shape.size() != 2 || source.looked_up.contains(tensor.name)) continue;
-    if (format == Format::stored && tensor.type == nn::BlockType::F32) continue;
+    if (stays_float32(tensor, format)) continue;
     plans.push_back(plan_for(tensor, format, source.stored.name()));
   }
   return plans;
@@ -133,6 +139,30 @@ bool huge_pages() {
   }
 }
 
+std::filesystem::path path_of(const PackedWeights::Source& source, Format format, const std::filesystem::path& cache) {
+  const bool may_be_short =
+      prefers_short() && (format == Format::bf16 || (format == Format::stored && holds_bf16(source.stored)));
+  return cache / "packed" / kLayout / (format_name(format) + std::string(may_be_short ? "-short" : "")) /
+         (source.digest.substr(source.digest.find(':') + 1) + ".safetensors");
+}
+
+// The matrices of a derived file: those that are planned, in the shapes of the weights they were derived from.
+std::vector<PackedEntry> entries_of(const SafetensorsFile& file, const std::vector<Plan>& plans,
+                                    const SafetensorsFile& float32) {
+  std::vector<PackedEntry> entries = packed_entries(file);
+  std::set<std::string> missing;
+  for (const Plan& plan : plans) missing.insert(plan.entry.name);
+  for (const PackedEntry& entry : entries) {
+    const auto& [format, outputs, inputs, none] = entry.matrix;
+    if (missing.erase(entry.name) == 0) throw Error(Code::integrity, file.name(), entry.name + " does not belong here");
+    if (float32.at(entry.name).shape !=
+        std::vector<std::size_t>{static_cast<std::size_t>(outputs), static_cast<std::size_t>(inputs)})
+      throw Error(Code::integrity, file.name(), entry.name + " has another shape than the weights it was derived from");
+  }
+  if (!missing.empty()) throw Error(Code::integrity, file.name(), *missing.begin() + " is missing");
+  return entries;
+}
+
 std::uint64_t bytes_of(const SafetensorsFile& file) {
   std::uint64_t sum = 0;
   for (const TensorView& tensor : file.tensors()) sum += tensor.bytes.size();
@@ -175,38 +205,42 @@ Format format_of(const std::string& name) {
 PackedWeights::PackedWeights(const Source& source, Format format, const std::filesystem::path& cache,
                              const std::function<void(std::uint64_t, std::uint64_t)>& progress)
     : float32_(source.float32) {
-  const std::string name = source.digest.substr(source.digest.find(':') + 1) + ".safetensors";
-  const bool may_be_short =
-      prefers_short() && (format == Format::bf16 || (format == Format::stored && holds_bf16(source.stored)));
-  const std::filesystem::path derived =
-      cache / "packed" / (format_name(format) + std::string(may_be_short ? "-short" : "")) / name;
+  const std::filesystem::path derived = path_of(source, format, cache);
+  const std::vector<Plan> plans = plans_for(source, format);
   if (!std::filesystem::exists(derived)) {
-    std::vector<Plan> plans = plans_for(source, format);
     const FileLock lock(derived.string() + ".lock");
     derived_now_ = !std::filesystem::exists(derived); // another process may have been faster
-    if (derived_now_) derive(source, std::move(plans), derived, progress);
+    if (derived_now_) remove_temporaries_of(derived), derive(source, plans, derived, progress);
   }
-  file_ = std::make_shared<const SafetensorsFile>(derived);
-  std::vector<PackedEntry> entries = packed_entries(*file_);
+  std::vector<PackedEntry> entries;
+  try {
+    file_ = std::make_shared<const SafetensorsFile>(derived);
+    entries = entries_of(*file_, plans, *float32_);
+  } catch (const Error& error) {
+    if (error.code != Code::integrity) throw;
+    throw Error(error.code, error.unit, error.message, kAgain);
+  }
   if (huge_pages()) copy_ = copy_of(*file_, entries);
+  make_known(source, entries);
+  for (const StoredTensor& tensor : stored_tensors(source.stored))
+    if (tensor.shape.size() == 2 && !source.looked_up.contains(tensor.name) && stays_float32(tensor, format)) {
+      unpacked_.push_back(floats(float32_->at(tensor.name)).data());
+      add_unpacked(unpacked_.back(), static_cast<std::int64_t>(tensor.shape[0]),
+                   static_cast<std::int64_t>(tensor.shape[1]));
+    }
+}
+
+void PackedWeights::make_known(const Source& source, const std::vector<PackedEntry>& entries) {
   const std::shared_ptr<const void> owner = copy_ ? std::shared_ptr<const void>(copy_) : file_;
   std::map<std::string, nn::BlockType> stored;
   for (const StoredTensor& tensor : stored_tensors(source.stored)) stored.emplace(tensor.name, tensor.type);
   for (const PackedEntry& entry : entries) {
-    const TensorView& view = float32_->at(entry.name);
-    const auto& matrix = entry.matrix;
-    if (view.shape !=
-        std::vector<std::size_t>{static_cast<std::size_t>(matrix.outputs), static_cast<std::size_t>(matrix.inputs)})
-      throw Error(Code::integrity, file_->name(),
-                  entry.name + " has another shape than the weights it was derived from",
-                  "remove this file: it is derived again");
-    known_.push_back(floats(view).data());
+    known_.push_back(floats(float32_->at(entry.name)).data());
     if (entry.refusal.empty()) {
-      const auto type = stored.find(entry.name);
-      const bool lossless = type != stored.end() && cpu::is_lossless(matrix.format, type->second);
-      add_packed_form(known_.back(), {matrix, owner, lossless});
+      const bool lossless = cpu::is_lossless(entry.matrix.format, stored.at(entry.name));
+      add_packed_form(known_.back(), {entry.matrix, owner, lossless});
     } else {
-      add_packed_refusal(known_.back(), matrix.outputs, matrix.inputs, entry.refusal);
+      add_packed_refusal(known_.back(), entry.matrix.outputs, entry.matrix.inputs, entry.refusal);
       refusals_.push_back(entry.refusal);
     }
   }
@@ -214,8 +248,14 @@ PackedWeights::PackedWeights(const Source& source, Format format, const std::fil
 
 PackedWeights::~PackedWeights() {
   for (const float* weights : known_) remove_packed_form(weights);
+  for (const float* weights : unpacked_) remove_packed_form(weights);
+}
+
+std::size_t PackedWeights::multiplied_in_float32() const {
+  return static_cast<std::size_t>(std::count_if(unpacked_.begin(), unpacked_.end(), multiplied_unpacked));
 }
 
 std::uint64_t PackedWeights::bytes() const { return bytes_of(*file_); }
+std::uint64_t PackedWeights::in_huge_pages() const { return copy_ ? copy_->in_huge_pages() : 0; }
 
 } // namespace tenon

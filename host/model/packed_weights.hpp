@@ -39,7 +39,7 @@ class PackedWeights {
   };
   // Requires: format is not float32. progress(done, total) in bytes while a file is derived.
   // Errors: incompatible where a stored type has no form as asked (named, with the remedy); environment where
-  // TENON_PAGES cannot be had; those of files.
+  // TENON_PAGES cannot be had; integrity where the cached file is not what would be derived; those of files.
   PackedWeights(const Source& source, Format format, const std::filesystem::path& cache,
                 const std::function<void(std::uint64_t, std::uint64_t)>& progress = {});
   ~PackedWeights();
@@ -49,14 +49,21 @@ class PackedWeights {
   std::uint64_t bytes() const; // of all packed matrices
   const std::string& path() const { return file_->name(); }
   bool derived_now() const { return derived_now_; } // it was not in the cache when this was made
-  bool copied() const { return copy_ != nullptr; }  // into huge pages; else mapped
-  // Matrices that cannot have this format: what was found, needed, and the remedy. Their products throw it.
+  bool copied() const { return copy_ != nullptr; }  // into memory that asks for huge pages; else mapped
+  std::uint64_t in_huge_pages() const;              // bytes of the copy that lie in such
+  // Matrices that stay float32 because they are stored so (Format::stored), and how many of them products were made of
+  // since, LibTorch's.
+  std::size_t left_float32() const { return unpacked_.size(); }
+  std::size_t multiplied_in_float32() const;
+  // Matrices that cannot have this format: what was found and needed. Their products throw it.
   const std::vector<std::string>& refusals() const { return refusals_; }
 
  private:
+  void make_known(const Source& source, const std::vector<PackedEntry>& entries);
+
   std::shared_ptr<const SafetensorsFile> file_, float32_;
   std::shared_ptr<const cpu::HugeMemory> copy_; // of the file's tensors; null where they stay mapped
-  std::vector<const float*> known_;             // to the kernels
+  std::vector<const float*> known_, unpacked_;  // to the kernels
   std::vector<std::string> refusals_;
   bool derived_now_ = false;
 };

@@ -2,7 +2,9 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cstdint>
+#include <cstdio>
 #include <cstdlib>
 #include <fstream>
 #include <new>
@@ -49,6 +51,22 @@ HugeMemory::HugeMemory(std::size_t bytes) {
   const std::size_t skipped = (kHuge - reinterpret_cast<std::uintptr_t>(at) % kHuge) % kHuge;
   bytes_ = mapping_.subspan(skipped, bytes);
   madvise(bytes_.data(), size - skipped, MADV_HUGEPAGE); // advice: without it the memory is slower, not wrong
+}
+
+// /proc/self/smaps: a line "begin-end ..." for a mapping, in hexadecimal, then its fields, of which one is in kB.
+std::size_t HugeMemory::in_huge_pages() const {
+  const auto first = reinterpret_cast<std::uintptr_t>(mapping_.data()), last = first + mapping_.size();
+  std::size_t sum_kb = 0;
+  bool ours = false;
+  std::ifstream maps("/proc/self/smaps");
+  for (std::string line; std::getline(maps, line);) {
+    unsigned long long begin = 0, end = 0, kb = 0;
+    if (std::sscanf(line.c_str(), "%llx-%llx ", &begin, &end) == 2)
+      ours = begin < last && end > first;
+    else if (ours && std::sscanf(line.c_str(), "AnonHugePages: %llu kB", &kb) == 1)
+      sum_kb += kb;
+  }
+  return std::min(sum_kb * 1024, bytes_.size());
 }
 
 HugeMemory::~HugeMemory() { munmap(mapping_.data(), mapping_.size()); }

@@ -27,6 +27,8 @@ class HugeMemory {
   ~HugeMemory();
 
   std::span<std::byte> bytes() const { return bytes_; } // begins at a multiple of 2 MiB
+  // How many of its bytes that were written lie in 2 MiB pages by now, as the system says.
+  std::size_t in_huge_pages() const;
 
  private:
   std::span<std::byte> mapping_, bytes_;

@@ -2,6 +2,9 @@
 
 #include <algorithm>
 #include <chrono>
+#include <stdexcept>
+#include <string>
+#include <system_error>
 
 namespace tenon::cpu {
 namespace {
@@ -41,19 +44,31 @@ void fetch_around(const void* context) {
 
 Pool::Pool(int threads) : workers_(static_cast<std::size_t>(std::max(threads, 1) - 1)) {
   int next = 0;
-  for (Worker& worker : workers_)
-    worker.thread = std::thread([this, &worker, own = ++next] {
-      number = own;
-      serve(worker);
-    });
+  try {
+    for (Worker& worker : workers_) {
+      worker.thread = std::thread([this, &worker, own = next + 1] {
+        number = own;
+        serve(worker);
+      });
+      ++next;
+    }
+  } catch (const std::system_error& error) {
+    stop();
+    throw std::runtime_error("found " + std::to_string(threads) + " threads asked for, this system starts " +
+                             std::to_string(next + 1) + " (" + error.code().message() +
+                             "); set TENON_THREADS to fewer");
+  }
 }
 
-Pool::~Pool() {
+Pool::~Pool() { stop(); }
+
+void Pool::stop() {
   for (Worker& worker : workers_) {
     worker.state = kStopping;
     worker.state.notify_one();
   }
-  for (Worker& worker : workers_) worker.thread.join();
+  for (Worker& worker : workers_)
+    if (worker.thread.joinable()) worker.thread.join();
 }
 
 int Pool::thread() { return number; }

@@ -18,7 +18,8 @@ namespace tenon::cpu {
 
 class Pool {
  public:
-  // threads: the caller included; at least 1.
+  // threads: the caller included; at least 1. Throws std::runtime_error, with the remedy, where the system starts
+  // fewer.
   explicit Pool(int threads);
   ~Pool();
   Pool(const Pool&) = delete;
@@ -63,6 +64,7 @@ class Pool {
   void run(std::int64_t count, Call call, const void* context);
   void work_off(const Region& region, std::int64_t first);
   void serve(Worker& worker);
+  void stop();
 
   alignas(64) std::atomic<std::int64_t> next_{0}; // of the tasks beyond one a thread
   alignas(64) std::atomic_flag in_use_;

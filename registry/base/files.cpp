@@ -58,6 +58,12 @@ void create_folder_of(const std::filesystem::path& path) {
   if (error) fail(path.parent_path(), "this folder cannot be created", error.value());
 }
 
+constexpr const char* kTemporary = ".tmp";
+
+std::string begin_of_temporary(const std::filesystem::path& target) {
+  return fmt::format(".{}.", target.filename().string().substr(0, 200));
+}
+
 // A rename is durable only once the folder that holds the name is.
 void sync_folder_of(const std::filesystem::path& path) {
   const std::filesystem::path folder = path.parent_path().empty() ? "." : path.parent_path();
@@ -104,8 +110,8 @@ AtomicFile::AtomicFile(std::filesystem::path target) : target_(std::move(target)
   create_folder_of(target_);
   // Process and counter make the name unique, so two writers never share a temporary file.
   static std::atomic<unsigned> counter{0};
-  temporary_ = target_.parent_path() /
-               fmt::format(".{}.{}.{}.tmp", target_.filename().string().substr(0, 200), ::getpid(), counter++);
+  temporary_ =
+      target_.parent_path() / fmt::format("{}{}.{}{}", begin_of_temporary(target_), ::getpid(), counter++, kTemporary);
   fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
   if (fd_ < 0 && errno == EEXIST) { // left by a killed process whose number was used again
     ::unlink(temporary_.c_str());
@@ -152,6 +158,15 @@ void AtomicFile::commit() {
   if (::rename(temporary_.c_str(), target_.c_str()) != 0) fail(target_, "cannot be replaced", errno);
   ::close(std::exchange(fd_, -1));
   sync_folder_of(target_);
+}
+
+void remove_temporaries_of(const std::filesystem::path& target) {
+  const std::string begins = begin_of_temporary(target);
+  std::error_code ignored; // what stays takes space, and does no harm
+  for (const auto& entry : std::filesystem::directory_iterator(target.parent_path(), ignored)) {
+    const std::string name = entry.path().filename().string();
+    if (name.starts_with(begins) && name.ends_with(kTemporary)) std::filesystem::remove(entry.path(), ignored);
+  }
 }
 
 void drop_cached(const std::filesystem::path& path) {

@@ -19,7 +19,7 @@ Surroundings sound(const std::filesystem::path& folder) {
           {"avx2"},
           "/t/plugins",
           {{"low_rank.so", {}}},
-          {"avx2", {"reference", "avx2"}, 2}};
+          {"avx2", {"reference", "avx2"}, 2, "mapped", "bf16"}};
 }
 
 Finding finding_of(const std::string& id, const Surroundings& here) {
@@ -90,7 +90,9 @@ TEST_CASE("doctor objects to an installed plugin that the loading rules refuse, 
 TEST_CASE("doctor says which kernels are in use, which others there are, and on how many threads") {
   const Scratch scratch;
   Surroundings here = sound(scratch.path());
-  CHECK(finding_of("TN-D7", here).found == "avx2 on 2 threads; this processor has reference, avx2");
+  CHECK(finding_of("TN-D7", here).found ==
+        "avx2 on 2 threads; this processor has reference, avx2; packed weights "
+        "mapped, keys and values in bf16");
   here.kernels.tier = "reference";
   CHECK(health_of("TN-D7", here) == Health::note);
 }
