@@ -27,6 +27,14 @@ struct PackedLinear {
   cpu::Linear kernel() const;
 };
 
+// A matrix that the host multiplies or looks up itself, and its packed form, looked up once: when it is bound.
+struct BoundMatrix {
+  at::Tensor weight_FC;
+  std::optional<PackedForm> form;
+
+  BoundMatrix(const at::Tensor& weight_FC);
+};
+
 // With a bias a layer norm, without an RMS norm.
 struct PackedNorm {
   at::Tensor weight;

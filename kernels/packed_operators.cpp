@@ -165,11 +165,9 @@ at::Tensor packed_linear(const at::Tensor& x_NC, const PackedLinear& packed) {
   return product(x_NC, packed.kernel(), false);
 }
 
-at::Tensor logits_of(const at::Tensor& features_NC, const at::Tensor& unembedding_VC) {
-  const auto form = unembedding_VC.scalar_type() == at::kFloat && unembedding_VC.is_contiguous()
-                        ? packed_form(unembedding_VC.data_ptr<float>(), unembedding_VC.size(0), unembedding_VC.size(1))
-                        : std::nullopt;
-  if (!form) return at::linear(features_NC, unembedding_VC);
+at::Tensor logits_of(const at::Tensor& features_NC, const BoundMatrix& unembedding_VC) {
+  const auto& form = unembedding_VC.form;
+  if (!form) return at::linear(features_NC, unembedding_VC.weight_FC);
   return product(features_NC, {form->matrix}, !cpu::reads_bf16(form->matrix.format));
 }
 
@@ -190,8 +188,8 @@ at::Tensor packed_mixture(const at::Tensor& x_NC, const PackedMixture& packed) {
   return y_NC;
 }
 
-at::Tensor looked_up_rows(const at::Tensor& table_VC, const at::Tensor& ids_N) {
-  const auto form = packed_form(table_VC.data_ptr<float>(), table_VC.size(0), table_VC.size(1));
+at::Tensor looked_up_rows(const BoundMatrix& table, const at::Tensor& ids_N) {
+  const auto& [table_VC, form] = table;
   if (!form || !form->lossless) return table_VC.index_select(0, ids_N);
   const std::int64_t rows = ids_N.size(0), width = table_VC.size(1);
   at::Tensor out_NC = at::empty({rows, width}, table_VC.options());

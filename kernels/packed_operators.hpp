@@ -11,7 +11,7 @@ at::Tensor packed_linear(const at::Tensor& x_NC, const PackedLinear& packed);
 
 // Features (N,C) times an unembedding (V,C). With integers features are taken in two parts: nothing comes after logits
 // that would level out what rounding does to them, and weights are read once for both.
-at::Tensor logits_of(const at::Tensor& features_NC, const at::Tensor& unembedding_VC);
+at::Tensor logits_of(const at::Tensor& features_NC, const BoundMatrix& unembedding_VC);
 
 // Fills in what the kernels read of the experts, where every weight has a packed form.
 void pack_kernels(PackedMixture& mixture);
@@ -20,7 +20,7 @@ at::Tensor packed_mixture(const at::Tensor& x_NC, const PackedMixture& packed);
 
 // Rows ids (N) of a table (V,C): from its packed form where that loses nothing, so that nobody reads the float32 one.
 // Throws std::out_of_range.
-at::Tensor looked_up_rows(const at::Tensor& table_VC, const at::Tensor& ids_N);
+at::Tensor looked_up_rows(const BoundMatrix& table, const at::Tensor& ids_N);
 
 // Gives the system back what this thread's calls computed in, and what the allocator keeps of what was freed. For after
 // work that needs more than what follows: loading, a long prompt.

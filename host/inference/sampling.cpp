@@ -64,10 +64,10 @@ std::vector<std::int32_t> most_likely(std::span<const float> logits_V, std::size
   k = std::min(k, logits_V.size());
   std::vector<std::int32_t> ids;
   if (k <= few && k < logits_V.size()) {
-    ids.assign(k, -1);
-    cpu::engine().kernels->best(logits_V.data(), static_cast<std::int64_t>(logits_V.size()),
-                                static_cast<std::int64_t>(k), ids.data());
-    std::erase(ids, -1);
+    ids.resize(k);
+    const std::int64_t found = cpu::engine().kernels->best(logits_V.data(), static_cast<std::int64_t>(logits_V.size()),
+                                                           static_cast<std::int64_t>(k), ids.data());
+    ids.resize(static_cast<std::size_t>(found));
     return ids;
   }
   ids.resize(logits_V.size());

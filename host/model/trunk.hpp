@@ -48,7 +48,8 @@ class Trunk {
  private:
   at::Tensor embedded(const Batch& batch) const;
 
-  at::Tensor embedding_VC_, positions_PC_; // positions_PC_: undefined where positions are rotary
+  BoundMatrix embedding_VC_;
+  at::Tensor positions_PC_; // undefined where positions are rotary
   std::shared_ptr<nn::Transformer> layers_;
 };
 
@@ -63,7 +64,7 @@ class Head {
   // For whole sequences of one length: as features, with gradient towards m and none kept for the weights.
   at::Tensor features_with_gradient(const at::Tensor& m_NC, const Batch& batch) const;
   at::Tensor logits(const at::Tensor& features_NC) const;
-  const at::Tensor& unembedding_VC() const { return unembedding_VC_; }
+  const at::Tensor& unembedding_VC() const { return unembedding_VC_.weight_FC; }
   ModuleLayout layout() const;
   PackedPointer run() const; // its layers; null where there are none
 
@@ -71,7 +72,7 @@ class Head {
   at::Tensor read_rows(const at::Tensor& m_NC, const Batch& batch) const;
 
   std::shared_ptr<nn::Norm> norm_;
-  at::Tensor unembedding_VC_;
+  BoundMatrix unembedding_VC_;
   std::shared_ptr<nn::Transformer> layers_;
 };
 

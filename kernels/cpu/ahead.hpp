@@ -22,8 +22,8 @@ class Ahead {
  public:
   // Tile `tile` of `tiles` over the weights at `panel`, in `steps` steps of at most `lines` lines; from `many` tiles on
   // the panel behind.
-  Ahead(Reach reach, const std::byte* panel, std::int64_t steps, int lines, std::int64_t tile, std::int64_t tiles,
-        int many)
+  TENON_INLINE Ahead(Reach reach, const std::byte* panel, std::int64_t steps, int lines, std::int64_t tile,
+                     std::int64_t tiles, int many)
       : reach_(reach) {
     if (tiles < many) {
       streams_ = tile == 0;
@@ -35,14 +35,14 @@ class Ahead {
     at_ = panel + steps * lines * 64 + tile * steps * lines_ * 64;
   }
   // A row's share of `reach.bytes` behind the scores of a tile, in so many steps.
-  Ahead(Reach reach, const Behind& behind, std::int64_t steps) : reach_(reach) {
+  TENON_INLINE Ahead(Reach reach, const Behind& behind, std::int64_t steps) : reach_(reach) {
     if (!behind.at || steps == 0) return;
     const std::int64_t pieces = 64 * behind.rows * steps;
     lines_ = static_cast<int>((reach.bytes + pieces - 1) / pieces);
     at_ = behind.at + behind.row * steps * lines_ * 64;
   }
   // Reading goes from `end` to `then`, if that is not null.
-  Ahead& jump(const std::byte* end, const std::byte* then) {
+  TENON_INLINE Ahead& jump(const std::byte* end, const std::byte* then) {
     if (then) end_ = end, jump_ = then - end;
     return *this;
   }

@@ -122,7 +122,7 @@ void attend_chunks(const Engine& engine, Arena& arena, const HeadShape& shape, c
   auto* left = arena.take<std::atomic<std::int64_t>>(tiles); // chunks
   for (std::int64_t t = 0; t < tiles; ++t) std::construct_at(left + t, chunks);
   const std::int64_t rows_each = span.past >= span.length ? 1 : kFewRows + 1;
-  for_runs(engine, Cut(engine, tiles * chunks, rows_each), [&](const Run& run) {
+  for_runs(engine, Cut(engine, tiles * chunks, rows_each), [&](const Slice& run) {
     float* own = memory.own();
     for (std::int64_t begin = run.begin, t = begin / chunks, next = 0; begin < run.end; begin = next, ++t) {
       const Tile tile(shape, span, t);

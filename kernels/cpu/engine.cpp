@@ -19,12 +19,20 @@ std::string variable(const char* name) {
   return value ? value : "";
 }
 
+// That this process may use; hardware_concurrency counts others, too. The system refuses sets that are too small for
+// it.
+int processors() {
+  for (std::size_t most = CPU_SETSIZE; most <= std::size_t{1} << 20; most *= 2) {
+    std::vector<cpu_set_t> set(most / CPU_SETSIZE);
+    const std::size_t bytes = set.size() * sizeof(cpu_set_t);
+    if (sched_getaffinity(0, bytes, set.data()) == 0) return std::max(1, CPU_COUNT_S(bytes, set.data()));
+  }
+  throw std::runtime_error("this system does not say which processors may be used; set TENON_THREADS");
+}
+
 int thread_count() {
   const std::string asked = variable("TENON_THREADS");
-  if (asked.empty()) {
-    cpu_set_t allowed; // hardware_concurrency counts processors that this process may not use
-    return sched_getaffinity(0, sizeof allowed, &allowed) == 0 ? std::max(1, CPU_COUNT(&allowed)) : 1;
-  }
+  if (asked.empty()) return std::min(processors(), kMostThreads);
   const bool digits = asked.size() <= 4 && asked.find_first_not_of("0123456789") == std::string::npos;
   const int threads = digits ? std::stoi(asked) : 0;
   if (threads < 1 || threads > kMostThreads)
@@ -65,6 +73,7 @@ void Arena::reset() {
   if (blocks_.size() > 1) {
     std::size_t all = 0;
     for (const Block& block : blocks_) all += block.size;
+    rewind({0, 0}); // whole even where the next line finds no memory
     blocks_.clear();
     blocks_.push_back(block_of(all));
   }

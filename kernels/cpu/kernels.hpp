@@ -127,8 +127,9 @@ struct Kernels {
   float (*largest)(const float* x, std::int64_t count); // -infinity of nothing
   // Places of the numbers above a threshold, ascending; returns how many.
   std::int64_t (*above)(const float* x, std::int64_t count, float threshold, std::int32_t* places);
-  // Places of the k largest, the largest first, ties in order of their places. 0 < k <= count.
-  void (*best)(const float* x, std::int64_t count, std::int64_t k, std::int32_t* places);
+  // Places of the k largest, the largest first, ties in order of their places; none of -infinity. 0 < k <= count.
+  // Returns how many there are.
+  std::int64_t (*best)(const float* x, std::int64_t count, std::int64_t k, std::int32_t* places);
   RowKernels rows;
 
   Product product(PackedFormat format) const { return products[static_cast<std::size_t>(format)]; }

@@ -7,8 +7,6 @@
 
 #include <immintrin.h>
 
-#include <cstring>
-
 namespace tenon::cpu {
 namespace {
 

@@ -6,8 +6,6 @@
 
 #include <immintrin.h>
 
-#include <cstring>
-
 namespace tenon::cpu {
 namespace {
 

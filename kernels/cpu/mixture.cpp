@@ -97,7 +97,7 @@ class Layer {
   template <class Each>
   void for_panels(std::int64_t panels, const Each& each) const {
     if (sorted_.places == 0) return;
-    const auto split = [&](const Run& run) {
+    const auto split = [&](const Slice& run) {
       for (std::int64_t begin = run.begin, next = 0; begin < run.end; begin = next) {
         const Group& group = *std::partition_point(sorted_.group_A, sorted_.group_A + sorted_.groups,
                                                    [&](const Group& g) { return g.end * panels <= begin; });

@@ -273,7 +273,7 @@ void unpack_row(const PackedMatrix& matrix, std::int64_t row, std::span<float> o
   if (matrix.format == PackedFormat::bf16e4) {
     const ShortPanel panel(unit, matrix.inputs);
     for (std::int64_t c = 0; c < matrix.inputs; ++c) out[c] = nn::bf16_to_f32(panel.bits(c / 2, lane, c % 2));
-    for (const Outlier& one : panel.outliers)
+    for (const Outlier& one : std::span(panel.outliers, panel.outlier_count))
       if (one.output == lane && one.input < out.size()) out[one.input] = nn::bf16_to_f32(one.bits);
     return;
   }

@@ -82,7 +82,8 @@ void Pool::run(std::int64_t count, Call call, const void* context) {
   }
   inside_region = true;
   const std::int64_t helpers = std::min<std::int64_t>(threads() - 1, count - 1);
-  const Region region{call, context, count};
+  Failure failure;
+  const Region region{call, context, count, &failure};
   next_.store(helpers + 1, std::memory_order_relaxed);
   for (std::int64_t i = 0; i < helpers; ++i) {
     Worker& worker = workers_[static_cast<std::size_t>(i)];
@@ -92,7 +93,7 @@ void Pool::run(std::int64_t count, Call call, const void* context) {
   }
   work_off(region, 0);
   for (std::int64_t i = 0; i < helpers; ++i)
-    if (workers_[static_cast<std::size_t>(i)].change(kOffered, kIdle)) call(context, i + 1);
+    if (workers_[static_cast<std::size_t>(i)].change(kOffered, kIdle)) region.task(i + 1);
   for (std::int64_t i = 0; i < helpers; ++i) {
     const auto done = [&] {
       return workers_[static_cast<std::size_t>(i)].state.load(std::memory_order_acquire) == kIdle;
@@ -101,13 +102,21 @@ void Pool::run(std::int64_t count, Call call, const void* context) {
   }
   inside_region = false;
   in_use_.clear(std::memory_order_release);
+  if (failure.what) std::rethrow_exception(failure.what);
+}
+
+void Pool::Region::task(std::int64_t index) const noexcept {
+  try {
+    call(context, index);
+  } catch (...) {
+    if (!failure->taken.test_and_set()) failure->what = std::current_exception();
+  }
 }
 
 void Pool::work_off(const Region& region, std::int64_t first) {
-  region.call(region.context, first);
+  region.task(first);
   if (region.count <= threads()) return;
-  for (std::int64_t i; (i = next_.fetch_add(1, std::memory_order_relaxed)) < region.count;)
-    region.call(region.context, i);
+  for (std::int64_t i; (i = next_.fetch_add(1, std::memory_order_relaxed)) < region.count;) region.task(i);
 }
 
 void Pool::serve(Worker& worker) {

@@ -10,6 +10,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <exception>
 #include <thread>
 #include <type_traits>
 #include <vector>
@@ -29,12 +30,12 @@ class Pool {
   // In a task, or in one that it calls for: which of the pool's threads runs it, 0 to threads() - 1. For memory that a
   // caller brings for each.
   static int thread();
-  // Whether whoever asks is in a task: regions are its own alone.
+  // Whether whoever asks is in a task of a region that all threads share: regions within it are its own alone.
   static bool inside();
 
   // task(index) for every index in [0, count); returns when all are done. Task i of the first threads() is thread i's,
   // or the caller's.
-  // Requires: task throws nothing.
+  // What the first task to throw throws, this does, once all are done.
   template <class Task>
   void run(std::int64_t count, const Task& task) {
     static_assert(std::is_invocable_v<const Task&, std::int64_t>);
@@ -44,10 +45,17 @@ class Pool {
 
  private:
   using Call = void (*)(const void* context, std::int64_t index);
+  struct Failure { // what the first task to throw threw
+    std::atomic_flag taken;
+    std::exception_ptr what;
+  };
   struct Region {
     Call call = nullptr;
     const void* context = nullptr;
     std::int64_t count = 0;
+    Failure* failure = nullptr;
+
+    void task(std::int64_t index) const noexcept;
   };
   enum State : std::uint32_t { kIdle, kOffered, kTaken, kStopping };
   // What a worker is offered, in one line: looking whether there is something brings all of it.

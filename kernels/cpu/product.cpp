@@ -225,7 +225,7 @@ void multiply(const Engine& engine, Arena& arena, const Rows& rows, std::span<co
     end[i] = tasks += products[i].linear->weight.panels() * chunks_of(rows.rows);
   }
   const std::int64_t pieces = pieces_of(rows.rows);
-  for_runs(engine, Cut(engine, tasks, rows.rows, pieces), [&](const Run& run) {
+  for_runs(engine, Cut(engine, tasks, rows.rows, pieces), [&](const Slice& run) {
     for (std::int64_t i = 0, begin = run.begin, last = 0; begin < run.end; begin = last) {
       while (begin >= end[i] * pieces) ++i;
       PanelTask task = task_of(begin / pieces - (i > 0 ? end[i - 1] : 0), rows.rows);
@@ -242,7 +242,7 @@ Rows multiply_gated(const Engine& engine, Arena& arena, const Rows& rows, const 
   const NewRows inner(arena, rows.rows, up.outputs(), forms, keeps);
   const auto gate_narrow = gate ? narrow(engine, arena, rows, *gate) : std::span<const NarrowRows>(),
              up_narrow = narrow(engine, arena, rows, up);
-  for_runs(engine, Cut(engine, up.weight.panels() * chunks_of(rows.rows), rows.rows), [&](const Run& run) {
+  for_runs(engine, Cut(engine, up.weight.panels() * chunks_of(rows.rows), rows.rows), [&](const Slice& run) {
     for (std::int64_t begin = run.begin, last = 0; begin < run.end; begin = last) {
       PanelTask task = task_of(begin, rows.rows);
       last = task.count == rows.rows ? std::min(run.end, begin + std::max<std::int64_t>(kGatedRows / task.count, 1))

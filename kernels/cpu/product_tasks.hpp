@@ -83,20 +83,20 @@ struct Cut {
   std::int64_t begin(std::int64_t run) const { return (all * run + runs - 1) / runs; }
 };
 
-// A run of a cut, and which thread's it is: of the region's, or 0 in a task of another region, which has all runs.
-struct Run {
+// One run of a cut, and which thread's it is: of the region's, or 0 in a task of another region, which has all runs.
+struct Slice {
   std::int64_t begin, end;
   int thread;
   bool last; // of that thread, as far as is known
 };
 
-// each(run) for all runs.
+// each(slice) for all runs.
 template <class Each>
 void for_runs(const Engine& engine, const Cut& cut, const Each& each) {
   const bool alone = Pool::inside();
   const std::int64_t threads = alone ? 1 : engine.pool->threads();
   engine.pool->run(cut.runs, [&](std::int64_t run) {
-    each(Run{cut.begin(run), cut.begin(run + 1), alone ? 0 : Pool::thread(), run + threads >= cut.runs});
+    each(Slice{cut.begin(run), cut.begin(run + 1), alone ? 0 : Pool::thread(), run + threads >= cut.runs});
   });
 }
 

@@ -45,7 +45,8 @@ std::int64_t top_k(const Kernels& kernels, const float* scores, std::int64_t cou
                    std::int32_t* experts, float* strengths) {
   k = std::min(k, count);
   if (k <= 0) return 0;
-  kernels.best(scores, count, k, experts);
+  k = kernels.best(scores, count, k, experts); // fewer where others are excluded
+  if (k == 0) return 0;
   const float largest = scores[experts[0]];
   std::sort(experts, experts + k);
   for (std::int64_t i = 0; i < k; ++i) strengths[i] = std::exp((scores[experts[i]] - largest) / temperature);

@@ -5,9 +5,10 @@
 //   sparsemax  max(z - t, 0)          (Martins and Astudillo 2016, arXiv 1602.02068)
 //   entmax15   max(z / 2 - t, 0)^2    (Peters et al. 2019, arXiv 1905.05702, alpha 1.5)
 //
-// z = scores / temperature; t so that the sum is 1. Shapes: E experts. Requires (all): finite scores, temperature > 0;
-// experts and strengths have room for as many as may have a share: k of top_k, else E. Returns how many have one; they
-// stand in the order of their numbers. Ties go to the lower number. Thread: pure functions; any.
+// z = scores / temperature; t so that the sum is 1. Shapes: E experts. Requires (all): no score is a NaN or infinity
+// (-infinity: who is excluded, has no share; not everybody), temperature > 0; experts and strengths have room for as
+// many as may have a share: k of top_k, else E. Returns how many have one; they stand in the order of their numbers.
+// Ties go to the lower number. Thread: pure functions; any.
 #pragma once
 
 #include "kernels/cpu/kernels.hpp"

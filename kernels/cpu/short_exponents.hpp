@@ -17,7 +17,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
-#include <span>
 
 namespace tenon::cpu {
 
@@ -35,16 +34,19 @@ constexpr std::int64_t short_head(std::int64_t inputs) { return 64 + (8 * outlie
 
 struct ShortPanel {
   const std::uint8_t* exponents; // 16
-  std::span<const Outlier> outliers;
+  const Outlier* outliers;
+  std::size_t outlier_count;
   const std::byte* units;
 
   // Dissolves in its callers: a copy compiled for one tier must not be linked into another.
   __attribute__((always_inline)) ShortPanel(const std::byte* panel, std::int64_t inputs)
-      : exponents(reinterpret_cast<const std::uint8_t*>(panel)), units(panel + short_head(inputs)) {
+      : exponents(reinterpret_cast<const std::uint8_t*>(panel)),
+        outliers(reinterpret_cast<const Outlier*>(panel + 64)),
+        units(panel + short_head(inputs)) {
     std::uint16_t count;
     std::memcpy(&count, panel + 16, 2);
     const auto held = static_cast<std::size_t>(outliers_held(inputs)); // whatever the file says
-    outliers = {reinterpret_cast<const Outlier*>(panel + 64), count < held ? count : held};
+    outlier_count = count < held ? count : held;
   }
   // Of the unit at `pair`: the bits of output l and input b.
   std::uint16_t bits(std::int64_t pair, std::int64_t l, std::int64_t b) const;
@@ -71,7 +73,8 @@ bool pack_short_panel(const std::uint16_t* rows, std::int64_t outputs, std::int6
 // Adds to out (rows, 64) what a panel's outliers make of rows of bfloat16.
 static inline void add_outliers(const ShortPanel& panel, const std::uint16_t* x, std::int64_t x_stride,
                                 std::int64_t rows, float* out, std::int64_t stride) {
-  for (const Outlier& one : panel.outliers) {
+  for (std::size_t i = 0; i < panel.outlier_count; ++i) {
+    const Outlier& one = panel.outliers[i];
     if (one.input >= x_stride || one.output >= 64) continue; // a broken file
     for (std::int64_t r = 0; r < rows; ++r)
       out[r * stride + one.output] += nn::bf16_to_f32(x[r * x_stride + one.input]) * nn::bf16_to_f32(one.bits);

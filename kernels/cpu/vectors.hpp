@@ -212,7 +212,7 @@ std::int64_t above(const float* x, std::int64_t count, float threshold, std::int
 }
 
 template <class V>
-void best(const float* x, std::int64_t count, std::int64_t k, std::int32_t* places) {
+std::int64_t best(const float* x, std::int64_t count, std::int64_t k, std::int32_t* places) {
   std::int64_t held = 0;
   float least = -std::numeric_limits<float>::infinity();
   for_above<V>(x, count, least, [&](std::int64_t i) {
@@ -222,6 +222,7 @@ void best(const float* x, std::int64_t count, std::int64_t k, std::int32_t* plac
     places[at] = static_cast<std::int32_t>(i);
     if (held == k) least = x[places[k - 1]];
   });
+  return held;
 }
 
 } // namespace tenon::cpu

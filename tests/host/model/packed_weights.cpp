@@ -94,7 +94,7 @@ TEST_CASE("rows looked up in a table that packing would round are the table's ow
   const Stored stored;
   const Weights plain = stored.open(Format::float32), packed = stored.open(Format::int8);
   const at::Tensor ids = at::tensor({5, 1}, at::kLong);
-  CHECK(at::equal(looked_up_rows(packed.at("plain"), ids), plain.at("plain").index_select(0, ids)));
+  CHECK(at::equal(looked_up_rows({packed.at("plain")}, ids), plain.at("plain").index_select(0, ids)));
 }
 
 TEST_CASE("weights compute in the format asked for, float32 in float32") {

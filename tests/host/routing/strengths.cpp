@@ -27,6 +27,15 @@ TEST_CASE("top-k strengths are a softmax over the chosen and sum to one") {
   CHECK(at::equal(top_k_strengths(scores, 4, 0.5), softmax_strengths(scores, 0.5)));
 }
 
+TEST_CASE("where all experts but the base are excluded, the base has all the strength, whatever row came before") {
+  const float none = -std::numeric_limits<float>::infinity();
+  const at::Tensor scores_NE = at::tensor({0.1f, 3.0f, 2.0f, 1.0f, 0.1f, none, none, none, 0.1f, none, none, 0.1f})
+                                   .view({3, 4}),
+                   w_NE = top_k_strengths(scores_NE, 2, 1.0);
+  CHECK(w_NE[1].equal(at::tensor({1.0f, 0.0f, 0.0f, 0.0f})));
+  CHECK(w_NE[2].equal(at::tensor({0.5f, 0.0f, 0.0f, 0.5f})));
+}
+
 TEST_CASE("sparsemax and entmax use as many experts as their scores warrant, and sum to one") {
   const at::Tensor scores = at::tensor({1.0f, 1.5f, 0.9f, -2.0f}).view({1, 4});
   const at::Tensor sparse = sparsemax_strengths(scores, 1.0), some = entmax_strengths(scores, 1.0);

@@ -7,6 +7,8 @@
 #include <algorithm>
 #include <atomic>
 #include <memory>
+#include <stdexcept>
+#include <string>
 
 namespace tenon::cpu {
 
@@ -53,6 +55,24 @@ TEST_CASE("regions within tasks and of other threads run as well") {
   elsewhere.join();
   CHECK(inner == 200 * 15);
   CHECK(other == 200 * 7);
+}
+
+TEST_CASE("what a task throws reaches whoever called, once all others are done, and the pool goes on") {
+  Pool pool(3);
+  for (std::int64_t bad = 0; bad < 20; ++bad) {
+    std::atomic<int> done{0};
+    const auto run = [&] {
+      pool.run(20, [&](std::int64_t i) {
+        if (i == bad) throw std::runtime_error("task " + std::to_string(i));
+        ++done;
+      });
+    };
+    CHECK_THROWS_WITH(run(), "task " + std::to_string(bad));
+    CHECK(done == 19);
+  }
+  std::vector<int> by(3, -1);
+  pool.run(3, [&](std::int64_t i) { by[static_cast<std::size_t>(i)] = 1; });
+  CHECK(by == std::vector<int>{1, 1, 1});
 }
 
 TEST_CASE("a forced tier that is unknown or that this processor lacks is refused with the remedy") {

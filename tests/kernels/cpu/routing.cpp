@@ -5,6 +5,7 @@
 #include <catch2/catch.hpp>
 
 #include <algorithm>
+#include <limits>
 #include <numeric>
 
 namespace tenon::cpu {
@@ -92,6 +93,17 @@ TEST_CASE("equal scores share equally, ties of top-k go to the lower numbers") {
     const std::vector<double> found = strengths(top_3, tier, scores, 1.0f);
     for (std::size_t e = 0; e < found.size(); ++e) CHECK(found[e] == Approx(e < 3 ? 1.0 / 3 : 0.0));
   }
+}
+
+TEST_CASE("who is excluded has no share, and the others share as if nobody else were there") {
+  const float none = -std::numeric_limits<float>::infinity();
+  for (const Tier tier : supported_tiers())
+    for (const Rule rule : kRules) {
+      const std::vector<double> two = strengths(rule, tier, {1.0f, 0.5f}, 1.0f);
+      CHECK(strengths(rule, tier, {none, 1.0f, none, none, 0.5f, none}, 1.0f) ==
+            std::vector<double>{0.0, two[0], 0.0, 0.0, two[1], 0.0});
+      CHECK(strengths(rule, tier, {2.0f, none, none, none}, 1.0f) == std::vector<double>{1.0, 0.0, 0.0, 0.0});
+    }
 }
 
 TEST_CASE("scores far apart give everything to the best, and nobody gives nothing") {
