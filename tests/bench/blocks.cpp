@@ -14,8 +14,10 @@
 #include "kernels/cpu/transformer_run.hpp"
 #include "tests/bench/machine.hpp"
 
+#include <algorithm>
 #include <cstring>
 #include <deque>
+#include <initializer_list>
 
 namespace tenon::cpu::bench {
 namespace {
@@ -45,10 +47,11 @@ class Model {
     for (std::int64_t i = 0; i < kBlocks; ++i) {
       if (cached) next_ = memory_.bytes().data();
       Block block;
-      block.q = linear(format, kHeads.q_width(), kWidth), block.k = linear(format, kHeads.kv_width(), kWidth);
-      block.v = linear(format, kHeads.kv_width(), kWidth), block.o = linear(format, kWidth, kHeads.q_width());
-      block.gate = linear(format, kInner, kWidth), block.up = linear(format, kInner, kWidth);
+      // In the order of their names, as packed files hold them.
+      block.k = linear(format, kHeads.kv_width(), kWidth), block.o = linear(format, kWidth, kHeads.q_width());
+      block.q = linear(format, kHeads.q_width(), kWidth), block.v = linear(format, kHeads.kv_width(), kWidth);
       block.down = linear(format, kWidth, kInner);
+      block.gate = linear(format, kInner, kWidth), block.up = linear(format, kInner, kWidth);
       block.attention_norm = block.ffn_norm = {ones_.data(), nullptr};
       blocks_.push_back(block);
     }
@@ -220,21 +223,18 @@ class Bench {
 
  private:
   using Runs = std::vector<std::span<const Block>>;
+  using Matrices = std::initializer_list<const Linear*>;
 
   // What a step reads of weights, keys and values, region by region, each thread its part.
   void read_together(const Model& model, const Case& c) {
     const std::int64_t threads = engine().pool->threads(),
                        all = 2 * kHeads.kv_heads * ((c.past + kChunk - 1) / kChunk); // pieces of keys and values
-    const auto region = [&](const Linear& first, const Linear& last) {
-      const std::int64_t lines = bytes_of(first, last) / 256;
-      engine().pool->run(threads, [&](std::int64_t t) {
-        const std::int64_t begin = lines * t / threads, end = lines * (t + 1) / threads;
-        read_all(first.weight.bytes + begin * 256, (end - begin) * 256);
-      });
+    const auto region = [&](Matrices of) {
+      engine().pool->run(threads, [&](std::int64_t t) { read_part(of, t, threads); });
     };
     for (std::size_t i = 0; i < kBlocks; ++i) {
       const Block& block = model.blocks()[i];
-      region(block.q, block.v);
+      region({&block.q, &block.k, &block.v});
       engine().pool->run(threads, [&](std::int64_t t) {
         std::int64_t index = 0;
         for_chunks(static_cast<std::int64_t>(i), 0, c.past, [&](const std::byte* at, std::int64_t size) {
@@ -242,7 +242,7 @@ class Bench {
           ++index;
         });
       });
-      region(block.o, block.o), region(*block.gate, block.up), region(block.down, block.down);
+      region({&block.o}), region({&block.up, &*block.gate}), region({&block.down});
     }
   }
   // Each thread all weights, and the keys and values of its sequences.
@@ -251,10 +251,10 @@ class Bench {
     engine().pool->run(threads, [&](std::int64_t t) {
       for (std::size_t i = 0; i < kBlocks; ++i) {
         const Block& block = model.blocks()[i];
-        read_all(block.q.weight.bytes, bytes_of(block.q, block.v));
+        read_part({&block.q, &block.k, &block.v}, 0, 1);
         for (std::int64_t s = c.sequences * t / threads; s < c.sequences * (t + 1) / threads; ++s)
           for_chunks(static_cast<std::int64_t>(i), s, c.past, read_all);
-        read_all(block.o.weight.bytes, bytes_of(block.o, block.down));
+        read_part({&block.o, &block.up, &*block.gate, &block.down}, 0, 1);
       }
     });
   }
@@ -265,14 +265,26 @@ class Bench {
       for (std::int64_t s = all * t / threads; s < all * (t + 1) / threads; ++s)
         for (std::size_t i = kShared; i < kBlocks; ++i) {
           const Block& block = models[static_cast<std::size_t>(s)].blocks()[i];
-          read_all(block.q.weight.bytes, bytes_of(block.q, block.v));
+          read_part({&block.q, &block.k, &block.v}, 0, 1);
           for_chunks(static_cast<std::int64_t>(i), s, past, read_all);
-          read_all(block.o.weight.bytes, bytes_of(block.o, block.down));
+          read_part({&block.o, &block.up, &*block.gate, &block.down}, 0, 1);
         }
     });
   }
-  static std::int64_t bytes_of(const Linear& first, const Linear& last) {
-    return last.weight.panel(last.weight.panels()) - first.weight.bytes;
+  // A thread's part of some matrices, one behind the other.
+  static void read_part(Matrices of, std::int64_t part, std::int64_t parts) {
+    constexpr std::int64_t piece = 256;
+    const auto pieces = [](const Linear& one) {
+      return (one.weight.panel(one.weight.panels()) - one.weight.bytes) / piece;
+    };
+    std::int64_t all = 0, at = 0;
+    for (const Linear* one : of) all += pieces(*one);
+    for (const Linear* one : of) {
+      const std::int64_t begin = std::clamp(all * part / parts - at, std::int64_t{0}, pieces(*one)),
+                         end = std::clamp(all * (part + 1) / parts - at, std::int64_t{0}, pieces(*one));
+      if (end > begin) read_all(one->weight.bytes + begin * piece, (end - begin) * piece);
+      at += pieces(*one);
+    }
   }
   // each(at, bytes) of the keys and values of a block's chunks, group by group.
   template <class Each>
