@@ -92,7 +92,11 @@ void set_up_root(CLI::App& app, Context& context) {
 
 int run_command(CLI::App& app, Context& context, int argc, const char* const* argv) {
   try {
-    return parse_and_run(app, context, argc, argv);
+    const int status = parse_and_run(app, context, argc, argv);
+    context.out.flush(); // what stood in a buffer may be what finds no room
+    return status;
+  } catch (const OutputClosed&) {
+    return OutputClosed::kExit;
   } catch (const Error& error) {
     return report(context, error);
   } catch (const std::bad_alloc&) {

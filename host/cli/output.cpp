@@ -6,7 +6,9 @@
 #include <algorithm>
 #include <array>
 #include <boost/json/serialize.hpp>
+#include <cerrno>
 #include <cstdlib>
+#include <cstring>
 #include <iostream>
 
 namespace tenon {
@@ -53,6 +55,15 @@ void append_row(std::string& text, const std::vector<std::string>& cells, const 
   }
   row.erase(row.find_last_not_of(' ') + 1);
   text += row + "\n";
+}
+
+void say(std::FILE* messages, std::string_view text) { (void)std::fwrite(text.data(), 1, text.size(), messages); }
+
+[[noreturn]] void not_written() {
+  const int why = errno;
+  if (why == EPIPE) throw OutputClosed();
+  throw Error(Code::environment, "output", std::string("the results cannot be written: ") + std::strerror(why),
+              "make room there, or write them elsewhere; what was written is not whole");
 }
 
 } // namespace
@@ -106,11 +117,19 @@ Output::Output(const Flags& flags, std::FILE* results, std::FILE* messages)
       messages_tty_(isatty(fileno(messages)) != 0),
       environment_allows_color_(environment_allows_color()) {}
 
-void Output::line(std::string_view text) { fmt::print(results_, "{}\n", text); }
+void Output::write(std::string_view text) {
+  if (std::fwrite(text.data(), 1, text.size(), results_) != text.size()) not_written();
+}
+
+void Output::flush() {
+  if (std::fflush(results_) != 0) not_written();
+}
+
+void Output::line(std::string_view text) { write(std::string(text) + "\n"); }
 
 void Output::stream(std::string_view text) {
-  std::fwrite(text.data(), 1, text.size(), results_);
-  std::fflush(results_);
+  write(text);
+  flush();
 }
 
 void Output::table(const Table& table) {
@@ -118,17 +137,17 @@ void Output::table(const Table& table) {
   if (const auto end = text.find('\n'); colors() && !flags_->plain && end != std::string::npos) {
     text = paint(Style::bold, text.substr(0, end)) + text.substr(end);
   }
-  fmt::print(results_, "{}", text);
+  write(text);
 }
 
-void Output::json(const json::value& value) { fmt::print(results_, "{}", pretty_json(value)); }
+void Output::json(const json::value& value) { write(pretty_json(value)); }
 
 void Output::note(std::string_view text) {
-  if (!flags_->quiet) fmt::print(messages_, "{}\n", text);
+  if (!flags_->quiet) say(messages_, fmt::format("{}\n", text));
 }
 
 void Output::warn(std::string_view text) {
-  fmt::print(messages_, "{} {}\n", painted(messages_color(), sequence(Style::warn), "warning:"), text);
+  say(messages_, fmt::format("{} {}\n", painted(messages_color(), sequence(Style::warn), "warning:"), text));
 }
 
 void Output::next(std::string_view command) {
@@ -137,7 +156,7 @@ void Output::next(std::string_view command) {
 
 void Output::error(const Error& error) {
   std::fflush(results_);
-  fmt::print(messages_, "{}", error_text(error, flags_->json, messages_color()));
+  say(messages_, error_text(error, flags_->json, messages_color()));
 }
 
 std::string Output::paint(Style style, std::string_view text) const { return painted(colors(), sequence(style), text); }
@@ -157,7 +176,7 @@ bool Output::messages_on_terminal() const { return messages_tty_; }
 
 bool Output::confirm(std::string_view question) {
   if (flags_->no_input || !messages_tty_ || isatty(STDIN_FILENO) == 0) return false;
-  fmt::print(messages_, "{} [y/N] ", question);
+  say(messages_, fmt::format("{} [y/N] ", question));
   std::string answer;
   std::getline(std::cin, answer);
   return answer == "y" || answer == "Y" || answer == "yes";

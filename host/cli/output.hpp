@@ -1,5 +1,8 @@
 // What the program says: results on stdout, everything else on stderr. Colours only where somebody looks at them.
 //
+// A result that does not arrive ends the command: line, stream, table, json and flush throw Error{environment}, or
+// OutputClosed where the reader went away. Messages that do not arrive are nobody's loss.
+//
 // With --json a command prints one JSON value on stdout instead of its text, and errors are JSON on stderr.
 // Thread: one thread at a time; Progress and the token stream share it.
 #pragma once
@@ -8,6 +11,7 @@
 #include "registry/base/json.hpp"
 
 #include <cstdio>
+#include <exception>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -41,6 +45,12 @@ std::string error_text(const Error& error, bool json, bool color);
 // "a, b, c".
 std::string joined(const std::vector<std::string>& parts, std::string_view between);
 
+// Who read the results wants no more of them: no error, and nothing is said. The status is that of a broken pipe.
+struct OutputClosed : std::exception {
+  static constexpr int kExit = 141;
+  const char* what() const noexcept override { return "the results are no longer read"; }
+};
+
 class Output {
  public:
   // Borrows flags (they change while the line is parsed) and both streams.
@@ -51,6 +61,7 @@ class Output {
   void stream(std::string_view text); // as it is, flushed: tokens as they come
   void table(const Table& table);
   void json(const json::value& value);
+  void flush(); // what was given so far has arrived
 
   // Messages. note is silenced by --quiet; warn is not.
   void note(std::string_view text);
@@ -73,6 +84,8 @@ class Output {
   bool confirm(std::string_view question);
 
  private:
+  void write(std::string_view text);
+
   const Flags* flags_;
   std::FILE *results_, *messages_;
   bool results_tty_, messages_tty_, environment_allows_color_;

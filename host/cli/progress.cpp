@@ -77,6 +77,12 @@ Progress::Progress(Output& out, std::string what, std::int64_t total, std::strin
   state_.done = state_.first = first;
 }
 
+void Progress::close() {
+  if (finished_ || terminal_) return;
+  draw(true);
+  finished_ = true;
+}
+
 Progress::~Progress() {
   if (!finished_ && anything_drawn_ && terminal_) std::fputs("\r\033[K", out_->messages());
 }
@@ -100,11 +106,10 @@ void Progress::draw(bool last) {
   drawn_ = Clock::now();
   anything_drawn_ = true;
   state_.seconds = std::chrono::duration<double>(drawn_ - start_).count();
-  if (terminal_) {
-    fmt::print(out_->messages(), "\r{}\033[K{}", progress_line(state_, terminal_columns() - 1), last ? "\n" : "");
-  } else {
-    fmt::print(out_->messages(), "{}\n", progress_line(state_, 0));
-  }
+  const std::string text =
+      terminal_ ? fmt::format("\r{}\033[K{}", progress_line(state_, terminal_columns() - 1), last ? "\n" : "")
+                : progress_line(state_, 0) + "\n";
+  std::fputs(text.c_str(), out_->messages()); // what does not arrive is nobody's loss
   std::fflush(out_->messages());
 }
 

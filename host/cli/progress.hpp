@@ -37,6 +37,8 @@ class Progress {
   void update(std::int64_t done, std::string_view detail = "");
   // Draws the last state for good, ends the line. Calling it is optional; without it the bar is wiped.
   void finish(std::string_view detail = "");
+  // As finish, for work that is only on the way to a result: a log keeps its last line, a terminal nothing.
+  void close();
 
  private:
   using Clock = std::chrono::steady_clock;

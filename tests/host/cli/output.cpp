@@ -1,5 +1,8 @@
 #include "host/cli/output.hpp"
 
+#include <signal.h>
+#include <unistd.h>
+
 #include <boost/json/parse.hpp>
 #include <catch2/catch.hpp>
 
@@ -119,4 +122,58 @@ TEST_CASE("progress into a file ends in one plain line") {
   CHECK(text.starts_with("reading 100%  3/3 files"));
   CHECK(text.find('\r') == std::string::npos);
   CHECK(std::count(text.begin(), text.end(), '\n') == 1);
+}
+
+TEST_CASE("work on the way to a result leaves its last line in a log, once") {
+  Captured files;
+  Flags flags;
+  Output out(flags, files.results, files.messages);
+  Progress progress(out, "preparing", 3, "MB");
+  progress.update(3);
+  progress.close();
+  progress.close();
+  const std::string text = Captured::text(files.messages);
+  CHECK(text.starts_with("preparing 100%  3/3 MB"));
+  CHECK(std::count(text.begin(), text.end(), '\n') == 1);
+}
+
+TEST_CASE("results that find no room are the environment's fault, at once or when they leave the buffer") {
+  std::FILE* full = std::fopen("/dev/full", "w");
+  std::FILE* messages = std::tmpfile();
+  REQUIRE(full);
+  Flags flags;
+  Output out(flags, full, messages);
+  try {
+    out.stream("a");
+    FAIL("the disk is full");
+  } catch (const Error& error) {
+    CHECK(error.code == Code::environment);
+    CHECK_THAT(error.message, Catch::Contains("No space left"));
+    CHECK_FALSE(error.remedy.empty());
+  }
+  std::fclose(full);
+  full = std::fopen("/dev/full", "w");
+  out = Output(flags, full, messages);
+  out.line("in the buffer");
+  CHECK_THROWS_AS(out.flush(), Error);
+  std::fclose(full);
+  full = std::fopen("/dev/full", "w");
+  out = Output(flags, full, messages);
+  CHECK_THROWS_AS(out.json(json::string(std::size_t{1} << 20, 'x')), Error);
+  std::fclose(full), std::fclose(messages);
+}
+
+TEST_CASE("results that nobody reads any more end quietly, and messages that nobody reads change nothing") {
+  int gone[2];
+  REQUIRE(pipe(gone) == 0);
+  close(gone[0]);
+  const auto before = signal(SIGPIPE, SIG_IGN);
+  std::FILE* closed = fdopen(gone[1], "w");
+  Flags flags;
+  Output out(flags, closed, closed);
+  CHECK_THROWS_AS(out.stream("a"), OutputClosed);
+  CHECK_NOTHROW(out.note("a"));
+  CHECK_NOTHROW(out.warn(std::string(std::size_t{1} << 20, 'x')));
+  std::fclose(closed);
+  signal(SIGPIPE, before);
 }
