@@ -1,4 +1,5 @@
 // tenon bench: how fast a composition reads and writes here, beside what this machine can do.
+#include "host/cli/numbers.hpp"
 #include "host/cli/opening.hpp"
 #include "host/cli/progress.hpp"
 #include "host/inference/benchmark.hpp"
@@ -65,6 +66,13 @@ std::string known(double value, const char* pattern) {
   return value > 0 ? fmt::format(fmt::runtime(pattern), value) : "not known";
 }
 
+// Without headers and blank lines a row needs its table's name.
+void show(Table table, const char* name, Context& context) {
+  if (context.flags.plain)
+    for (auto& row : table.rows) row.insert(row.begin(), name);
+  context.out.table(table);
+}
+
 Table machine_table(const Benchmark& made) {
   Table table{{"threads", "reads GB/s", "float32 GOP/s", "bf16 GOP/s", "int8 GOP/s"}, {}, {0, 1, 2, 3, 4}};
   const auto add = [&](int threads, const cpu::Limits& limits) {
@@ -95,6 +103,51 @@ Table phase_table(const Benchmark& made) {
   return table;
 }
 
+// What the composition runs on here.
+struct Ground {
+  bool own;         // stored as float32, products are LibTorch's
+  const char* tier; // of our own
+  cpu::Pages pages;
+  std::uint64_t bytes, huge; // packed, and of those in huge pages
+  const char* keys;
+};
+
+Ground ground_of(const Composition& composition) {
+  const PackedWeights* packed = composition.model().weights().packed();
+  return {packed && packed->bytes() > 0,
+          cpu::tier_name(cpu::engine().kernels->tier),
+          packed && packed->copied() ? cpu::Pages::huge : cpu::Pages::mapped,
+          packed ? packed->bytes() : 0,
+          packed ? packed->in_huge_pages() : 0,
+          composition.key_format()};
+}
+
+json::object to_json(const Settings& settings, const Benchmark& made, const Ground& ground) {
+  json::array phases;
+  for (const BenchmarkPhase& phase : made.phases) phases.push_back(to_json(phase));
+  return {{"name", settings.opening.name},
+          {"tier", ground.own ? ground.tier : "libtorch"},
+          {"threads", made.threads},
+          {"pages", cpu::pages_name(ground.pages)},
+          {"bytes_in_huge_pages", ground.huge},
+          {"keys", ground.keys},
+          {"rounds", settings.options.rounds},
+          {"machine", {{"one_thread", to_json(made.one_thread)}, {"all_threads", to_json(made.all_threads)}}},
+          {"phases", phases}};
+}
+
+std::string summary(const Settings& settings, const Benchmark& made, const Ground& ground) {
+  const std::int64_t rounds = settings.options.rounds;
+  return fmt::format(
+      "{}; products by {} on {} thread{}, keys and values in {}, weights {}; each limit from the machine beside it",
+      rounds == 1 ? "one round" : fmt::format("medians of {} rounds", rounds),
+      ground.own ? ground.tier : "LibTorch in float32", made.threads, made.threads == 1 ? "" : "s", ground.keys,
+      ground.pages == cpu::Pages::huge
+          ? fmt::format("copied, {:.0f} of {:.0f} MB in 2 MiB pages", static_cast<double>(ground.huge) / 1e6,
+                        static_cast<double>(ground.bytes) / 1e6)
+          : "mapped from their file");
+}
+
 void bench(const Settings& settings, Context& context) {
   const auto composition = open_composition(settings.opening, context);
   const std::vector<std::int32_t> text = text_of(settings, composition->model());
@@ -107,35 +160,12 @@ void bench(const Settings& settings, Context& context) {
   };
   const Benchmark made = benchmark(*composition, text, options);
   bar.reset();
-  const char* tier = cpu::tier_name(cpu::engine().kernels->tier);
-  const PackedWeights* packed = composition->model().weights().packed();
-  const cpu::Pages pages = packed && packed->copied() ? cpu::Pages::huge : cpu::Pages::mapped;
-  const std::uint64_t huge = packed ? packed->in_huge_pages() : 0;
-  const bool own = packed && packed->bytes() > 0; // stored as float32, they are LibTorch's to multiply
-  if (context.flags.json) {
-    json::array phases;
-    for (const BenchmarkPhase& phase : made.phases) phases.push_back(to_json(phase));
-    context.out.json(json::object{
-        {"name", settings.opening.name},
-        {"tier", own ? tier : "libtorch"},
-        {"threads", made.threads},
-        {"pages", cpu::pages_name(pages)},
-        {"bytes_in_huge_pages", huge},
-        {"rounds", options.rounds},
-        {"machine", {{"one_thread", to_json(made.one_thread)}, {"all_threads", to_json(made.all_threads)}}},
-        {"phases", phases}});
-    return;
-  }
-  context.out.table(machine_table(made));
-  context.out.line("");
-  context.out.table(phase_table(made));
-  context.out.note(fmt::format(
-      "medians of {} rounds; products by {} on {} thread{}, weights {}; each limit from the machine beside it",
-      options.rounds, own ? tier : "LibTorch in float32", made.threads, made.threads == 1 ? "" : "s",
-      pages == cpu::Pages::huge
-          ? fmt::format("copied, {:.0f} of {:.0f} MB in 2 MiB pages", static_cast<double>(huge) / 1e6,
-                        static_cast<double>(packed->bytes()) / 1e6)
-          : "mapped from their file"));
+  const Ground ground = ground_of(*composition);
+  if (context.flags.json) return context.out.json(to_json(settings, made, ground));
+  show(machine_table(made), "machine", context);
+  if (!context.flags.plain) context.out.line("");
+  show(phase_table(made), "phase", context);
+  context.out.note(summary(settings, made, ground));
 }
 
 } // namespace
@@ -147,17 +177,15 @@ void add_bench(CLI::App& app, Context& context) {
   BenchmarkOptions& options = settings->options;
   command->add_option("--prompts", options.prompts, "Lengths of prompts to read, in tokens")
       ->delimiter(',')
-      ->check(CLI::PositiveNumber)
+      ->check(from_one())
       ->capture_default_str();
   command->add_option("--contexts", options.contexts, "Lengths of text to write after, in tokens")
       ->delimiter(',')
-      ->check(CLI::NonNegativeNumber)
+      ->check(from_zero())
       ->capture_default_str();
-  command->add_option("--steps", options.steps, "Tokens to write after each")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
+  command->add_option("--steps", options.steps, "Tokens to write after each")->check(from_one())->capture_default_str();
   command->add_option("--rounds", options.rounds, "Measurements of each; medians are told")
-      ->check(CLI::PositiveNumber)
+      ->check(from_one())
       ->capture_default_str();
   command->add_option("--text", settings->text, "Text to read (default: the model's own general text)")
       ->type_name("FILE");

@@ -1,5 +1,6 @@
 // tenon compose | add | remove: which experts a composition has. What was asked for is composition.json; what it
 // became, with every digest, is composition.lock.json.
+#include "host/cli/numbers.hpp"
 #include "host/cli/opening.hpp"
 #include "host/cli/progress.hpp"
 #include "host/composition/prior.hpp"
@@ -165,10 +166,10 @@ void add_routing_options(CLI::App& command, Settings& settings) {
       ->check(CLI::IsMember({"softmax", "top_k", "sparsemax", "entmax"}))
       ->capture_default_str();
   command.add_option("--top-k", routing.top_k, "How many experts a position may use, the base among them")
-      ->check(CLI::PositiveNumber)
+      ->check(from_one())
       ->capture_default_str();
   command.add_option("--temperature", routing.temperature, "Of the strengths")
-      ->check(CLI::PositiveNumber)
+      ->check(above_zero())
       ->capture_default_str();
   command
       .add_option("--policy", routing.policy,
@@ -181,16 +182,16 @@ void add_routing_options(CLI::App& command, Settings& settings) {
                   fmt::format("token, sticky: how many last positions a score is the mean of ({}); 1: each position's "
                               "own score alone",
                               kAverageOver))
-      ->check(CLI::PositiveNumber);
+      ->check(from_one());
   command
       .add_option("--margin", routing.margin,
                   "sticky: by how much a score (log-odds, in nats) must exceed a kept expert's; 0 is token")
-      ->check(CLI::NonNegativeNumber)
+      ->check(zero_or_more())
       ->capture_default_str();
   command
       .add_option("--decide-after", routing.decide_after,
                   "sequence: how many first tokens the base takes, by whose mean scores it is then decided")
-      ->check(CLI::PositiveNumber)
+      ->check(from_one())
       ->capture_default_str();
 }
 

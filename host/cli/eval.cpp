@@ -1,5 +1,6 @@
 // tenon eval: the one evaluation, on the command line.
 #include "host/cli/eval_input.hpp"
+#include "host/cli/numbers.hpp"
 #include "host/cli/progress.hpp"
 #include "host/evaluation/replay.hpp"
 #include "host/evaluation/results.hpp"
@@ -110,16 +111,16 @@ void add_eval(CLI::App& app, Context& context) {
   command->add_option("--sequence-length", settings->options.sequence_length, "Tokens of a block")
       ->capture_default_str();
   command->add_option("--blocks", settings->options.blocks, "Blocks of each corpus, evenly spread; 0: all")
-      ->check(CLI::NonNegativeNumber);
+      ->check(from_zero());
   command->add_option("--random-rows", settings->options.random_rows, "Random routers to compare with")
-      ->check(CLI::NonNegativeNumber)
+      ->check(from_zero())
       ->capture_default_str();
   command->add_option("--seed", settings->options.seed, "Of the random routers")->capture_default_str();
   command->add_flag("--no-removals", settings->no_removals, "Do not remove each expert in turn");
   command
       ->add_option("--passages", settings->options.passages,
                    "Blocks of each corpus told token by token, in the report and with --json")
-      ->check(CLI::NonNegativeNumber);
+      ->check(from_zero());
   command->add_option("--report", settings->report, "Write the evaluation as one self-contained page")
       ->type_name("FILE");
   command

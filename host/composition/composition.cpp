@@ -88,19 +88,32 @@ at::Tensor Composition::merged(const at::Tensor& h_NC, const at::Tensor& w_NE, c
   return merge(h_NC, w_NE, experts_, batch); // runs only what somebody chose
 }
 
+json::object Composition::state_facts() const {
+  json::array experts;
+  for (const ExpertPackage& package : packages_) experts.emplace_back(package.entry.title());
+  return {{"model", model_->manifest().name},
+          {"experts", experts},
+          {"routing", to_json(router_->routing())},
+          {"compute", format_name(model_->format())},
+          {"keys", key_format()}};
+}
+
+const char* Composition::key_format() const {
+  const bool packed = model_->format() != Format::float32;
+  return cpu::key_format_name(packed ? cpu::chosen_key_format() : cpu::KeyFormat::float32);
+}
+
 std::string Composition::state_digest() const {
   json::array slots;
   for (const ExpertPackage& package : packages_)
     slots.push_back(json::object{{"title", package.entry.title()}, {"entry", package.entry.digest}});
-  const bool packed = model_->format() != Format::float32;
-  const char* keys = cpu::key_format_name(packed ? cpu::chosen_key_format() : cpu::KeyFormat::float32);
   return "sha256:" + sha256(canonical_json(json::object{{"model", model_->contract().model_digest},
                                                         {"slots", slots},
                                                         {"routing", to_json(router_->routing())},
                                                         {"prior", router_->prior()},
                                                         {"lock", lock_.slots.empty() ? json::value() : lock_.to_json()},
                                                         {"compute", format_name(model_->format())},
-                                                        {"keys", keys}}));
+                                                        {"keys", key_format()}}));
 }
 
 Sequence Composition::new_sequence() const {

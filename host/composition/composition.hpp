@@ -44,8 +44,12 @@ class Composition {
   Experts& experts() { return experts_; }
   const std::vector<ExpertPackage>& packages() const { return packages_; }
   const Lock& lock() const { return lock_; } // empty where there is none: parts already loaded
+  // The form in which its sequences keep keys and values: "float32", "bf16" or "int8".
+  const char* key_format() const;
   // Of everything that what a sequence remembers depends on: model, experts, plugins, routing, format of products.
   std::string state_digest() const;
+  // The part of that which people name: {"model", "experts": [titles], "routing", "compute", "keys"}.
+  json::object state_facts() const;
 
  private:
   Lock lock_;
