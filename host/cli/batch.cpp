@@ -1,5 +1,6 @@
 #include "host/cli/batch.hpp"
 
+#include "host/cli/numbers.hpp"
 #include "host/cli/progress.hpp"
 #include "host/formats/requests.hpp"
 #include "host/inference/schedule.hpp"
@@ -80,8 +81,10 @@ class Requests {
 class BatchRun {
  public:
   BatchRun(const BatchSettings& settings, Context& context) : settings_(settings), context_(context) {
-    const BadJsonLine bad = [&](std::size_t number, const Error& error) { refused(number, "", error); };
-    lines_ = read_requests(batch_text(settings.file), settings.file, settings.keep_going ? bad : BadJsonLine());
+    const BadRequest bad = [&](std::size_t number, const std::string& id, const Error& error) {
+      refused(number, id, error);
+    };
+    lines_ = read_requests(batch_text(settings.file), settings.file, settings.keep_going ? bad : BadRequest());
   }
 
   void run(Composition& composition, const GenerationSettings& generation) {
@@ -137,7 +140,7 @@ class BatchRun {
            {"error", {{"code", code_name(error.code)}, {"message", error.message}, {"remedy", error.remedy}}}});
   }
 
-  void answered(const Answer& answer, const Composition& composition) {
+  void answered(const Answer& answer, Composition& composition) {
     ++done_;
     read_ += answer.prompt_tokens, reused_ += answer.reused_tokens;
     if (answer.error) return refused(line_of_.at(answer.id), answer.id, *answer.error);
@@ -154,6 +157,7 @@ class BatchRun {
            {"prompt_tokens", answer.prompt_tokens},
            {"reused_tokens", answer.reused_tokens},
            {"shares", shares},
+           {"masked", masked_json(composition)},
            {"speed",
             {{"waited_seconds", answer.waited_seconds},
              {"first_token_seconds", answer.first_token_seconds},
@@ -180,17 +184,17 @@ CLI::Option* add_batch_options(CLI::App& command, BatchSettings& settings) {
                       "\"seed\", \"stop\", \"experts\"; - reads standard input. Answers are JSON lines, as they come")
           ->type_name("FILE");
   command.add_option("--max-sequences", settings.max_sequences, "Most requests under way at once")
-      ->check(CLI::PositiveNumber)
+      ->check(from_one())
       ->capture_default_str()
       ->needs(batch);
   command.add_option("--prefill-chunk", settings.prefill_chunk, "Most tokens of prompts that others wait for at once")
-      ->check(CLI::PositiveNumber)
+      ->check(from_one())
       ->capture_default_str()
       ->needs(batch);
   command
       .add_option("--budget", settings.budget_bytes,
-                  "Most memory for what sequences remember, such as 512M; 0: no limit")
-      ->transform(CLI::AsSizeValue(false))
+                  "Most memory for what sequences remember, such as 512M or 1.5G; 0: no limit")
+      ->transform(size_in_bytes())
       ->needs(batch);
   command.add_flag("--no-reuse", settings.no_reuse, "Read every prompt anew, though others began alike")->needs(batch);
   command.add_flag("--keep-going", settings.keep_going, "Answer a bad request with its error, and go on")->needs(batch);

@@ -1,5 +1,6 @@
 #include "host/cli/generation.hpp"
 
+#include "host/cli/numbers.hpp"
 #include "host/cli/progress.hpp"
 
 #include <fmt/format.h>
@@ -12,7 +13,7 @@ namespace tenon {
 
 void add_generation_options(CLI::App& command, GenerationSettings& settings) {
   command.add_option("--max-tokens", settings.max_tokens, "Most tokens to write")
-      ->check(CLI::PositiveNumber)
+      ->check(from_one())
       ->capture_default_str();
   command.add_option("--temperature", settings.sampling.temperature, "0: the likeliest token always")
       ->capture_default_str();
@@ -27,7 +28,7 @@ void add_generation_options(CLI::App& command, GenerationSettings& settings) {
       ->take_all()
       ->allow_extra_args(false);
   command.add_option("--context", settings.context, "Most tokens of prompt and answer; 0: what the model was made for")
-      ->check(CLI::NonNegativeNumber);
+      ->check(from_zero());
 }
 
 GenerateOptions GenerationSettings::options() const {
@@ -47,7 +48,7 @@ SessionOptions GenerationSettings::session(Output& to) const {
   out.progress = [&to, bar = std::make_shared<std::optional<Progress>>()](std::int64_t done, std::int64_t total) {
     if (!*bar) bar->emplace(to, "reading", total, "tokens");
     (*bar)->update(done);
-    if (done == total) bar->reset();
+    if (done == total) (*bar)->close(), bar->reset();
   };
   return out;
 }
@@ -80,6 +81,14 @@ std::vector<ExpertShare> expert_shares(const Session& session, std::size_t first
       out[slot].mean_strength += w[slot] / static_cast<double>(last - first);
     ++out[strongest(session, position)].strongest;
   }
+  return out;
+}
+
+json::array masked_json(Composition& composition) {
+  json::array out;
+  const auto& packages = composition.packages();
+  for (std::size_t slot = 0; slot < packages.size(); ++slot)
+    if (composition.experts().masked(slot)) out.emplace_back(packages[slot].entry.title());
   return out;
 }
 

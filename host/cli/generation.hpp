@@ -35,6 +35,7 @@ struct ExpertShare {
   double work_skipped = 0; // share of its positions that it was not run over, since the composition was opened
 };
 std::vector<ExpertShare> expert_shares(const Session& session, std::size_t first, std::size_t last);
+json::array masked_json(Composition& composition); // titles of the experts at fault, which take no part any more
 std::size_t strongest(const Session& session, std::size_t position);
 
 // "12 tokens at 5.1 tokens/s after 34 at 210; 41% of expert work skipped".

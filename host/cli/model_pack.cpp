@@ -56,11 +56,18 @@ void show(const Settings& settings, const std::vector<Packed>& all, Context& con
   context.out.next(fmt::format("tenon run {} \"Once upon a time\" --compute {}", settings.model, settings.format));
 }
 
+Format packed_format(const std::string& name) {
+  for (const Format format : {Format::bf16, Format::int8, Format::int4, Format::stored})
+    if (name == format_name(format)) return format;
+  throw Error(Code::usage, "model pack",
+              name == format_name(Format::float32)
+                  ? "found float32, in which weights are not packed; need bf16, int8, int4 or stored"
+                  : "found \"" + name + "\", need bf16, int8, int4 or stored",
+              "give --format int8, or stored to lose nothing");
+}
+
 void pack(const Settings& settings, Context& context) {
-  const Format format = format_of(settings.format);
-  if (format == Format::float32)
-    throw Error(Code::usage, "model pack", "float32 weights are not packed",
-                "give --format bf16, int8, int4 or stored");
+  const Format format = packed_format(settings.format);
   const Loader loader = make_loader(format, {}, context);
   const Registry& registry = loader.registry();
   const Entry entry = registry.resolve(PackageRequest::parse(settings.model), Kind::model);

@@ -110,15 +110,16 @@ class PreparationBar {
       throw Error(Code::interrupted, title, "stopped while its weights were prepared",
                   "the same command goes on with the next file that is not whole");
     if (title != title_ || done < done_) bar_.reset();
-    if (!bar_) bar_.emplace(context_.out, "preparing " + title, total, "bytes");
+    if (!bar_) bar_.emplace(context_.out, "preparing " + title, megabytes(total), "MB");
     title_ = title, done_ = done;
-    if (done < total)
-      bar_->update(done);
-    else
-      bar_.reset();
+    bar_->update(megabytes(done));
+    if (done >= total) bar_->close(), bar_.reset();
   }
 
  private:
+  // Rounded up: a small file is no work of unknown length.
+  static std::int64_t megabytes(std::int64_t bytes) { return (bytes + 999'999) / 1'000'000; }
+
   Context& context_;
   std::optional<Progress> bar_;
   std::string title_;

@@ -48,7 +48,7 @@ void explain(const Session& session, std::size_t prompt, const Generation& made,
 }
 
 json::object result_json(const Session& session, std::size_t prompt, const Generation& made) {
-  json::array strengths, experts, masked;
+  json::array strengths, experts;
   const std::size_t last = made.tokens.empty() ? prompt - 1 : prompt - 1 + made.tokens.size();
   for (std::size_t position = prompt - 1; position < last; ++position)
     strengths.push_back(json::value_from(session.strengths(position)));
@@ -56,11 +56,7 @@ json::object result_json(const Session& session, std::size_t prompt, const Gener
   for (const ExpertShare& share : expert_shares(session, prompt - 1, last))
     shares[share.expert] = {
         {"tokens", share.strongest}, {"mean_strength", share.mean_strength}, {"work_skipped", share.work_skipped}};
-  const auto& packages = session.composition().packages();
-  for (std::size_t slot = 0; slot < packages.size(); ++slot) {
-    experts.emplace_back(packages[slot].entry.title());
-    if (session.composition().experts().masked(slot)) masked.emplace_back(packages[slot].entry.title());
-  }
+  for (const ExpertPackage& package : session.composition().packages()) experts.emplace_back(package.entry.title());
   return {{"text", made.text},
           {"tokens", json::value_from(made.tokens)},
           {"finish", finish_name(made.finish)},
@@ -69,7 +65,7 @@ json::object result_json(const Session& session, std::size_t prompt, const Gener
           {"experts", experts},
           {"strengths", strengths},
           {"shares", shares},
-          {"masked", masked},
+          {"masked", masked_json(session.composition())},
           {"speed", speed_json(session)}};
 }
 

@@ -5,7 +5,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <set>
+#include <map>
 
 namespace tenon {
 namespace {
@@ -41,6 +41,29 @@ std::string id_of(const JsonReader& line, std::size_t number) {
   return id.value().is_int64() ? std::to_string(id.integer()) : id.string();
 }
 
+// Which line has an id, and whether it says so.
+struct Owner {
+  std::size_t line;
+  bool given;
+};
+using Ids = std::map<std::string, Owner>;
+
+// Every id once: a line without one has its number.
+void claim(Ids& ids, const std::string& id, Owner wants, const std::string& where) {
+  const auto [found, fresh] = ids.insert({id, wants});
+  if (fresh) return;
+  const Owner& has = found->second;
+  if (has.given && wants.given)
+    throw Error(
+        Code::usage, "run",
+        fmt::format("{}: found the id \"{}\" a second time, first in line {}", where, id.substr(0, 40), has.line),
+        "give every line an id of its own");
+  throw Error(Code::usage, "run",
+              fmt::format("{}: found the id \"{}\", which line {} has by its number, since it gives none", where, id,
+                          has.given ? wants.line : has.line),
+              "give every line an id, or none");
+}
+
 RequestLine read_request_line(const JsonReader& line, std::size_t number_of_line, const std::string& where) {
   for (const auto& member : line.object()) {
     const std::string_view key(member.key().data(), member.key().size());
@@ -49,7 +72,6 @@ RequestLine read_request_line(const JsonReader& line, std::size_t number_of_line
   }
   RequestLine out;
   out.line = number_of_line;
-  out.id = id_of(line, number_of_line);
   if (line.has("prompt") == line.has("messages")) line.fail("need either \"prompt\" or \"messages\"");
   if (line.has("prompt")) out.prompt = line.at("prompt").string();
   if (line.has("messages")) {
@@ -68,16 +90,24 @@ RequestLine read_request_line(const JsonReader& line, std::size_t number_of_line
 
 } // namespace
 
-std::vector<RequestLine> read_requests(std::string_view text, const std::string& file, const BadJsonLine& bad) {
+std::vector<RequestLine> read_requests(std::string_view text, const std::string& file, const BadRequest& bad) {
   std::vector<RequestLine> out;
-  std::set<std::string> ids;
+  Ids ids;
+  std::string own; // of the line that is being read
+  std::size_t line_of_own = 0;
   const auto read = [&](const JsonReader& line, std::size_t number) {
-    RequestLine request = read_request_line(line, number, fmt::format("{}:{}", file, number));
-    if (!ids.insert(request.id).second)
-      line.fail(fmt::format("found the id \"{}\" a second time", request.id.substr(0, 40)));
+    const std::string where = fmt::format("{}:{}", file, number), id = id_of(line, number);
+    claim(ids, id, {number, line.has("id")}, where);
+    own = id, line_of_own = number;
+    RequestLine request = read_request_line(line, number, where);
+    request.id = id;
     out.push_back(std::move(request));
   };
-  read_json_lines(text, file, "run", R"(a line is {"id": "a", "prompt": "Once upon", "max_tokens": 32})", read, bad);
+  const BadJsonLine refused = [&](std::size_t number, const Error& error) {
+    bad(number, number == line_of_own ? own : "", error);
+  };
+  read_json_lines(text, file, "run", R"(a line is {"id": "a", "prompt": "Once upon", "max_tokens": 32})", read,
+                  bad ? refused : BadJsonLine());
   return out;
 }
 

@@ -23,7 +23,10 @@ struct RequestLine {
   std::optional<std::vector<std::string>> stops, experts;
 };
 
-// Errors: usage, naming file and line; or to `bad` (json_lines.hpp).
-std::vector<RequestLine> read_requests(std::string_view text, const std::string& file, const BadJsonLine& bad = {});
+// What is wrong with a line, for who goes on with the next. id: as above; "" where it cannot be told, or is another's.
+using BadRequest = std::function<void(std::size_t line, const std::string& id, const Error& error)>;
+
+// Errors: usage, naming file and line; or to `bad`.
+std::vector<RequestLine> read_requests(std::string_view text, const std::string& file, const BadRequest& bad = {});
 
 } // namespace tenon

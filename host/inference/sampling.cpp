@@ -14,7 +14,8 @@ namespace tenon {
 namespace {
 
 [[noreturn]] void refuse(const char* option, double found, const char* need) {
-  throw Error(Code::usage, "sampling", fmt::format("{}: found {}, need {}", option, found, need));
+  throw Error(Code::usage, "sampling", fmt::format("{}: found {}, need {}", option, found, need),
+              "give such a number; usual are --temperature 0.8, --top-p 0.9 and --top-k 0");
 }
 
 void check_options(const SamplingOptions& options) {

@@ -108,7 +108,7 @@ class SessionFile {
     return {{"schema", kSchema},  {"composition", session.composition().state_digest()},
             {"run", run},         {"excluded", without},
             {"modules", modules}, {"policy", policy},
-            {"note", note}};
+            {"note", note},       {"made_with", session.composition().state_facts()}};
   }
 
   static void write(const std::filesystem::path& path, const std::vector<NamedTensor>& tensors,
@@ -136,10 +136,26 @@ class SessionFile {
     if (const std::int64_t schema = head.at("schema").integer(); schema != kSchema)
       throw Error(Code::incompatible, name, fmt::format("found a session of schema {}, need {}", schema, kSchema));
     const std::string made = head.at("composition").string(), here = composition.state_digest();
-    if (made != here)
-      throw Error(Code::incompatible, name,
-                  fmt::format("found a session of the composition {}, this one is {}", made.substr(0, 80), here),
-                  "open it with the composition, versions and --compute it was saved with, or begin a new session");
+    if (made == here) return;
+    const std::string named = head.has("made_with") ? differences(head.at("made_with"), composition.state_facts()) : "";
+    throw Error(Code::incompatible, name,
+                named.empty()
+                    ? fmt::format("found a session of the composition {}, this one is {}", made.substr(0, 80), here)
+                    : "found a session of another composition: " + named,
+                "open it with the composition, versions, --compute and TENON_KEYS it was saved with, or begin a new "
+                "session");
+  }
+
+  // "keys: \"int8\" then, \"bf16\" now; ..."
+  static std::string differences(const JsonReader& then, const json::object& now) {
+    std::string out;
+    for (const auto& member : now) {
+      if (!then.has(member.key()) || then.at(member.key()).value() == member.value()) continue;
+      out +=
+          fmt::format("{}{}: {} then, {} now", out.empty() ? "" : "; ", std::string_view(member.key()),
+                      json::serialize(then.at(member.key()).value()).substr(0, 400), json::serialize(member.value()));
+    }
+    return out;
   }
 
   static std::vector<bool> excluded(const Composition& composition, const JsonReader& slots) {

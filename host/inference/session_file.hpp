@@ -4,7 +4,8 @@
 //   tokens I32 (n);  strengths (r,E);  h (r,C);  base (b,C), b <= r;  policy/fixed (E), where it is decided
 //   MODULE/SLOT, the module's state slot by slot: MODULE is trunk, head, or expert.0, expert.1, ...
 // The metadata key "tenon.session" holds JSON: {"schema": 1, "composition": DIGEST, "run": r, "excluded": [slots],
-// "modules": {MODULE: {"first", "done"}}, "policy": [{"position", "slots"}], "note": {...}}.
+// "modules": {MODULE: {"first", "done"}}, "policy": [{"position", "slots"}], "note": {...}, "made_with": {"model",
+// "experts": [titles], "compute", "keys"}}; the last is for messages alone, and may be missing.
 // It fits the one composition it was made with (Composition::state_digest), and no other. Thread: that of the session.
 #pragma once
 

@@ -44,9 +44,42 @@ TEST_CASE("a line that is no request is refused with its number and what is wron
     const std::string text = std::string("{\"id\": \"first\", \"prompt\": \"x\"}\n") + line;
     CHECK_THROWS_WITH(read_requests(text, "r.jsonl"), Contains(message) && Contains("r.jsonl:2"));
     std::size_t bad = 0;
-    CHECK(read_requests(text, "r.jsonl", [&](std::size_t number, const Error&) { bad = number; }).size() == 1);
+    CHECK(read_requests(text, "r.jsonl", [&](std::size_t number, const std::string&, const Error&) {
+            bad = number;
+          }).size() == 1);
     CHECK(bad == 2);
   }
+}
+
+TEST_CASE("an id that a line has by its number, or another gave before, is refused, and which line has it is said") {
+  const auto refused = [](const std::string& text) {
+    try {
+      (void)read_requests(text, "r.jsonl");
+    } catch (const Error& error) {
+      CHECK(error.code == Code::usage);
+      CHECK_FALSE(error.remedy.empty());
+      return error.message;
+    }
+    return std::string();
+  };
+  const std::string plain = "{\"prompt\": \"a\"}\n";
+  CHECK(refused("{\"id\": \"2\", \"prompt\": \"a\"}\n" + plain) ==
+        "r.jsonl:2: found the id \"2\", which line 2 has by its number, since it gives none");
+  CHECK(refused(plain + "{\"id\": 1, \"prompt\": \"a\"}\n") ==
+        "r.jsonl:2: found the id \"1\", which line 1 has by its number, since it gives none");
+  CHECK(refused("{\"id\": \"a\", \"prompt\": \"a\"}\n\n{\"id\": \"a\", \"prompt\": \"b\"}\n") ==
+        "r.jsonl:3: found the id \"a\" a second time, first in line 1");
+}
+
+TEST_CASE("a refused line is told with its own id, never with another's") {
+  const std::string text =
+      "{\"id\": \"a\", \"prompt\": \"x\"}\n{\"id\": \"b\", \"promt\": \"x\"}\n{\"id\": \"a\", \"prompt\": \"x\"}\n{\n"
+      "{\"promt\": \"x\"}\n{\"id\": \"b\", \"prompt\": \"x\"}\n";
+  std::vector<std::pair<std::size_t, std::string>> bad;
+  const auto lines = read_requests(
+      text, "r.jsonl", [&](std::size_t line, const std::string& id, const Error&) { bad.emplace_back(line, id); });
+  CHECK(lines.size() == 1);
+  CHECK(bad == std::vector<std::pair<std::size_t, std::string>>{{2, "b"}, {3, ""}, {4, ""}, {5, "5"}, {6, ""}});
 }
 
 TEST_CASE("damaged requests are read or refused, never anything else") {

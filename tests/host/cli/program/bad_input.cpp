@@ -187,3 +187,57 @@ TEST_CASE("a file that may not be read is the environment's fault, not the packa
   CHECK(refused.status == 1);
   CHECK_THAT(refused.err, Contains("ermission denied"));
 }
+
+TEST_CASE("results that find no room end every command with 1, and say so") {
+  const World& world = world_with_model();
+  write(world.scratch.path() / "one.jsonl", "{\"prompt\": \"abc\"}\n");
+  for (const char* words :
+       {"run toy abc --max-tokens 2", "run toy abc --max-tokens 2 --json", "run toy --batch one.jsonl --max-tokens 2",
+        "--quiet bench toy --prompts 8 --contexts 0 --steps 2 --rounds 1", "list", "--version", "--help"}) {
+    const Finished full =
+        run_program({"/bin/sh", "-c", "cd \"$HERE\" && \"$PROGRAM\" " + std::string(words) + " > /dev/full"},
+                    {{"PROGRAM", TENON_PROGRAM},
+                     {"HERE", world.scratch.path().string()},
+                     {"TENON_HOME", world.home().string()},
+                     {"NO_COLOR", "1"}});
+    INFO(words << ": " << full.err);
+    CHECK(full.status == 1);
+    CHECK_THAT(full.err, Contains("No space left") && Contains("remedy:"));
+  }
+}
+
+TEST_CASE("a number that an option does not take exits 2 with a few words") {
+  const World& world = world_with_model();
+  for (const std::vector<std::string>& words :
+       std::vector<std::vector<std::string>>{{"bench", "toy", "--prompts", "0"},
+                                             {"bench", "toy", "--prompts", "1,x"},
+                                             {"bench", "toy", "--rounds", "0"},
+                                             {"run", "toy", "abc", "--max-tokens", "0"},
+                                             {"run", "toy", "abc", "--max-tokens", "1e30"},
+                                             {"compose", "bot", "--model", "toy", "--top-k", "0"}}) {
+    const Finished refused = world.call(words);
+    INFO(refused.err);
+    CHECK(refused.status == 2);
+    CHECK_THAT(refused.err,
+               Contains("need a whole number from 1") && Contains("remedy:") && Contains(words[words.size() - 2]));
+  }
+  for (const auto& [option, value] : {std::pair{"--temperature", "-1"}, {"--top-p", "2"}}) {
+    const Finished refused = world.call({"run", "toy", "abc", option, value});
+    CHECK(refused.status == 2);
+    CHECK_THAT(refused.err, Contains("remedy:"));
+  }
+}
+
+TEST_CASE("a variable that asks for what cannot be had exits 1 in any format, with its name and a remedy") {
+  const World& world = world_with_model();
+  for (const auto& [name, value] : {std::pair{"TENON_TIER", "nonsense"},
+                                    {"TENON_THREADS", "0"},
+                                    {"TENON_KEYS", "int4"},
+                                    {"TENON_PAGES", "large"}}) {
+    const Finished refused = world.call({"run", "toy", "abc"}, {{name, value}});
+    INFO(refused.err);
+    CHECK(refused.status == 1);
+    CHECK_THAT(refused.err, Contains(name) && Contains(value) && Contains("remedy:"));
+    CHECK_THAT(refused.err, !Contains("mistake in Tenon"));
+  }
+}

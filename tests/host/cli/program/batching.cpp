@@ -49,6 +49,7 @@ TEST_CASE("run --batch answers every line as run does, with shares of the expert
         alone({"numbers", "--max-tokens", "5", "--temperature", "1", "--seed", "3"}).at("text"));
   CHECK(found.at("c").at("shares").at("legal").at("tokens") == 0);
   CHECK(found.at("a").at("finish") == "max-tokens");
+  CHECK(found.at("a").at("masked") == json::array()); // nobody was at fault
   CHECK(found.at("a").at("speed").as_object().contains("tokens_per_second"));
   CHECK_THAT(finished.err, Contains("3 requests") && Contains("tokens/s"));
 }
@@ -68,7 +69,7 @@ TEST_CASE("run --batch refuses a bad line by its number before anything runs, or
   CHECK(found.at("a").at("tokens").as_array().size() == 3);
   CHECK_THAT(std::string(found.at("c").at("error").at("message").as_string()),
              Contains("bad.jsonl:3: found the expert"));
-  CHECK(found.at("?").at("line") == 2);
+  CHECK(found.at("b").at("line") == 2);
 }
 
 TEST_CASE("run --batch refuses a budget that cannot hold a request, and says which would") {
@@ -78,6 +79,13 @@ TEST_CASE("run --batch refuses a budget that cannot hold a request, and says whi
   CHECK(refused.status == 2);
   CHECK_THAT(refused.err, Contains("one.jsonl:1") && Contains("--budget"));
   CHECK(world.call({"run", "toy", "--batch", file, "--budget", "100M", "--max-tokens", "2"}).status == 0);
+  CHECK(world.call({"run", "toy", "--batch", file, "--budget", "0.5G", "--max-tokens", "2"}).status == 0);
+  for (const char* wrong : {"-1", "10000000000000000000", "1.5X", "much"}) {
+    const Finished unknown = world.call({"run", "toy", "--batch", file, "--budget", wrong});
+    INFO(unknown.err);
+    CHECK(unknown.status == 2);
+    CHECK_THAT(unknown.err, Contains("--budget") && Contains(wrong) && Contains("512M or 1.5G"));
+  }
   CHECK(world.call({"run", "toy", "abc", "--batch", file}).status == 2);
   CHECK(world.call({"run", "toy", "--batch", file + ".none"}).status == 3);
 }
@@ -96,7 +104,13 @@ TEST_CASE("a session that was saved goes on where it ended, and only in its own 
   CHECK(rest.at("tokens").as_array() == json::array(all.begin() + 5, all.end()));
   const Finished other = world.call({"run", "bot", "--session", saved, "--max-tokens", "7"}); // in float32
   CHECK(other.status == 4);
-  CHECK_THAT(other.err, Contains("--compute"));
+  CHECK_THAT(other.err, Contains("--compute") && Contains("compute: \"bf16\" then, \"float32\" now"));
+  const Finished keys =
+      world.call({"run", "bot", "--session", saved, "--compute", "bf16"}, {{"TENON_KEYS", "float32"}});
+  CHECK(keys.status == 4);
+  CHECK_THAT(keys.err, Contains("TENON_KEYS") && Contains("keys: \"bf16\" then, \"float32\" now"));
+  CHECK_THAT(world.call({"run", "toy", "--session", saved, "--compute", "bf16"}).err,
+             Contains("experts: ") && Contains("legal") && Contains("then"));
 }
 
 TEST_CASE("a conversation that was saved goes on with what was said") {
