@@ -1,15 +1,16 @@
 // tenon chat: a conversation, in the model's own template. What was said stays in the sequence's state, so a turn costs
 // its new tokens alone.
 #include "host/cli/generation.hpp"
+#include "host/cli/input_lines.hpp"
 #include "host/cli/opening.hpp"
 #include "host/formats/dialogue.hpp"
 #include "registry/base/error.hpp"
 
 #include <fmt/format.h>
+#include <signal.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <iostream>
 
 namespace tenon {
 namespace {
@@ -36,22 +37,22 @@ class Conversation {
       messages_.push_back({"system", settings.system});
   }
 
-  // One turn. Returns how the answer ended.
+  // One turn. Returns how the answer ended. What is not answered is no part of the conversation.
+  // Errors: usage, for a message that the context cannot hold; those of Session.
   Finish say(const std::string& text) {
+    std::vector<ChatMessage> kept = messages_;
     messages_.push_back({"user", text});
-    read(fitting());
-    GenerateOptions options = settings_.generation.options();
-    options.stop_ids = form_.stop_ids(tokenizer_);
-    const std::vector<std::string> stops = form_.stops();
-    options.stops.insert(options.stops.end(), stops.begin(), stops.end());
-    // Every turn draws its own numbers.
-    options.sampling.seed += turn_++;
-    const Generation made = generate(session_, options, [&](const Piece& piece) {
-      if (!out_.flags().json) out_.stream(piece.text);
-    });
-    if (!out_.flags().json) out_.line("");
-    messages_.push_back({"assistant", made.text});
-    return made.finish;
+    try {
+      const Generation made = answered();
+      if (made.finish == Finish::interrupted && made.text.empty())
+        messages_ = std::move(kept);
+      else
+        messages_.push_back({"assistant", made.text});
+      return made.finish;
+    } catch (...) {
+      messages_ = std::move(kept);
+      throw;
+    }
   }
 
   void forget() {
@@ -72,12 +73,41 @@ class Conversation {
     keep_session(session_, settings_.files,
                  {{"template", form_.family()}, {"messages", messages_json()}, {"turns", turn_}}, out_);
   }
+  // While something else is wrong already.
+  void save_if_possible() const {
+    try {
+      save();
+    } catch (const Error& error) {
+      out_.warn(fmt::format("the conversation was not saved: {}", error.message));
+    }
+  }
 
  private:
+  Generation answered() {
+    read(fitting());
+    GenerateOptions options = settings_.generation.options();
+    options.stop_ids = form_.stop_ids(tokenizer_);
+    const std::vector<std::string> stops = form_.stops();
+    options.stops.insert(options.stops.end(), stops.begin(), stops.end());
+    // Every turn draws its own numbers.
+    options.sampling.seed += turn_++;
+    const bool shown = !out_.flags().json;
+    Generation made = generate(session_, options, [&](const Piece& piece) {
+      if (shown) out_.stream(piece.text);
+    });
+    if (shown) out_.stream("\n");
+    return made;
+  }
+
   // Goes on with what was said, as the file tells it.
   void resume() {
     const json::value note = saved_.note;
     const JsonReader reader(note, settings_.files.from + " (note)");
+    if (!reader.has("template"))
+      throw Error(Code::incompatible, "chat",
+                  fmt::format("found a text in {}, need a conversation: tenon run saved it", settings_.files.from),
+                  fmt::format("go on with tenon run {} --session {}, or begin a conversation without --resume",
+                              settings_.opening.name, settings_.files.from));
     if (const std::string family = reader.at("template").string(); family != form_.family())
       throw Error(Code::incompatible, "chat",
                   fmt::format("found a conversation in the template {}, this one is in {}", family, form_.family()),
@@ -86,19 +116,25 @@ class Conversation {
     turn_ = static_cast<std::uint64_t>(reader.at("turns").integer());
   }
 
-  // The conversation's ids; where it no longer fits, its oldest turn is forgotten.
+  // The conversation's ids; where it no longer fits, its oldest turns are forgotten. A message that would not fit alone
+  // is refused before that.
   std::vector<std::int32_t> fitting() {
+    std::vector<ChatMessage> kept = messages_;
     for (;;) {
-      const std::vector<std::int32_t> ids = form_.encode(tokenizer_, messages_, true);
-      if (static_cast<std::int64_t>(ids.size()) < session_.context()) return ids;
+      const std::vector<std::int32_t> ids = form_.encode(tokenizer_, kept, true);
+      if (static_cast<std::int64_t>(ids.size()) < session_.context()) {
+        for (std::size_t turn = 0; turn < (messages_.size() - kept.size()) / 2; ++turn)
+          out_.note("the oldest turn no longer fits into the context and is forgotten");
+        messages_ = std::move(kept);
+        return ids;
+      }
       const auto oldest =
-          std::find_if(messages_.begin(), messages_.end(), [](const ChatMessage& m) { return m.role != "system"; });
-      if (messages_.end() - oldest < 3)
+          std::find_if(kept.begin(), kept.end(), [](const ChatMessage& m) { return m.role != "system"; });
+      if (kept.end() - oldest < 3)
         throw Error(Code::usage, "chat",
                     fmt::format("found a message of {} tokens, the context holds {}", ids.size(), session_.context()),
                     "say less at once, or raise the limit with --context");
-      messages_.erase(oldest, oldest + 2);
-      out_.note("the oldest turn no longer fits into the context and is forgotten");
+      kept.erase(oldest, oldest + 2);
     }
   }
 
@@ -120,12 +156,46 @@ class Conversation {
   std::uint64_t turn_ = 0;
 };
 
-bool next_line(Context& context, bool asks, std::string& line) {
+std::optional<std::string> next_line(InputLines& lines, bool asks, Context& context) {
   if (asks) {
     std::fputs("> ", context.out.messages());
     std::fflush(context.out.messages());
   }
-  return static_cast<bool>(std::getline(std::cin, line));
+  return lines.next();
+}
+
+// Until the input ends or the user leaves. Errors: interrupted; those of Conversation::say but usage, which is said,
+// and the next line is heard.
+void talk(Conversation& conversation, bool asks, Context& context) {
+  InputLines lines(STDIN_FILENO);
+  while (const std::optional<std::string> line = next_line(lines, asks, context)) {
+    if (*line == "/exit") return;
+    if (*line == "/forget") {
+      conversation.forget();
+    } else if (!line->empty()) {
+      try {
+        if (conversation.say(*line) == Finish::interrupted) break;
+      } catch (const Error& error) {
+        if (error.code != Code::usage) throw;
+        context.out.warn(fmt::format("{}; the conversation stays as it was{}{}", error.message,
+                                     error.remedy.empty() ? "" : "; ", error.remedy));
+      }
+    }
+  }
+  if (interrupted()) throw Error(Code::interrupted, "chat", "stopped");
+}
+
+// However it ends, the conversation is saved.
+void talk_and_save(Conversation& conversation, bool asks, Context& context) {
+  signal(SIGPIPE, SIG_IGN); // a reader who goes away is then an error as any other
+  (void)interrupted();      // from here on Ctrl-C is heard, and does not end the program by itself
+  try {
+    talk(conversation, asks, context);
+  } catch (...) {
+    conversation.save_if_possible();
+    throw;
+  }
+  conversation.save();
 }
 
 void chat(const ChatSettings& settings, Context& context) {
@@ -137,16 +207,7 @@ void chat(const ChatSettings& settings, Context& context) {
   Conversation conversation(*composition, form, settings, context.out);
   const bool asks = isatty(STDIN_FILENO) && context.out.messages_on_terminal() && !context.flags.quiet;
   if (asks) context.out.note("One line a turn; /forget starts again, /exit or Ctrl-D ends.");
-  bool stopped = false;
-  for (std::string line; !stopped && next_line(context, asks, line);) {
-    if (line == "/exit") break;
-    if (line == "/forget")
-      conversation.forget();
-    else if (!line.empty())
-      stopped = conversation.say(line) == Finish::interrupted;
-  }
-  conversation.save();
-  if (stopped) throw Error(Code::interrupted, "chat", "stopped");
+  talk_and_save(conversation, asks, context);
   if (context.flags.json)
     context.out.json(json::object{{"template", form.family()},
                                   {"messages", conversation.messages_json()},

@@ -7,8 +7,12 @@ namespace tenon {
 // Called once by main.
 void install_interrupt_handler();
 
-// True after the first Ctrl-C (or SIGTERM). Poll it in long loops, finish the step, save, then throw
-// Error{Code::interrupted, ...} saying how to go on. Thread: any.
+// True after the first Ctrl-C (or SIGTERM, or SIGHUP where the terminal closes). Poll it in long loops, finish the
+// step, save, then throw Error{Code::interrupted, ...} saying how to go on. Thread: any.
 bool interrupted() noexcept;
+
+// Waits until something can be read from `descriptor` (its end counts). Ctrl-C ends the wait at once: false then, and
+// where it came before. Errors: environment, where it cannot be waited for.
+bool wait_for_input(int descriptor);
 
 } // namespace tenon

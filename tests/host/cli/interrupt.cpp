@@ -6,6 +6,9 @@
 
 #include <catch2/catch.hpp>
 
+#include "host/cli/input_lines.hpp"
+#include "registry/base/error.hpp"
+
 using namespace tenon;
 
 namespace {
@@ -45,4 +48,46 @@ TEST_CASE("the second Ctrl-C ends a polling command at once") {
           raise(SIGINT);
           raise(SIGINT);
         }) == 130);
+}
+
+TEST_CASE("Ctrl-C ends a wait for input, whether it comes before or meanwhile") {
+  int input[2]; // nothing is ever written to it
+  REQUIRE(pipe(input) == 0);
+  CHECK(status_of_child([&] {
+          interrupted();
+          raise(SIGINT);
+          _exit(wait_for_input(input[0]) ? 1 : 42);
+        }) == 42);
+  CHECK(status_of_child([&] {
+          interrupted();
+          const pid_t asker = getpid();
+          if (fork() == 0) _exit(kill(asker, SIGINT));
+          _exit(InputLines(input[0]).next() ? 1 : 42);
+        }) == 42);
+  close(input[0]), close(input[1]);
+}
+
+TEST_CASE("a terminal that closes asks to stop, and saying so twice changes nothing") {
+  CHECK(status_of_child([] {
+          interrupted();
+          raise(SIGHUP);
+          raise(SIGHUP);
+          _exit(interrupted() ? 42 : 2);
+        }) == 42);
+}
+
+TEST_CASE("lines of an input come one by one, the last with or without its end") {
+  int input[2];
+  REQUIRE(pipe(input) == 0);
+  const std::string text = "one\n\n" + std::string(10000, 'x') + "\nlast";
+  REQUIRE(write(input[1], text.data(), text.size()) == static_cast<ssize_t>(text.size()));
+  close(input[1]);
+  InputLines lines(input[0]);
+  CHECK(lines.next() == "one");
+  CHECK(lines.next() == "");
+  CHECK(lines.next() == std::string(10000, 'x'));
+  CHECK(lines.next() == "last");
+  CHECK_FALSE(lines.next());
+  close(input[0]);
+  CHECK_THROWS_AS(InputLines(input[0]).next(), Error);
 }
