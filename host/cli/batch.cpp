@@ -195,6 +195,7 @@ CLI::Option* add_batch_options(CLI::App& command, BatchSettings& settings) {
       .add_option("--budget", settings.budget_bytes,
                   "Most memory for what sequences remember, such as 512M or 1.5G; 0: no limit")
       ->transform(size_in_bytes())
+      ->type_name("SIZE")
       ->needs(batch);
   command.add_flag("--no-reuse", settings.no_reuse, "Read every prompt anew, though others began alike")->needs(batch);
   command.add_flag("--keep-going", settings.keep_going, "Answer a bad request with its error, and go on")->needs(batch);

@@ -72,7 +72,7 @@ CLI::Validator size_in_bytes() {
     text = std::to_string(static_cast<std::int64_t>(*bytes));
     return std::string();
   };
-  return CLI::Validator(change, "SIZE");
+  return CLI::Validator(change, "");
 }
 
 } // namespace tenon
