@@ -19,9 +19,7 @@ class Step {
     for (const StepPart& part : parts_) before.push_back(part.session->strengths_.length());
     try {
       read();
-      std::vector<Session*> ready;
-      for (const StepPart& part : parts_)
-        if (part.session->held() && settle(*part.session, catch_up_rows)) ready.push_back(part.session);
+      const std::vector<Session*> ready = settle(catch_up_rows);
       if (!ready.empty()) merge(ready);
     } catch (...) {
       for (std::size_t i = 0; i < parts_.size(); ++i) parts_[i].session->back_to(before[i]);
@@ -54,21 +52,51 @@ class Step {
     }
   }
 
-  // Whether the session may be merged in this step; where its experts have too much to catch up, as much of it is done
-  // as may be. left: rows of catching up that this step still allows.
-  bool settle(Session& session, std::int64_t& left) {
-    const std::int64_t position = session.strengths_.length();
-    Experts& experts = composition_.experts();
-    const std::vector<Arrears> all = arrears(experts, session.sequence_, position, session.held_TE_);
+  // What the experts of a held session have to catch up before it may be merged.
+  struct Debt {
+    Session* session;
+    std::vector<Arrears> all;
     std::int64_t rows = 0;
-    for (const Arrears& one : all) rows += one.rows;
-    if (rows <= left) return left -= rows, true;
-    for (const Arrears& one : all) {
-      const std::int64_t count = std::min(one.rows, left);
-      if (count > 0) catch_up(experts, session.sequence_, one.slot, count);
-      left -= count;
+    bool settled = false;
+  };
+
+  // The sessions that may be merged in this step, in the order of the parts. left: rows of catching up that it allows,
+  // in equal shares, least owed first: what one does not need is the next one's.
+  std::vector<Session*> settle(std::int64_t left) {
+    std::vector<Debt> debts;
+    for (const StepPart& part : parts_)
+      if (part.session->held()) debts.push_back(debt_of(*part.session));
+    std::vector<Debt*> order;
+    for (Debt& debt : debts) order.push_back(&debt);
+    std::stable_sort(order.begin(), order.end(), [](const Debt* a, const Debt* b) { return a->rows < b->rows; });
+    for (std::size_t i = 0; i < order.size(); ++i) {
+      const std::int64_t equal = left / static_cast<std::int64_t>(order.size() - i),
+                         share = std::min(order[i]->rows, std::max<std::int64_t>(equal, left > 0));
+      pay(*order[i], share);
+      left -= share;
     }
-    return false;
+    std::vector<Session*> settled;
+    for (const Debt& debt : debts)
+      if (debt.settled) settled.push_back(debt.session);
+    return settled;
+  }
+
+  Debt debt_of(Session& session) {
+    Debt debt{&session,
+              arrears(composition_.experts(), session.sequence_, session.strengths_.length(), session.held_TE_)};
+    for (const Arrears& one : debt.all) debt.rows += one.rows;
+    return debt;
+  }
+
+  // So many rows of it are caught up; by the merge itself where they are all there is.
+  void pay(Debt& debt, std::int64_t share) {
+    debt.settled = share == debt.rows;
+    if (debt.settled) return;
+    for (const Arrears& one : debt.all) {
+      const std::int64_t count = std::min(one.rows, share);
+      if (count > 0) catch_up(composition_.experts(), debt.session->sequence_, one.slot, count);
+      share -= count;
+    }
   }
 
   void merge(const std::vector<Session*>& ready) {

@@ -1,9 +1,9 @@
 // One step of several sessions together: all rows in one batch, so that weights are read once for all of them.
 //
-// An expert chosen after a long absence has much to catch up on. Beyond `catch_up_rows` that work is left to later
-// steps: the session is held, and meanwhile neither reads nor writes. The others go on.
-// Packed weights give every session the bits it would have got alone; float32 through LibTorch only nearly.
-// Thread: that of the composition.
+// An expert chosen after a long absence has much to catch up on. Beyond `catch_up_rows`, which all who owe share
+// equally, that work is left to later steps: the session is held, and meanwhile neither reads nor writes. The others go
+// on. Packed weights give every session the bits it would have got alone; float32 through LibTorch only nearly. Thread:
+// that of the composition.
 #pragma once
 
 #include "host/inference/session.hpp"

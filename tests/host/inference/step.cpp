@@ -106,6 +106,40 @@ TEST_CASE("a session whose expert has much to catch up is held, and gets the bit
   CHECK(copy(slow.logits()) == expected);
 }
 
+TEST_CASE("of two sessions with much and little to catch up, neither waits for the other's, and both get their bits") {
+  PackedTiny tiny(each_packed_format());
+  CAPTURE(format_name(tiny.model->format()));
+  const auto composition = tiny.compose({recurrent("always")}, {"top_k", 1, 1.0, "token"}, 1e3);
+  // Cut back, the expert has to begin again: it owes all but the last token of what is left.
+  const auto cut_back = [&](const std::string& name, std::size_t length) {
+    Session session = session_of(*composition, tokens(name, 90));
+    (void)session.logits();
+    session.truncate(length);
+    session.append(tokens("next", 1));
+    return session;
+  };
+  const auto text = [](const std::string& name, std::size_t length) {
+    auto ids = tokens(name, 90);
+    ids.resize(length);
+    ids.push_back(tokens("next", 1)[0]);
+    return ids;
+  };
+  Session much = cut_back("a", 80), little = cut_back("b", 3), some = cut_back("c", 20);
+  std::vector<StepPart> parts = {{&much, 1}, {&little, 1}, {&some, 1}};
+  step(*composition, parts, 12);
+  CHECK((much.held() && some.held()));
+  CHECK_FALSE(little.held());
+  int steps = 1;
+  for (parts = {{&much, 0}, {&some, 0}}; some.held(); ++steps) step(*composition, parts, 12);
+  CHECK(steps <= 4);
+  CHECK(much.held());
+  for (parts = {{&much, 0}}; much.held(); ++steps) step(*composition, parts, 12);
+  CHECK(steps <= 10); // 103 rows in all, 12 a step
+  CHECK(copy(little.logits()) == alone(*composition, text("b", 3)));
+  CHECK(copy(some.logits()) == alone(*composition, text("c", 20)));
+  CHECK(copy(much.logits()) == alone(*composition, text("a", 80)));
+}
+
 TEST_CASE("a held session can be forked, cut back and asked for its logits like any other") {
   PackedTiny tiny(each_packed_format());
   CAPTURE(format_name(tiny.model->format()));
