@@ -81,10 +81,12 @@ std::vector<std::int32_t> most_likely(std::span<const float> logits_V, std::size
 }
 
 // What choices() says of a whole vocabulary, sorted no further down than a draw looks: to sort all of it would cost
-// more than the model does. Its memory serves one draw after the other.
+// more than the model does. One serves draw after draw, and keeps its memory.
 class Ranking {
  public:
-  Ranking(std::span<const float> logits_V, double temperature) : logits_V_(logits_V) {
+  // Of these logits from here on, which are borrowed until the last draw from them.
+  void rank(std::span<const float> logits_V, double temperature) {
+    logits_V_ = logits_V;
     const std::size_t size = logits_V.size(), padded = (size + cpu::kPanel - 1) / cpu::kPanel * cpu::kPanel;
     weights_V_.resize(padded), ids_.resize(size);
     constexpr double least = std::numeric_limits<float>::min(), most = std::numeric_limits<float>::max();
@@ -98,7 +100,7 @@ class Ranking {
   }
 
   // The first token, likeliest first, at which the probabilities kept by top_p exceed `drawn`, in [0, 1).
-  std::int32_t at(double drawn, double top_p) const {
+  std::int32_t at(double drawn, double top_p) {
     for (double depth = 4;; depth *= 2) {
       const bool all = depth > kNothing;
       const std::span<const std::int32_t> ids = down_to(std::min(depth, kNothing));
@@ -122,7 +124,7 @@ class Ranking {
   double weight(std::int32_t id) const { return weights_V_[static_cast<std::size_t>(id)]; }
 
   // Tokens less than so many nats below the likeliest, in order.
-  std::span<const std::int32_t> down_to(double depth) const {
+  std::span<const std::int32_t> down_to(double depth) {
     const std::int64_t found =
         cpu::engine().kernels->above(weights_V_.data(), static_cast<std::int64_t>(logits_V_.size()),
                                      static_cast<float>(std::exp(-depth)), ids_.data());
@@ -136,11 +138,9 @@ class Ranking {
 
   std::span<const float> logits_V_;
   double total_ = 0;
-  static thread_local std::vector<float> weights_V_;
-  static thread_local std::vector<std::int32_t> ids_;
+  std::vector<float> weights_V_;
+  std::vector<std::int32_t> ids_;
 };
-thread_local std::vector<float> Ranking::weights_V_;
-thread_local std::vector<std::int32_t> Ranking::ids_;
 
 } // namespace
 
@@ -167,7 +167,11 @@ Sampler::Sampler(const SamplingOptions& options) : options_(options), stream_(op
 std::int32_t Sampler::sample(std::span<const float> logits_V, std::uint64_t index) const {
   if (options_.temperature == 0) return static_cast<std::int32_t>(largest(logits_V));
   const double drawn = stream_.uniform(index);
-  if (options_.top_k == 0) return Ranking(logits_V, options_.temperature).at(drawn, options_.top_p);
+  if (options_.top_k == 0) {
+    thread_local Ranking ranking; // a token allocates nothing
+    ranking.rank(logits_V, options_.temperature);
+    return ranking.at(drawn, options_.top_p);
+  }
   const std::vector<Choice> all = choices(logits_V, options_);
   double left = drawn;
   for (const Choice& one : all) {

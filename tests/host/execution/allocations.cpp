@@ -1,6 +1,7 @@
-// What a call of an expert asks the allocators for, once it is warm: for every kind that comes with Tenon. Counted
-// where memory comes from: operator new of the whole test program, LibTorch's included, and LibTorch's allocator of
-// tensors' numbers.
+// What a call of an expert, of every kind that comes with Tenon, and a drawn token ask the allocators for, once warm.
+// Counted where memory comes from: operator new of the whole test program, LibTorch's included, and LibTorch's
+// allocator of tensors' numbers.
+#include "host/inference/sampling.hpp"
 #include "tests/support/counted_new.hpp"
 #include "tests/support/packed_in_memory.hpp"
 #include "tests/support/plugin_expert.hpp"
@@ -127,6 +128,17 @@ TEST_CASE("a warm step of an expert asks for a stated number of tensors, whateve
     for (int i = 0; i < 3; ++i) reader.step();
     for (int i = 0; i < 100; ++i) CHECK(asked() == first);
   }
+}
+
+TEST_CASE("a token drawn from a whole vocabulary asks for nothing once another was drawn", "[allocations]") {
+  std::vector<float> logits(5000);
+  RandomStream(3, "logits").normal(logits);
+  const Sampler whole({1.0, 0, 1.0, 5}), part({1.0, 0, 0.9, 5});
+  (void)whole.sample(logits, 0);
+  const std::int64_t before = allocations;
+  for (std::uint64_t index = 0; index < 50; ++index)
+    (void)whole.sample(logits, index), (void)part.sample(logits, index);
+  CHECK(allocations == before);
 }
 
 } // namespace tenon::test
