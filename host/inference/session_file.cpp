@@ -1,12 +1,13 @@
 #include "host/inference/session_file.hpp"
 
-#include "host/formats/safetensors_writer.hpp"
 #include "registry/base/error.hpp"
+#include "registry/base/sha256.hpp"
 
 #include <ATen/ATen.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <boost/json/serialize.hpp>
 #include <boost/json/value_from.hpp>
 #include <cstring>
@@ -14,8 +15,9 @@
 namespace tenon {
 namespace {
 
-constexpr std::int64_t kSchema = 1;
+constexpr std::int64_t kSchema = 2;
 const char* const kKey = "tenon.session";
+const char* const kDigestKey = "tenon.session.sha256";
 
 struct NamedTensor {
   std::string name;
@@ -51,7 +53,33 @@ at::Tensor rows_of(const RowBuffer& buffer, std::int64_t rows, std::int64_t widt
   return rows > 0 ? buffer.rows(0, rows) : at::empty({0, width});
 }
 
+at::Tensor compact(const at::Tensor& value) {
+  if (value.scalar_type() != at::kFloat) return value.contiguous();
+  const at::Tensor half = value.to(at::kBFloat16);
+  return (at::equal(half.to(at::kFloat), value) ? half : value).contiguous();
+}
+
+Dtype dtype_of(const at::Tensor& value) {
+  if (value.scalar_type() == at::kInt) return Dtype::I32;
+  return value.scalar_type() == at::kBFloat16 ? Dtype::BF16 : Dtype::F32;
+}
+
+std::string_view text_of(std::span<const std::byte> bytes) {
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
+
 } // namespace
+
+std::string session_digest(std::string_view head, std::span<const TensorView> tensors) {
+  std::vector<const TensorView*> ordered;
+  for (const TensorView& one : tensors) ordered.push_back(&one);
+  std::sort(ordered.begin(), ordered.end(), [](auto* a, auto* b) { return a->name < b->name; });
+  Sha256 digest;
+  digest.field(head);
+  for (const TensorView* one : ordered)
+    digest.field(one->name).field(dtype_name(one->dtype)).field(text_of(one->bytes));
+  return digest.hex();
+}
 
 class SessionFile {
  public:
@@ -77,6 +105,7 @@ class SessionFile {
   static SavedSession restore(Composition& composition, const SafetensorsFile& file, SessionOptions options) {
     const json::value head = head_of(file);
     const JsonReader reader(head, file.name() + " (" + kKey + ")");
+    check_whole(file, reader);
     check_composition(composition, reader, file.name());
     options.excluded = excluded(composition, reader.at("excluded"));
     Session session(composition, std::move(options));
@@ -113,16 +142,17 @@ class SessionFile {
 
   static void write(const std::filesystem::path& path, const std::vector<NamedTensor>& tensors,
                     const json::object& head) {
-    std::vector<TensorSpec> specs;
-    for (const NamedTensor& one : tensors)
-      specs.push_back({one.name, one.value.scalar_type() == at::kInt ? Dtype::I32 : Dtype::F32,
-                       shape_of(-1, one.value.sizes().vec())});
-    SafetensorsWriter writer(path, std::move(specs), {{kKey, json::serialize(head)}});
+    std::vector<at::Tensor> values; // which the views borrow
+    std::vector<TensorView> views;
     for (const NamedTensor& one : tensors) {
-      const at::Tensor value = one.value.contiguous();
-      writer.write(one.name, {static_cast<const std::byte*>(value.data_ptr()), value.nbytes()});
+      const at::Tensor& value = values.emplace_back(compact(one.value));
+      views.push_back({one.name,
+                       dtype_of(value),
+                       shape_of(-1, value.sizes().vec()),
+                       {static_cast<const std::byte*>(value.data_ptr()), value.nbytes()}});
     }
-    writer.commit();
+    const std::string text = json::serialize(head);
+    write_safetensors(path, views, {{kKey, text}, {kDigestKey, session_digest(text, views)}});
   }
 
   static json::value head_of(const SafetensorsFile& file) {
@@ -132,9 +162,20 @@ class SessionFile {
     return parse_json(found->second, file.name() + " (" + kKey + ")");
   }
 
-  static void check_composition(const Composition& composition, const JsonReader& head, const std::string& name) {
+  static void check_whole(const SafetensorsFile& file, const JsonReader& head) {
     if (const std::int64_t schema = head.at("schema").integer(); schema != kSchema)
-      throw Error(Code::incompatible, name, fmt::format("found a session of schema {}, need {}", schema, kSchema));
+      throw Error(Code::incompatible, file.name(),
+                  fmt::format("found a session of schema {}, need {}", schema, kSchema), "begin a new session");
+    const auto said = file.metadata().find(kDigestKey);
+    const std::string need = said == file.metadata().end() ? "none" : said->second,
+                      found = session_digest(file.metadata().at(kKey), file.tensors());
+    if (found != need)
+      throw Error(Code::integrity, file.name(),
+                  fmt::format("the file is damaged: found content of digest {}, it says {}", found, need.substr(0, 80)),
+                  "bring back a sound copy, or begin a new session");
+  }
+
+  static void check_composition(const Composition& composition, const JsonReader& head, const std::string& name) {
     const std::string made = head.at("composition").string(), here = composition.state_digest();
     if (made == here) return;
     const std::string named = head.has("made_with") ? differences(head.at("made_with"), composition.state_facts()) : "";
@@ -179,14 +220,15 @@ class SessionFile {
   static at::Tensor tensor(const SafetensorsFile& file, const std::string& name, std::int64_t rows,
                            const std::vector<std::int64_t>& row) {
     const TensorView& view = file.at(name);
-    if (const auto need = shape_of(rows, row); view.dtype != Dtype::F32 || view.shape != need)
+    const bool half = view.dtype == Dtype::BF16;
+    if (const auto need = shape_of(rows, row); !(half || view.dtype == Dtype::F32) || view.shape != need)
       throw Error(Code::integrity, file.name(),
-                  fmt::format("the tensor {} is {} [{}], need F32 [{}]", name, dtype_name(view.dtype),
+                  fmt::format("the tensor {} is {} [{}], need F32 or BF16 [{}]", name, dtype_name(view.dtype),
                               fmt::join(view.shape, ","), fmt::join(need, ",")));
     std::vector<std::int64_t> shape(view.shape.begin(), view.shape.end());
-    at::Tensor out = at::empty(shape);
+    at::Tensor out = at::empty(shape, half ? at::kBFloat16 : at::kFloat);
     if (!view.bytes.empty()) std::memcpy(out.data_ptr(), view.bytes.data(), view.bytes.size());
-    return out;
+    return out.to(at::kFloat);
   }
 
   static std::int64_t base_rows(const SafetensorsFile& file, std::int64_t run) {

@@ -1,6 +1,7 @@
 #include "host/inference/session_file.hpp"
 
 #include "host/inference/generate.hpp"
+#include "kernels/cpu/key_values.hpp"
 #include "tests/support/mutate_json.hpp"
 #include "tests/support/packed_tiny.hpp"
 
@@ -98,7 +99,48 @@ TEST_CASE("a session of another composition, or routed otherwise, is refused wit
   CHECK_THROWS_WITH(restore_session(*composition, path, narrow), Catch::Contains("context holds 5"));
 }
 
-TEST_CASE("a damaged session is refused, or runs as some other text would") {
+TEST_CASE("a session in which one bit has flipped is refused as damaged") {
+  PackedTiny tiny;
+  const auto composition = tiny.compose({kExperts[0], kExperts[2]}, {"top_k", 2, 1.0, "sticky"});
+  const auto path = tiny.scratch.path() / "saved";
+  save_session(read_session(*composition, 20), path);
+  const SafetensorsFile whole(path);
+  std::vector<std::byte> bytes = bytes_of(path);
+  std::size_t payload = 0;
+  for (const TensorView& one : whole.tensors()) payload += one.bytes.size();
+  CHECK_NOTHROW(restore_session(*composition, SafetensorsFile(bytes, "copy")));
+  for (std::size_t at = 0; at < bytes.size(); at += at < bytes.size() - payload ? 1 : 61) {
+    CAPTURE(at);
+    const std::byte was = bytes[at];
+    bytes[at] ^= std::byte{1} << at % 8;
+    if (at < bytes.size() - payload)
+      CHECK_THROWS_AS(restore_session(*composition, SafetensorsFile(bytes, "copy")), Error);
+    else
+      CHECK_THROWS_WITH(restore_session(*composition, SafetensorsFile(bytes, "copy")), Catch::Contains("damaged"));
+    bytes[at] = was;
+  }
+}
+
+TEST_CASE("keys and values are saved in the two bytes in which they are kept") {
+  PackedTiny tiny(each_packed_format());
+  CAPTURE(format_name(tiny.model->format()));
+  const auto composition = tiny.compose({kExperts[0]});
+  const auto path = tiny.scratch.path() / "saved";
+  save_session(read_session(*composition, 20), path);
+  const bool halves = cpu::chosen_key_format() == cpu::KeyFormat::bf16;
+  const SafetensorsFile file(path);
+  for (const char* name : {"trunk/0", "trunk/1", "head/0", "expert.0/0"})
+    CHECK(dtype_name(file.at(name).dtype) == std::string(halves ? "BF16" : "F32"));
+  CHECK(file.at("h").dtype == Dtype::F32);
+}
+
+// As if it had been saved so.
+void write_sealed(const std::filesystem::path& path, const SafetensorsFile& file, const std::string& head) {
+  write_safetensors(path, file.tensors(),
+                    {{"tenon.session", head}, {"tenon.session.sha256", session_digest(head, file.tensors())}});
+}
+
+TEST_CASE("a session made up with a digest to match is refused, or runs as some other text would") {
   PackedTiny tiny;
   const auto composition = tiny.compose({kExperts[0], kExperts[2], kExperts[3]}, {"top_k", 2, 1.0, "sticky"});
   const auto path = tiny.scratch.path() / "saved", damaged = tiny.scratch.path() / "damaged";
@@ -109,15 +151,16 @@ TEST_CASE("a damaged session is refused, or runs as some other text would") {
   Mutator mutator(17);
   int read = 0, refused = 0;
   for (int i = 0; i < 800; ++i) {
-    std::vector<std::byte> bytes;
-    if (i % 2) {
-      bytes = mutator.mutate(valid);
-    } else {
-      write_safetensors(damaged, whole.tensors(), {{"tenon.session", mutate_json(mutator, head)}});
-      bytes = bytes_of(damaged);
-    }
     try {
-      Session session = restore_session(*composition, SafetensorsFile(bytes, "fuzz")).session;
+      if (i % 2) {
+        const std::vector<std::byte> bytes = mutator.mutate(valid);
+        const SafetensorsFile file(bytes, "fuzz");
+        const auto found = file.metadata().find("tenon.session");
+        write_sealed(damaged, file, found == file.metadata().end() ? "" : found->second);
+      } else {
+        write_sealed(damaged, whole, mutate_json(mutator, head));
+      }
+      Session session = restore_session(*composition, damaged).session;
       session.truncate(session.tokens().size() / 2 + 1);
       (void)session.logits();
       ++read;
