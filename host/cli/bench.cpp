@@ -46,6 +46,10 @@ json::object to_json(const cpu::Limits& limits) {
           {"int8_gop_per_second", limits.int8}};
 }
 
+json::object to_json(const BenchmarkMachine& machine) {
+  return {{"one_thread", to_json(machine.one_thread)}, {"all_threads", to_json(machine.all_threads)}};
+}
+
 json::object to_json(const BenchmarkPhase& phase) {
   json::array runs;
   for (const BenchmarkRun& run : phase.runs)
@@ -79,8 +83,8 @@ Table machine_table(const Benchmark& made) {
     table.rows.push_back({std::to_string(threads), fmt::format("{:.1f}", limits.read), known(limits.float32, "{:.0f}"),
                           known(limits.bf16, "{:.0f}"), known(limits.int8, "{:.0f}")});
   };
-  add(1, made.one_thread);
-  if (made.threads > 1) add(made.threads, made.all_threads);
+  add(1, made.machine.one_thread);
+  if (made.threads > 1) add(made.threads, made.machine.all_threads);
   return table;
 }
 
@@ -132,7 +136,7 @@ json::object to_json(const Settings& settings, const Benchmark& made, const Grou
           {"bytes_in_huge_pages", ground.huge},
           {"keys", ground.keys},
           {"rounds", settings.options.rounds},
-          {"machine", {{"one_thread", to_json(made.one_thread)}, {"all_threads", to_json(made.all_threads)}}},
+          {"machine", to_json(made.machine)},
           {"phases", phases}};
 }
 
@@ -155,7 +159,7 @@ void bench(const Settings& settings, Context& context) {
   std::optional<Progress> bar;
   options.interrupted = [] { return interrupted(); };
   options.progress = [&](std::int64_t done, std::int64_t total) {
-    if (!bar) bar.emplace(context.out, "measuring", total, "runs");
+    if (!bar) bar.emplace(context.out, "measuring", total, "tokens");
     bar->update(done);
   };
   const Benchmark made = benchmark(*composition, text, options);

@@ -21,15 +21,19 @@ struct BenchmarkOptions {
   std::int64_t steps = 64;                       // written after each
   std::int64_t rounds = 5;
   std::function<bool()> interrupted = {};
-  std::function<void(std::int64_t done, std::int64_t total)> progress = {}; // in measurements
+  std::function<void(std::int64_t done, std::int64_t total)> progress = {}; // in tokens read and written
+};
+
+struct BenchmarkMachine {
+  cpu::Limits one_thread, all_threads;
 };
 
 struct BenchmarkRun {
-  double rate = 0;     // tokens/s
-  double limit = 0;    // tokens/s that the machine could do; 0 where it is not known
-  double skipped = 0;  // of expert work
-  double longest = 0;  // seconds of the 99th percentile of steps
-  cpu::Limits machine; // mean of the probes before and after
+  double rate = 0;          // tokens/s
+  double limit = 0;         // tokens/s that the machine could do; 0 where it is not known
+  double skipped = 0;       // of expert work
+  double longest = 0;       // seconds of the 99th percentile of steps
+  BenchmarkMachine machine; // mean of the probes before and after
 };
 
 struct BenchmarkPhase {
@@ -41,7 +45,7 @@ struct BenchmarkPhase {
 };
 
 struct Benchmark {
-  cpu::Limits one_thread, all_threads;
+  BenchmarkMachine machine; // at the start
   int threads = 1;
   std::vector<BenchmarkPhase> phases;
 };
@@ -50,7 +54,8 @@ struct Benchmark {
 double median(std::vector<double> values);
 
 // text: real tokens, taken from the beginning and again from there where they end. Everything runs once unmeasured.
-// Errors: usage (a prompt longer than the context; no text), interrupted; those of Session.
+// Requires: at least one round and one step. Errors: usage (lengths beyond the context; more tokens in all than anybody
+// waits for; no text), interrupted, asked for between tokens; those of Session.
 Benchmark benchmark(Composition& composition, std::span<const std::int32_t> text, const BenchmarkOptions& options);
 
 } // namespace tenon

@@ -57,7 +57,7 @@ TEST_CASE("bench tells the machine's limits and how much of them each phase reac
   for (const char* compute : {"float32", "int8"}) {
     INFO(compute);
     const json::object told = json_of(world.call({"bench", "bot", "--compute", compute, "--prompts", "16", "--contexts",
-                                                  "0,8", "--steps", "4", "--rounds", "1", "--json", "--quiet"},
+                                                  "0,8", "--steps", "4", "--rounds", "2", "--json", "--quiet"},
                                                  {{"TENON_KEYS", "int8"}}));
     CHECK(told.at("pages").as_string() == "mapped");
     CHECK(told.at("keys") == (std::string(compute) == "float32" ? "float32" : "int8"));
@@ -65,6 +65,20 @@ TEST_CASE("bench tells the machine's limits and how much of them each phase reac
     REQUIRE(told.at("phases").as_array().size() == 3);
     for (const json::value& phase : told.at("phases").as_array()) CHECK(phase.at("tokens_per_second").as_double() > 0);
     for (std::size_t step : {1, 2}) CHECK(told.at("phases").as_array()[step].at("reached").as_double() > 0);
+    const double knows_bf16 = told.at("machine").at("all_threads").at("bf16_gop_per_second").as_double();
+    for (const json::value& phase : told.at("phases").as_array()) {
+      if (knows_bf16 > 0) CHECK(phase.at("limit_tokens_per_second").as_double() > 0);
+      std::vector<double> rates;
+      for (const json::value& run : phase.at("runs").as_array()) {
+        rates.push_back(run.at("tokens_per_second").as_double());
+        for (const char* threads : {"one_thread", "all_threads"})
+          CHECK(run.at("machine").at(threads).at("read_gb_per_second").as_double() > 0);
+      }
+      REQUIRE(rates.size() == 2);
+      const double middle = phase.at("tokens_per_second").as_double();
+      CHECK(middle >= std::min(rates[0], rates[1]));
+      CHECK(middle <= std::max(rates[0], rates[1]));
+    }
   }
 }
 
