@@ -88,9 +88,8 @@ class BatchRun {
   }
 
   void run(Composition& composition, const GenerationSettings& generation) {
-    Scheduler scheduler(composition,
-                        {settings_.max_sequences, settings_.prefill_chunk,
-                         static_cast<std::int64_t>(settings_.budget_bytes), generation.context, !settings_.no_reuse});
+    Scheduler scheduler(composition, {settings_.max_sequences, settings_.prefill_chunk, settings_.budget_bytes,
+                                      generation.context, !settings_.no_reuse});
     submit_all(Requests(composition, generation), scheduler);
     const auto total = static_cast<std::int64_t>(scheduler.waiting());
     bool stopped = false;

@@ -13,7 +13,11 @@ double seconds_between(std::chrono::steady_clock::time_point from, std::chrono::
   return std::chrono::duration<double>(to - from).count();
 }
 
-std::string megabytes(std::int64_t bytes) { return fmt::format("{:.1f} MB", static_cast<double>(bytes) / 1e6); }
+[[noreturn]] void refuse(const std::string& message, const std::string& remedy) {
+  throw Error(Code::usage, "schedule", message, remedy);
+}
+
+std::string megabytes(std::uint64_t bytes) { return fmt::format("{:.1f} MB", static_cast<double>(bytes) / 1e6); }
 
 } // namespace
 
@@ -23,7 +27,8 @@ struct Scheduler::Member {
   Session session;
   Writing writing;
   std::size_t faults; // experts masked when it began: what was run before a fault is not what would be run now
-  std::int64_t reserved_bytes, reused = 0;
+  std::uint64_t reserved_bytes;
+  std::int64_t reused = 0;
   Clock::time_point submitted, admitted, first_token = {};
   bool reading = false; // it has begun, or takes over nothing
   bool cancelled = false;
@@ -48,25 +53,30 @@ Scheduler::Scheduler(Composition& composition, ScheduleOptions options)
 
 Scheduler::~Scheduler() = default;
 
+// Requires: the context holds the prompt.
 std::int64_t Scheduler::most_tokens(const BatchRequest& request) const {
   const auto prompt = static_cast<std::int64_t>(request.prompt.size());
-  return std::min(context_, prompt + std::max<std::int64_t>(request.options.max_tokens, 0));
+  return prompt + std::clamp<std::int64_t>(request.options.max_tokens, 0, context_ - prompt);
 }
 
-void Scheduler::submit(BatchRequest request) {
-  const auto refuse = [](const std::string& message, const std::string& remedy) {
-    throw Error(Code::usage, "schedule", message, remedy);
-  };
+void Scheduler::check_size(const BatchRequest& request) const {
   const auto prompt = static_cast<std::int64_t>(request.prompt.size());
   if (prompt == 0) refuse("found an empty prompt, need at least one token", "give it some text");
   if (prompt > context_)
     refuse(fmt::format("found a prompt of {} tokens, the context holds {}", prompt, context_),
            "give a shorter text, or raise the limit with --context at your own risk");
-  const std::int64_t need = state_size_.bytes(most_tokens(request));
-  if (options_.budget_bytes > 0 && need > options_.budget_bytes)
+  const std::uint64_t need = state_size_.bytes(most_tokens(request));
+  if (limited() && need > options_.budget_bytes)
     refuse(fmt::format("found a budget of {} for states, this request of up to {} tokens needs {}",
                        megabytes(options_.budget_bytes), most_tokens(request), megabytes(need)),
            fmt::format("give --budget {}, or fewer --max-tokens", need));
+}
+
+void Scheduler::submit(BatchRequest request) {
+  check_size(request);
+  const std::int64_t vocab = composition_.model().shape().vocab;
+  for (const std::int32_t id : request.prompt)
+    if (id < 0 || id >= vocab) refuse(fmt::format("found token {}, the vocabulary has {}", id, vocab), "");
   const auto same = [&](const auto& other) { return other.request.id == request.id; };
   if (std::any_of(waiting_.begin(), waiting_.end(), same) ||
       std::any_of(members_.begin(), members_.end(), [&](const auto& member) { return same(*member); }))
@@ -96,9 +106,8 @@ std::size_t Scheduler::faults() const {
 }
 
 // Finished texts give way, oldest first.
-bool Scheduler::make_room(std::int64_t bytes) {
-  if (options_.budget_bytes == 0) return true;
-  while (reserved_bytes_ + bytes > options_.budget_bytes) {
+bool Scheduler::make_room(std::uint64_t bytes) {
+  while (limited() && bytes > options_.budget_bytes - reserved_bytes_) {
     if (finished_.empty()) return false;
     reserved_bytes_ -= finished_.front().reserved_bytes;
     finished_.pop_front();
@@ -106,24 +115,36 @@ bool Scheduler::make_room(std::int64_t bytes) {
   return true;
 }
 
+// Whoever is cancelled needs neither place nor memory, wherever he stands.
+void Scheduler::end_cancelled() {
+  for (Waiting& waiting : waiting_)
+    if (waiting.cancelled) join(waiting, 0);
+  std::erase_if(waiting_, [](const Waiting& waiting) { return waiting.cancelled; });
+  for (const auto& member : members_)
+    if (member->cancelled && !member->writing.finished()) member->writing.end(Finish::interrupted);
+}
+
 void Scheduler::admit() {
-  const auto place = [&] { return static_cast<std::int64_t>(members_.size()) < options_.max_sequences; };
-  while (!waiting_.empty()) {
+  while (!waiting_.empty() && static_cast<std::int64_t>(members_.size()) < options_.max_sequences) {
     Waiting& next = waiting_.front();
-    const std::int64_t need = next.cancelled ? 0 : state_size_.bytes(most_tokens(next.request));
-    if (!next.cancelled && !(place() && make_room(need))) return;
-    SessionOptions options;
-    options.context = context_;
-    options.excluded = next.request.excluded;
-    Session session(composition_, options);
-    session.append(next.request.prompt);
-    Writing writing(composition_.model().tokenizer(), next.request.options);
-    members_.push_back(std::make_unique<Member>(Member{std::move(next.request), std::move(session), std::move(writing),
-                                                       faults(), need, 0, next.submitted, Clock::now()}));
-    members_.back()->cancelled = next.cancelled;
-    reserved_bytes_ += need;
+    const std::uint64_t need = limited() ? state_size_.bytes(most_tokens(next.request)) : 0;
+    if (!make_room(need)) return;
+    join(next, need);
     waiting_.pop_front();
   }
+}
+
+void Scheduler::join(Waiting& waiting, std::uint64_t need) {
+  SessionOptions options;
+  options.context = context_;
+  options.excluded = waiting.request.excluded;
+  Session session(composition_, options);
+  session.append(waiting.request.prompt);
+  Writing writing(composition_.model().tokenizer(), waiting.request.options);
+  members_.push_back(std::make_unique<Member>(Member{std::move(waiting.request), std::move(session), std::move(writing),
+                                                     faults(), need, 0, waiting.submitted, Clock::now()}));
+  members_.back()->cancelled = waiting.cancelled;
+  reserved_bytes_ += need;
 }
 
 // Takes over what is known of its beginning. False while another is still reading more of the same beginning.
@@ -224,7 +245,7 @@ void Scheduler::keep(Member& member) {
   reserved_bytes_ -= member.reserved_bytes;
   const auto run = static_cast<std::int64_t>(member.session.positions_run());
   if (!options_.reuse || run < kLeastReuse) return;
-  const std::int64_t bytes = state_size_.bytes(run);
+  const std::uint64_t bytes = limited() ? state_size_.bytes(run) : 0;
   reserved_bytes_ += bytes;
   finished_.push_back({member.session.fork(), member.faults, bytes}); // without what it read and did not run
   while (static_cast<std::int64_t>(finished_.size()) > options_.max_sequences) {
@@ -246,15 +267,18 @@ std::vector<Answer> Scheduler::take_finished() {
 }
 
 std::vector<Answer> Scheduler::step() {
-  admit();
-  for (const auto& member : members_)
-    if (member->cancelled && !member->writing.finished()) member->writing.end(Finish::interrupted);
+  end_cancelled();
   std::vector<Answer> out = take_finished();
+  const auto take_more = [&] {
+    for (Answer& one : take_finished()) out.push_back(std::move(one));
+  };
+  admit();
+  take_more(); // who asked for no token
   if (members_.empty()) return out;
   const std::vector<StepPart> parts = plan();
   tenon::step(composition_, parts, options_.prefill_chunk);
   for (const auto& member : members_) write_next(*member);
-  for (Answer& one : take_finished()) out.push_back(std::move(one));
+  take_more();
   return out;
 }
 

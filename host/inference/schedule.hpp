@@ -1,11 +1,11 @@
 // Continuous batching: requests join and leave between steps, and all that are under way take each step together.
 //
 // Each step, every answer being written gets its next token; what is left of prefill_chunk rows goes to prompts being
-// read, in equal shares; an expert that has more than prefill_chunk rows to catch up does so over several steps. So
-// nobody waits longer than a step for what others are doing, save for two things: a place, or memory for its state, is
-// waited for in order of arrival; and a request whose prompt begins like one being read waits for that beginning and
-// takes it over. A text that begins like one known, live or just finished, goes on from a fork of it.
-// Thread: that of the composition.
+// read, in equal shares; experts that have more than prefill_chunk rows to catch up do so over several steps, shared
+// equally, too. So nobody waits longer than a step for what others are doing, save for two things: a place, or memory
+// for its state, is waited for in order of arrival; and a request whose prompt begins like one being read waits for
+// that beginning and takes it over. A text that begins like one known, live or just finished, goes on from a fork of
+// it. Thread: that of the composition.
 #pragma once
 
 #include "host/inference/generate.hpp"
@@ -23,7 +23,7 @@ namespace tenon {
 struct ScheduleOptions {
   std::int64_t max_sequences = 8;   // under way at once
   std::int64_t prefill_chunk = 512; // most rows of prompts in a step
-  std::int64_t budget_bytes = 0;    // most memory for states, finished ones kept for reuse included; 0: no limit
+  std::uint64_t budget_bytes = 0;   // most memory for states, finished ones kept for reuse included; 0: no limit
   std::int64_t context = 0;         // as SessionOptions
   bool reuse = true;                // go on from texts that begin alike
 };
@@ -58,8 +58,8 @@ class Scheduler {
   Scheduler(Composition& composition, ScheduleOptions options);
   ~Scheduler();
 
-  // Errors: usage (an empty prompt; more tokens than the context, or more state than the budget can hold; an id twice;
-  // sampling options out of range).
+  // Errors: usage (an empty prompt; more tokens than the context, or more state than the budget can hold; a token
+  // outside the vocabulary; an id twice; sampling options out of range).
   void submit(BatchRequest request);
   // It ends before the next step, with what it has. Returns whether it was still waiting or under way.
   bool cancel(const std::string& id);
@@ -72,7 +72,6 @@ class Scheduler {
   std::size_t waiting() const { return waiting_.size(); }
   std::size_t running() const { return members_.size(); }
   std::int64_t tokens_written() const { return tokens_written_; }
-  const StateSize& state_size() const { return state_size_; }
 
  private:
   using Clock = std::chrono::steady_clock;
@@ -85,12 +84,16 @@ class Scheduler {
   struct Finished {
     Session session;
     std::size_t faults; // as a member's
-    std::int64_t reserved_bytes;
+    std::uint64_t reserved_bytes;
   };
 
+  bool limited() const { return options_.budget_bytes > 0; }
   std::int64_t most_tokens(const BatchRequest& request) const;
+  void check_size(const BatchRequest& request) const;
+  void end_cancelled();
   void admit();
-  bool make_room(std::int64_t bytes);
+  void join(Waiting& waiting, std::uint64_t need);
+  bool make_room(std::uint64_t bytes);
   bool ready_to_read(Member& member);
   std::vector<StepPart> plan();
   void write_next(Member& member);
@@ -106,7 +109,7 @@ class Scheduler {
   std::deque<Waiting> waiting_;
   std::vector<std::unique_ptr<Member>> members_; // in order of arrival
   std::deque<Finished> finished_;                // oldest first
-  std::int64_t reserved_bytes_ = 0;              // of members and finished
+  std::uint64_t reserved_bytes_ = 0;             // of members and finished; 0 without a limit
   std::int64_t tokens_written_ = 0;
 };
 

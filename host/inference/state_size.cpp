@@ -4,6 +4,8 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <limits>
+
 namespace tenon {
 
 StateSize::StateSize(const Composition& composition) {
@@ -24,6 +26,14 @@ StateSize::StateSize(const Composition& composition) {
   const Routing& routing = composition.router().routing();
   if (routing.average_over > 1) fixed_bytes += kNumber * routing.average_over * composition.router().experts();
   block_bytes = kNumber * kept * kStateBlock;
+}
+
+std::uint64_t StateSize::bytes(std::int64_t positions) const {
+  const std::int64_t blocks = positions / kStateBlock + (positions % kStateBlock > 0);
+  std::uint64_t out = 0;
+  const bool too_many =
+      __builtin_mul_overflow(blocks, block_bytes, &out) || __builtin_add_overflow(out, fixed_bytes, &out);
+  return too_many ? std::numeric_limits<std::uint64_t>::max() : out;
 }
 
 } // namespace tenon

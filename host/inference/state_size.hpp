@@ -12,9 +12,8 @@ struct StateSize {
   std::int64_t fixed_bytes = 0;
 
   explicit StateSize(const Composition& composition);
-  std::int64_t bytes(std::int64_t positions) const {
-    return fixed_bytes + (positions + kStateBlock - 1) / kStateBlock * block_bytes;
-  }
+  // The largest number there is where they would be more.
+  std::uint64_t bytes(std::int64_t positions) const;
 };
 
 } // namespace tenon

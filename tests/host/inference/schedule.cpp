@@ -4,6 +4,7 @@
 
 #include <catch2/catch.hpp>
 
+#include <limits>
 #include <map>
 
 namespace tenon::test {
@@ -132,17 +133,62 @@ TEST_CASE("nothing is taken over from a text that other experts have read") {
 TEST_CASE("states stay within the budget, requests wait for room, and one that can never have it is refused") {
   PackedTiny tiny;
   const auto composition = tiny.compose(kExperts, {"top_k", 2, 1.0, "token"});
-  const std::int64_t one = StateSize(*composition).bytes(128);
+  const std::uint64_t one = StateSize(*composition).bytes(128);
   Scheduler scheduler(*composition, {8, 64, 2 * one, 0, true});
   for (int i = 0; i < 6; ++i) scheduler.submit(request("r" + std::to_string(i), tokens("prompt", 40, i)));
   (void)scheduler.step();
   CHECK(scheduler.running() == 2);
   CHECK(all_answers(scheduler).size() == 6);
-  CHECK(composition->pool()->peak_bytes() <= 2 * one);
+  CHECK(static_cast<std::uint64_t>(composition->pool()->peak_bytes()) <= 2 * one);
 
   Scheduler narrow(*composition, {8, 64, one / 2, 0, true});
   CHECK_THROWS_WITH(narrow.submit(request("r", tokens("prompt", 40))),
                     Catch::Contains("budget") && Catch::Contains("--budget " + std::to_string(one)));
+}
+
+TEST_CASE("a request for any number of tokens needs no more than the context holds, however large the two are") {
+  PackedTiny tiny;
+  const auto composition = tiny.compose({});
+  constexpr std::int64_t most = std::numeric_limits<std::int64_t>::max();
+  const std::uint64_t whole = StateSize(*composition).bytes(128);
+  Scheduler narrow(*composition, {8, 64, whole - 1, 0, true});
+  CHECK_THROWS_WITH(narrow.submit(request("r", tokens("prompt", 40), most)),
+                    Catch::Contains("up to 128 tokens") && Catch::Contains("--budget " + std::to_string(whole)));
+  Scheduler enough(*composition, {8, 64, whole, 0, true});
+  enough.submit(request("r", tokens("prompt", 40), most));
+  CHECK(all_answers(enough).at("r").made.tokens.size() == 88);
+
+  Scheduler endless(*composition, {8, 64, whole, most, true});
+  CHECK_THROWS_WITH(endless.submit(request("r", tokens("prompt", 40), most)), Catch::Contains("found a budget"));
+  endless.submit(request("few", tokens("prompt", 40), 3));
+  CHECK(all_answers(endless).at("few").made.tokens.size() == 3);
+}
+
+TEST_CASE("the largest budget there is holds every request, as none does") {
+  PackedTiny tiny;
+  const auto composition = tiny.compose({});
+  for (const std::uint64_t budget : {std::numeric_limits<std::uint64_t>::max(), std::uint64_t{0}}) {
+    Scheduler scheduler(*composition, {8, 64, budget, 0, true});
+    for (int i = 0; i < 3; ++i) scheduler.submit(request("r" + std::to_string(i), tokens("prompt", 40, i)));
+    (void)scheduler.step();
+    CHECK(scheduler.running() == 3);
+    CHECK(all_answers(scheduler).size() == 3);
+  }
+}
+
+TEST_CASE("a request that waits behind others ends with the next step once it is cancelled") {
+  PackedTiny tiny;
+  const auto composition = tiny.compose({});
+  Scheduler scheduler(*composition, {1, 64, 0, 0, true});
+  for (const char* id : {"running", "first", "second", "third"}) scheduler.submit(request(id, tokens(id, 4), 30));
+  (void)scheduler.step();
+  CHECK(scheduler.cancel("second"));
+  const std::vector<Answer> ended = scheduler.step();
+  REQUIRE(ended.size() == 1);
+  CHECK(ended[0].id == "second");
+  CHECK(ended[0].made.finish == Finish::interrupted);
+  CHECK((scheduler.running() == 1 && scheduler.waiting() == 2));
+  CHECK(all_answers(scheduler).size() == 3);
 }
 
 TEST_CASE("a request that is cancelled ends with what it has, waiting or under way, and the others go on") {
@@ -170,6 +216,7 @@ TEST_CASE("requests that cannot be run are refused when they are submitted") {
   CHECK_THROWS_WITH(scheduler.submit(request("r", {})), Catch::Contains("empty prompt"));
   CHECK_THROWS_WITH(scheduler.submit(request("r", tokens("a", 200))),
                     Catch::Contains("200 tokens, the context holds 128"));
+  CHECK_THROWS_WITH(scheduler.submit(request("r", {3, 260})), Catch::Contains("token 260, the vocabulary has 260"));
   BatchRequest odd = request("r", tokens("a", 3));
   odd.options.sampling.top_p = 2;
   CHECK_THROWS_WITH(scheduler.submit(odd), Catch::Contains("top-p"));
