@@ -206,6 +206,7 @@ void run_batch(const OpeningSettings& opening, const BatchSettings& settings, co
   BatchRun batch(settings, context);
   (void)Sampler(generation.options().sampling);
   const auto composition = open_composition(opening, context);
+  say_context(composition->model(), generation, context.out);
   batch.run(*composition, generation);
 }
 

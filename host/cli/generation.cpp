@@ -31,6 +31,12 @@ void add_generation_options(CLI::App& command, GenerationSettings& settings) {
       ->check(from_zero());
 }
 
+void say_context(const Model& model, const GenerationSettings& settings, Output& out) {
+  if (const std::int64_t context = context_of(model, settings.context); settings.context > context)
+    out.note(fmt::format("found --context {}, this model learned {} positions: the context is {}", settings.context,
+                         model.shape().positions, context));
+}
+
 GenerateOptions GenerationSettings::options() const {
   GenerateOptions out;
   out.max_tokens = max_tokens;
@@ -55,6 +61,7 @@ SessionOptions GenerationSettings::session(Output& to) const {
 
 SavedSession open_session(Composition& composition, const GenerationSettings& settings, const SessionFiles& files,
                           Output& out) {
+  say_context(composition.model(), settings, out);
   if (files.from.empty()) return {Session(composition, settings.session(out)), {}};
   return restore_session(composition, std::filesystem::path(files.from), settings.session(out));
 }

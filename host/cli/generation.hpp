@@ -17,6 +17,8 @@ struct GenerationSettings {
   SessionOptions session(Output& out) const; // which it borrows, to say how far a long text is read
 };
 void add_generation_options(CLI::App& command, GenerationSettings& settings);
+// A word about a context beyond what the model has learned, which is cut to that.
+void say_context(const Model& model, const GenerationSettings& settings, Output& out);
 
 // --session and --save-session of run, --resume and --save of chat.
 struct SessionFiles {

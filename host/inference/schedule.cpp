@@ -45,7 +45,7 @@ double Answer::tokens_per_second() const {
 Scheduler::Scheduler(Composition& composition, ScheduleOptions options)
     : composition_(composition),
       options_(options),
-      context_(options.context > 0 ? options.context : context_of(composition.model())),
+      context_(context_of(composition.model(), options.context)),
       state_size_(composition) {
   options_.max_sequences = std::max<std::int64_t>(options_.max_sequences, 1);
   options_.prefill_chunk = std::max<std::int64_t>(options_.prefill_chunk, 1);
@@ -64,7 +64,7 @@ void Scheduler::check_size(const BatchRequest& request) const {
   if (prompt == 0) refuse("found an empty prompt, need at least one token", "give it some text");
   if (prompt > context_)
     refuse(fmt::format("found a prompt of {} tokens, the context holds {}", prompt, context_),
-           "give a shorter text, or raise the limit with --context at your own risk");
+           context_remedy(composition_.model()));
   const std::uint64_t need = state_size_.bytes(most_tokens(request));
   if (limited() && need > options_.budget_bytes)
     refuse(fmt::format("found a budget of {} for states, this request of up to {} tokens needs {}",

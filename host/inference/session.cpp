@@ -18,16 +18,24 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
 
 } // namespace
 
-std::int64_t context_of(const Model& model) {
+std::int64_t context_of(const Model& model, std::int64_t asked) {
   constexpr std::int64_t kUnsaid = 2048;
   const json::value* found = model.manifest().config.if_contains("context_length");
-  return found && found->is_int64() && found->as_int64() > 0 ? found->as_int64() : kUnsaid;
+  const std::int64_t made_for = found && found->is_int64() && found->as_int64() > 0 ? found->as_int64() : kUnsaid;
+  const std::int64_t context = asked > 0 ? asked : made_for, learned = model.shape().positions;
+  return learned > 0 ? std::min(context, learned) : context;
+}
+
+std::string context_remedy(const Model& model) {
+  if (const std::int64_t learned = model.shape().positions; learned > 0)
+    return fmt::format("give a shorter text: this model learned {} positions", learned);
+  return "give a shorter text, or raise the limit with --context at your own risk";
 }
 
 Session::Session(Composition& composition, SessionOptions options)
     : composition_(&composition),
       options_(std::move(options)),
-      context_(options_.context > 0 ? options_.context : context_of(composition.model())),
+      context_(context_of(composition.model(), options_.context)),
       sequence_(composition.new_sequence()),
       strengths_(composition.pool()) {
   options_.prefill_chunk = std::max<std::int64_t>(options_.prefill_chunk, 1);
@@ -53,7 +61,7 @@ void Session::append(std::span<const std::int32_t> tokens) {
   if (static_cast<std::int64_t>(tokens.size()) > room())
     throw Error(Code::usage, "session",
                 fmt::format("found {} tokens, the model's context holds {}", tokens_.size() + tokens.size(), context_),
-                "give a shorter text, or raise the limit with --context at your own risk");
+                context_remedy(composition_->model()));
   const std::int64_t vocab = composition_->model().shape().vocab;
   for (const std::int32_t id : tokens)
     if (id < 0 || id >= vocab)

@@ -17,7 +17,7 @@ namespace tenon {
 
 struct SessionOptions {
   std::int64_t prefill_chunk = 512;
-  std::int64_t context = 0;               // most tokens of a sequence; 0: what the model was made for
+  std::int64_t context = 0;               // most tokens of a sequence, as context_of() says
   std::function<bool()> interrupted = {}; // asked between chunks
   // Of a text longer than a chunk: tokens that were run, and all that are to be, after every chunk.
   std::function<void(std::int64_t done, std::int64_t total)> progress = {};
@@ -81,7 +81,10 @@ class Session {
   Speed speed_;
 };
 
-// The longest sequence the model was made for.
-std::int64_t context_of(const Model& model);
+// The longest sequence: what is asked for, or with 0 what the model was made for; never more than the positions that a
+// model has learned.
+std::int64_t context_of(const Model& model, std::int64_t asked = 0);
+// What to do where a text is longer.
+std::string context_remedy(const Model& model);
 
 } // namespace tenon

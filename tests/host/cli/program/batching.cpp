@@ -90,6 +90,31 @@ TEST_CASE("run --batch refuses a budget that cannot hold a request, and says whi
   CHECK(world.call({"run", "toy", "--batch", file + ".none"}).status == 3);
 }
 
+TEST_CASE("a context beyond the positions that a model has learned is cut to them with a word, and all are answered") {
+  World world;
+  const fs::path source = fs::path(TENON_TEST_DATA) / "goldens/families/gpt2";
+  const Finished made = world.call({"model", "import", source.string(), "--name", "learned", "--cut", "1:2",
+                                    "--calibration", world.text().string()});
+  INFO(made.err);
+  REQUIRE(made.status == 0);
+  const std::string file = lines_file(world, "long.jsonl",
+                                      "{\"id\": \"a\", \"prompt\": \"abc\", \"max_tokens\": 2}\n"
+                                      "{\"id\": \"b\", \"prompt\": \"abcd\", \"max_tokens\": 400}\n"
+                                      "{\"id\": \"c\", \"prompt\": \"abcde\", \"max_tokens\": 3}\n");
+  const Finished finished = world.call({"run", "learned", "--batch", file, "--context", "1000", "--keep-going"});
+  INFO(finished.err);
+  CHECK(finished.status == 0);
+  CHECK_THAT(finished.err, Contains("--context 1000") && Contains("64 positions"));
+  const auto found = answers(finished);
+  REQUIRE(found.size() == 3);
+  CHECK(found.at("a").at("finish") == "max-tokens");
+  CHECK(found.at("b").at("finish") == "context");
+  CHECK(found.at("b").at("prompt_tokens").as_int64() +
+            static_cast<std::int64_t>(found.at("b").at("tokens").as_array().size()) ==
+        64);
+  CHECK(found.at("c").at("finish") == "max-tokens");
+}
+
 TEST_CASE("a session that was saved goes on where it ended, and only in its own composition") {
   const World& world = world_with_composition();
   const std::string saved = (world.scratch.path() / "saved").string();
