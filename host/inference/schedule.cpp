@@ -205,6 +205,43 @@ std::vector<StepPart> Scheduler::plan() {
   return parts;
 }
 
+// Where a step fails, nobody has run: each goes alone, so that whose fault it is ends, and the others go on.
+void Scheduler::run(const std::vector<StepPart>& parts) {
+  try {
+    tenon::step(composition_, parts, options_.prefill_chunk);
+  } catch (const Error& error) {
+    if (error.code == Code::bug) throw;
+    if (parts.size() > 1) return run_each(parts);
+    fail(*parts[0].session, error);
+  }
+}
+
+void Scheduler::run_each(const std::vector<StepPart>& parts) {
+  std::vector<std::pair<Session*, Error>> failed;
+  for (const StepPart& part : parts) {
+    // Who was held reads again, and catches up at once: it fails here, or is beyond what it failed at.
+    const auto left = static_cast<std::int64_t>(part.session->tokens().size() - part.session->positions_run());
+    const StepPart alone{part.session, part.rows > 0 ? part.rows : std::min(left, options_.prefill_chunk)};
+    try {
+      tenon::step(composition_, {&alone, 1});
+    } catch (const Error& error) {
+      if (error.code == Code::bug) throw;
+      failed.emplace_back(part.session, error);
+    }
+  }
+  const auto same = [&](const auto& one) { return one.second.message == failed[0].second.message; };
+  if (failed.size() == parts.size() && std::all_of(failed.begin(), failed.end(), same)) throw failed[0].second;
+  for (const auto& [session, error] : failed) fail(*session, error);
+}
+
+void Scheduler::fail(const Session& session, const Error& error) {
+  for (const auto& member : members_) {
+    if (&member->session != &session) continue;
+    member->error = error;
+    member->writing.end(Finish::interrupted);
+  }
+}
+
 void Scheduler::write_next(Member& member) {
   if (member.left() > 0 || member.writing.finished()) return;
   if (member.session.room() < 1) return member.writing.end(Finish::context);
@@ -275,8 +312,7 @@ std::vector<Answer> Scheduler::step() {
   admit();
   take_more(); // who asked for no token
   if (members_.empty()) return out;
-  const std::vector<StepPart> parts = plan();
-  tenon::step(composition_, parts, options_.prefill_chunk);
+  run(plan());
   for (const auto& member : members_) write_next(*member);
   take_more();
   return out;

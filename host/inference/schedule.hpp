@@ -5,7 +5,7 @@
 // equally, too. So nobody waits longer than a step for what others are doing, save for two things: a place, or memory
 // for its state, is waited for in order of arrival; and a request whose prompt begins like one being read waits for
 // that beginning and takes it over. A text that begins like one known, live or just finished, goes on from a fork of
-// it. Thread: that of the composition.
+// it. A request that cannot be run ends alone, with its error, and the others go on. Thread: that of the composition.
 #pragma once
 
 #include "host/inference/generate.hpp"
@@ -47,7 +47,7 @@ struct Answer {
   std::int64_t prompt_tokens = 0, reused_tokens = 0;
   double waited_seconds = 0, first_token_seconds = 0, seconds = 0; // since it was submitted
   std::vector<SlotShare> shares;
-  std::optional<Error> error; // what ended it alone: logits that no token can be drawn from
+  std::optional<Error> error; // what ended it alone: a fault, or logits that no token can be drawn from
 
   double tokens_per_second() const; // after the first
 };
@@ -65,7 +65,7 @@ class Scheduler {
   bool cancel(const std::string& id);
   void cancel_all();
 
-  // Runs one step; returns what ended in it. Errors: those of step().
+  // Runs one step; returns what ended in it. Errors: those of step() that meet all who are under way alike.
   std::vector<Answer> step();
   bool idle() const { return waiting_.empty() && members_.empty(); }
 
@@ -96,6 +96,9 @@ class Scheduler {
   bool make_room(std::uint64_t bytes);
   bool ready_to_read(Member& member);
   std::vector<StepPart> plan();
+  void run(const std::vector<StepPart>& parts);
+  void run_each(const std::vector<StepPart>& parts);
+  void fail(const Session& session, const Error& error);
   void write_next(Member& member);
   std::vector<Answer> take_finished();
   Answer answer(Member& member) const;

@@ -22,13 +22,13 @@ class PackedTiny {
 
   // Compositions go before this. Experts of one kind and name are equal in all of them.
   std::unique_ptr<Composition> compose(const std::vector<ExpertKind>& kinds, Routing routing = {},
-                                       double row_bias = 0.0) {
+                                       double row_bias = 0.0, Composition::Options options = {}) {
     std::vector<ExpertPackage> experts;
     const auto pack = [this](const std::string& name, at::Tensor weight) { add(name, std::move(weight)); };
     experts.push_back(tiny_expert(*model, causal("base"), 1.0, 0.0, pack));
     experts.front().row.reset();
     for (const ExpertKind& kind : kinds) experts.push_back(tiny_expert(*model, kind, 1.0, row_bias, pack));
-    return std::make_unique<Composition>(model, std::move(experts), routing, 0.0, Composition::Options{});
+    return std::make_unique<Composition>(model, std::move(experts), routing, 0.0, std::move(options));
   }
 
   Scratch scratch;

@@ -191,6 +191,45 @@ TEST_CASE("a request that waits behind others ends with the next step once it is
   CHECK(all_answers(scheduler).size() == 3);
 }
 
+TEST_CASE("a request whose expert fails ends alone with the error, and the others get what they would alone") {
+  PackedTiny tiny;
+  Composition::Options strict;
+  strict.strict = true;
+  const auto composition =
+      tiny.compose({faulty("bad", "throw"), causal("good")}, {"softmax", 2, 1.0, "token"}, 0, strict);
+  Scheduler scheduler(*composition, {4, 16, 0, 0, true});
+  std::vector<BatchRequest> requests;
+  for (int i = 0; i < 4; ++i) {
+    requests.push_back(request("r" + std::to_string(i), tokens("prompt", 20 + 9 * i, i)));
+    requests.back().excluded = {false, i != 1, false};
+    scheduler.submit(requests.back());
+  }
+  const auto answers = all_answers(scheduler);
+  REQUIRE(answers.size() == 4);
+  for (const BatchRequest& one : requests) {
+    CAPTURE(one.id);
+    const Answer& found = answers.at(one.id);
+    if (one.id == "r1") {
+      REQUIRE(found.error);
+      CHECK(found.error->code == Code::plugin);
+      CHECK_THAT(found.error->message, Catch::Contains("lost my memory"));
+    } else {
+      CHECK_FALSE(found.error);
+      CHECK(found.made.tokens == alone(*composition, one).tokens);
+    }
+  }
+}
+
+TEST_CASE("an error that meets all who are under way alike is the step's") {
+  PackedTiny tiny;
+  Composition::Options strict;
+  strict.strict = true;
+  const auto composition = tiny.compose({faulty("bad", "throw")}, {"softmax", 2, 1.0, "token"}, 0, strict);
+  Scheduler scheduler(*composition, {4, 16, 0, 0, true});
+  for (const char* id : {"a", "b"}) scheduler.submit(request(id, tokens(id, 9)));
+  CHECK_THROWS_WITH(all_answers(scheduler), Catch::Contains("lost my memory"));
+}
+
 TEST_CASE("a request that is cancelled ends with what it has, waiting or under way, and the others go on") {
   PackedTiny tiny;
   const auto composition = tiny.compose({});
