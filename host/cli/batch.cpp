@@ -1,5 +1,6 @@
 #include "host/cli/batch.hpp"
 
+#include "host/cli/line_source.hpp"
 #include "host/cli/numbers.hpp"
 #include "host/cli/progress.hpp"
 #include "host/formats/requests.hpp"
@@ -9,19 +10,13 @@
 
 #include <fmt/format.h>
 
+#include <unistd.h>
 #include <boost/json/serialize.hpp>
 #include <boost/json/value_from.hpp>
-#include <iostream>
-#include <iterator>
 #include <map>
 
 namespace tenon {
 namespace {
-
-std::string batch_text(const std::string& file) {
-  if (file != "-") return read_file(file, std::size_t{1} << 30);
-  return {std::istreambuf_iterator<char>(std::cin), std::istreambuf_iterator<char>()};
-}
 
 // A line with what it leaves open filled in, for this composition.
 class Requests {
@@ -81,22 +76,29 @@ class Requests {
 class BatchRun {
  public:
   BatchRun(const BatchSettings& settings, Context& context) : settings_(settings), context_(context) {
+    if (settings.file == "-") {
+      arriving_.emplace(STDIN_FILENO, "standard input");
+      return;
+    }
     const BadRequest bad = [&](std::size_t number, const std::string& id, const Error& error) {
       refused(number, id, error);
     };
-    lines_ = read_requests(batch_text(settings.file), settings.file, settings.keep_going ? bad : BadRequest());
+    const std::string text = read_file(settings.file, std::size_t{1} << 30);
+    lines_ = read_requests(text, settings.file, settings.keep_going ? bad : BadRequest());
   }
 
   void run(Composition& composition, const GenerationSettings& generation) {
     Scheduler scheduler(composition, {settings_.max_sequences, settings_.prefill_chunk, settings_.budget_bytes,
                                       generation.context, !settings_.no_reuse});
-    submit_all(Requests(composition, generation), scheduler);
+    const Requests requests(composition, generation);
+    for (const RequestLine& line : lines_) submit(requests, line, scheduler, settings_.keep_going);
     const auto total = static_cast<std::int64_t>(scheduler.waiting());
     bool stopped = false;
     Progress progress(context_.out, "answering", total, "requests");
     const auto start = std::chrono::steady_clock::now();
-    while (!scheduler.idle()) {
-      if (!stopped && interrupted()) stopped = true, scheduler.cancel_all();
+    while (!scheduler.idle() || arriving_) {
+      if (!stopped && interrupted()) stopped = true, arriving_.reset(), scheduler.cancel_all();
+      take_arrived(requests, scheduler);
       for (const Answer& answer : scheduler.step()) answered(answer, composition);
       progress.update(done_, fmt::format("{} under way, {} waiting, {} tokens", scheduler.running(),
                                          scheduler.waiting(), scheduler.tokens_written()));
@@ -114,18 +116,41 @@ class BatchRun {
   }
 
  private:
-  void submit_all(const Requests& requests, Scheduler& scheduler) {
-    for (const RequestLine& line : lines_) {
-      line_of_[line.id] = line.line;
-      try {
-        scheduler.submit(requests.from(line));
-      } catch (const Error& error) {
-        if (error.code == Code::bug) throw;
-        const Error placed(error.code, "run", fmt::format("{}:{}: {}", settings_.file, line.line, error.message),
-                           error.remedy);
-        if (!settings_.keep_going) throw placed;
-        refused(line.line, line.id, placed);
-      }
+  // Whether it was taken. keep_going: else its error is answered.
+  bool submit(const Requests& requests, const RequestLine& line, Scheduler& scheduler, bool keep_going) {
+    line_of_[line.id] = line.line;
+    try {
+      scheduler.submit(requests.from(line));
+      return true;
+    } catch (const Error& error) {
+      if (error.code == Code::bug) throw;
+      const Error placed(error.code, "run", fmt::format("{}:{}: {}", settings_.file, line.line, error.message),
+                         error.remedy);
+      if (!keep_going) throw placed;
+      refused(line.line, line.id, placed);
+      return false;
+    }
+  }
+
+  // What standard input has brought until now; waited for where there is nothing else to do. Others are under way when
+  // a line is bad: it is answered with its error, and nothing more is taken unless one is to keep going.
+  void take_arrived(const Requests& requests, Scheduler& scheduler) {
+    while (arriving_) {
+      const std::optional<std::string> text = arriving_->next(scheduler.idle());
+      if (!text && !arriving_->ended()) return;
+      const bool good = text && take_line(*text, requests, scheduler);
+      if (!text || !(good || settings_.keep_going)) arriving_.reset();
+    }
+  }
+
+  bool take_line(const std::string& text, const Requests& requests, Scheduler& scheduler) {
+    try {
+      const std::optional<RequestLine> line = reader_.next(text);
+      return !line || submit(requests, *line, scheduler, true);
+    } catch (const Error& error) {
+      if (error.code == Code::bug) throw;
+      refused(reader_.number(), reader_.id(), error);
+      return false;
     }
   }
 
@@ -167,6 +192,8 @@ class BatchRun {
   const BatchSettings& settings_;
   Context& context_;
   std::vector<RequestLine> lines_;
+  std::optional<LineSource> arriving_; // until its end
+  RequestReader reader_{"-"};
   std::map<std::string, std::size_t> line_of_;
   std::int64_t done_ = 0, read_ = 0, reused_ = 0, failed_ = 0;
   std::optional<Error> first_error_;
@@ -180,7 +207,8 @@ CLI::Option* add_batch_options(CLI::App& command, BatchSettings& settings) {
           .add_option("--batch", settings.file,
                       "Answer every request of this file, many at once: a JSON object a line with \"prompt\" or "
                       "\"messages\", and any of \"id\", \"max_tokens\", \"temperature\", \"top_k\", \"top_p\", "
-                      "\"seed\", \"stop\", \"experts\"; - reads standard input. Answers are JSON lines, as they come")
+                      "\"seed\", \"stop\", \"experts\"; - takes them from standard input as they arrive. Answers are "
+                      "JSON lines, as they come")
           ->type_name("FILE");
   command.add_option("--max-sequences", settings.max_sequences, "Most requests under way at once")
       ->check(from_one())

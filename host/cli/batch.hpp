@@ -17,8 +17,9 @@ struct BatchSettings {
 CLI::Option* add_batch_options(CLI::App& command, BatchSettings& settings); // returns --batch
 
 // generation: what a line does not say. Every line is checked before anything runs; with keep_going a bad one is
-// answered with its error, and the others go on. Errors: those of opening; not_found and usage, naming the line;
-// interrupted, after every answer was printed as far as it had come.
+// answered with its error, and the others go on. Lines of standard input join as they arrive: there a bad one
+// is always answered, and without keep_going it is the last that is taken. Errors: those of opening; not_found and
+// usage, naming the line; interrupted, after every answer was printed as far as it had come.
 void run_batch(const OpeningSettings& opening, const BatchSettings& settings, const GenerationSettings& generation,
                Context& context);
 

@@ -5,7 +5,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <map>
 
 namespace tenon {
 namespace {
@@ -41,29 +40,6 @@ std::string id_of(const JsonReader& line, std::size_t number) {
   return id.value().is_int64() ? std::to_string(id.integer()) : id.string();
 }
 
-// Which line has an id, and whether it says so.
-struct Owner {
-  std::size_t line;
-  bool given;
-};
-using Ids = std::map<std::string, Owner>;
-
-// Every id once: a line without one has its number.
-void claim(Ids& ids, const std::string& id, Owner wants, const std::string& where) {
-  const auto [found, fresh] = ids.insert({id, wants});
-  if (fresh) return;
-  const Owner& has = found->second;
-  if (has.given && wants.given)
-    throw Error(
-        Code::usage, "run",
-        fmt::format("{}: found the id \"{}\" a second time, first in line {}", where, id.substr(0, 40), has.line),
-        "give every line an id of its own");
-  throw Error(Code::usage, "run",
-              fmt::format("{}: found the id \"{}\", which line {} has by its number, since it gives none", where, id,
-                          has.given ? wants.line : has.line),
-              "give every line an id, or none");
-}
-
 RequestLine read_request_line(const JsonReader& line, std::size_t number_of_line, const std::string& where) {
   for (const auto& member : line.object()) {
     const std::string_view key(member.key().data(), member.key().size());
@@ -88,26 +64,52 @@ RequestLine read_request_line(const JsonReader& line, std::size_t number_of_line
   return out;
 }
 
+const char* const kLine = R"(a line is {"id": "a", "prompt": "Once upon", "max_tokens": 32})";
+
 } // namespace
+
+// Every id once: a line without one has its number.
+void RequestReader::claim(const std::string& id, Owner wants, const std::string& where) {
+  const auto [found, fresh] = ids_.insert({id, wants});
+  if (fresh) return;
+  const Owner& has = found->second;
+  if (has.given && wants.given)
+    throw Error(
+        Code::usage, "run",
+        fmt::format("{}: found the id \"{}\" a second time, first in line {}", where, id.substr(0, 40), has.line),
+        "give every line an id of its own");
+  throw Error(Code::usage, "run",
+              fmt::format("{}: found the id \"{}\", which line {} has by its number, since it gives none", where, id,
+                          has.given ? wants.line : has.line),
+              "give every line an id, or none");
+}
+
+RequestLine RequestReader::take(const JsonReader& line, std::size_t number) {
+  number_ = number, id_.clear();
+  const std::string where = fmt::format("{}:{}", file_, number), id = id_of(line, number);
+  claim(id, {number, line.has("id")}, where);
+  id_ = id;
+  RequestLine request = read_request_line(line, number, where);
+  request.id = id;
+  return request;
+}
+
+std::optional<RequestLine> RequestReader::next(std::string_view line) {
+  std::optional<RequestLine> out;
+  id_.clear();
+  read_json_line(line, file_, ++number_, "run", kLine,
+                 [&](const JsonReader& found, std::size_t number) { out = take(found, number); });
+  return out;
+}
 
 std::vector<RequestLine> read_requests(std::string_view text, const std::string& file, const BadRequest& bad) {
   std::vector<RequestLine> out;
-  Ids ids;
-  std::string own; // of the line that is being read
-  std::size_t line_of_own = 0;
-  const auto read = [&](const JsonReader& line, std::size_t number) {
-    const std::string where = fmt::format("{}:{}", file, number), id = id_of(line, number);
-    claim(ids, id, {number, line.has("id")}, where);
-    own = id, line_of_own = number;
-    RequestLine request = read_request_line(line, number, where);
-    request.id = id;
-    out.push_back(std::move(request));
-  };
+  RequestReader reader(file);
+  const auto read = [&](const JsonReader& line, std::size_t number) { out.push_back(reader.take(line, number)); };
   const BadJsonLine refused = [&](std::size_t number, const Error& error) {
-    bad(number, number == line_of_own ? own : "", error);
+    bad(number, number == reader.number() ? reader.id() : "", error);
   };
-  read_json_lines(text, file, "run", R"(a line is {"id": "a", "prompt": "Once upon", "max_tokens": 32})", read,
-                  bad ? refused : BadJsonLine());
+  read_json_lines(text, file, "run", kLine, read, bad ? refused : BadJsonLine());
   return out;
 }
 

@@ -72,6 +72,32 @@ TEST_CASE("run --batch refuses a bad line by its number before anything runs, or
   CHECK(found.at("b").at("line") == 2);
 }
 
+TEST_CASE("run --batch - answers a line that arrives before the next is written, and ends at a bad one") {
+  const World& world = world_with_model();
+  const auto shell = [&](const std::string& script) {
+    return run_program({"/bin/bash", "-c",
+                        "cd \"$(mktemp -d -p \"$FOLDER\")\" && mkfifo asked answered; trap '' PIPE\n"
+                        "timeout 100 \"$PROGRAM\" run toy --batch - --max-tokens 3 <asked >answered &\n"
+                        "exec 3>asked 4<answered\n" +
+                            script + "\nexec 3>&-; cat <&4; wait $!"},
+                       {{"PROGRAM", TENON_PROGRAM},
+                        {"TENON_HOME", world.home().string()},
+                        {"FOLDER", world.scratch.path().string()},
+                        {"NO_COLOR", "1"}});
+  };
+  const std::string ask_and_read = R"(echo '{"id": "a", "prompt": "abc"}' >&3; read -r one <&4; echo "$one")";
+  const Finished good = shell(ask_and_read + R"(; printf '{"id": "b", "prompt": "abcd"}' >&3)");
+  INFO(good.err);
+  CHECK(good.status == 0);
+  CHECK(answers(good).size() == 2);
+  const Finished bad = shell(ask_and_read + R"(; printf '{"promt": "abc"}\n{"id": "c", "prompt": "abc"}\n' >&3)");
+  CHECK(bad.status == 2);
+  const auto found = answers(bad);
+  CHECK(found.size() == 2);
+  CHECK(found.at("a").at("tokens").as_array().size() == 3);
+  CHECK(found.at("?").at("line") == 2);
+}
+
 TEST_CASE("run --batch refuses a budget that cannot hold a request, and says which would") {
   const World& world = world_with_model();
   const std::string file = lines_file(world, "one.jsonl", "{\"prompt\": \"abc\"}\n");
