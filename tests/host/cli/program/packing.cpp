@@ -57,10 +57,9 @@ TEST_CASE("bench tells the machine's limits and how much of them each phase reac
   for (const char* compute : {"float32", "int8"}) {
     INFO(compute);
     const json::object told = json_of(world.call({"bench", "bot", "--compute", compute, "--prompts", "16", "--contexts",
-                                                  "0,8", "--steps", "4", "--rounds", "2", "--json", "--quiet"},
-                                                 {{"TENON_KEYS", "int8"}}));
+                                                  "0,8", "--steps", "4", "--rounds", "2", "--json", "--quiet"}));
     CHECK(told.at("pages").as_string() == "mapped");
-    CHECK(told.at("keys") == (std::string(compute) == "float32" ? "float32" : "int8"));
+    CHECK(told.at("keys") == (std::string(compute) == "float32" ? "float32" : "bf16"));
     CHECK(told.at("machine").at("all_threads").at("read_gb_per_second").as_double() > 0);
     REQUIRE(told.at("phases").as_array().size() == 3);
     for (const json::value& phase : told.at("phases").as_array()) CHECK(phase.at("tokens_per_second").as_double() > 0);
