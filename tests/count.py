@@ -4,8 +4,9 @@
 usage: count.py [--full] [--match REGEX] BUILD_DIR...
 
 A Catch2 program counts by its test cases, anything else as one. The output of what passes is kept in
-BUILD_DIR/test-logs; of what fails it is shown. The last line is "N passed, M failed"; exits 1 on any failure.
-Tests labelled "full" run only with --full.
+BUILD_DIR/test-logs; of what fails it is shown. The last line is "N passed, M failed"; exits 1 on any failure. Before it
+stand the tiers of processors whose kernels were tested, and why others were not. Tests labelled "full" run only with
+--full.
 """
 import argparse
 import json
@@ -27,7 +28,7 @@ def known_tests(build):
 def run(command, properties, build, timeout_s):
     """Returns (exit status, output). 124 means that it ran too long."""
     environment = dict(os.environ)
-    environment.update(entry.split("=", 1) for entry in properties.get("ENVIRONMENT", []))
+    environment.update(environment_of(properties))
     try:
         done = subprocess.run(command, cwd=properties.get("WORKING_DIRECTORY", build), env=environment, text=True,
                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -57,6 +58,21 @@ def count_cases(status, output):
     return passed, failed
 
 
+def environment_of(properties):
+    return dict(entry.split("=", 1) for entry in properties.get("ENVIRONMENT", []))
+
+
+def skipped(status, properties):
+    """Whether the test said that it cannot run here."""
+    return "SKIP_RETURN_CODE" in properties and status == int(properties["SKIP_RETURN_CODE"])
+
+
+def told_of_tiers(ran, missing):
+    """ran: the environment of every test that ran; missing: what the others said."""
+    tiers = list(dict.fromkeys(one["TENON_TIER"] for one in ran if "TENON_TIER" in one))
+    return ([f"tiers tested: {', '.join(tiers)}"] if tiers else []) + list(dict.fromkeys(missing))
+
+
 def self_test():
     cases = [((0, "All tests passed (7 assertions in 3 test cases)\n"), (3, 0)),
              ((0, "All tests passed (1 assertion in 1 test case)\n"), (1, 0)),
@@ -66,11 +82,17 @@ def self_test():
     wrong = [(given, count_cases(*given), right) for given, right in cases if count_cases(*given) != right]
     for given, found, right in wrong:
         print(f"count: {given} gives {found}, need {right}")
+    told = told_of_tiers([{}, {"TENON_TIER": "avx2"}, {"A": "b", "TENON_TIER": "avx2"}], ["not run here: avx512"] * 2)
+    if told != ["tiers tested: avx2", "not run here: avx512"] or told_of_tiers([{}], []):
+        wrong.append(told), print(f"count: tiers are told as {told}")
+    if not skipped(77, {"SKIP_RETURN_CODE": 77}) or skipped(0, {"SKIP_RETURN_CODE": 77}) or skipped(77, {}):
+        wrong.append("skipped"), print("count: what is skipped is not what a test says it is")
     return not wrong
 
 
 def run_all(arguments):
     passed = failed = 0
+    ran, missing = [], []
     for build in map(Path, arguments.builds):
         logs = build / "test-logs"
         logs.mkdir(exist_ok=True)
@@ -86,12 +108,19 @@ def run_all(arguments):
             if patterns := properties.get("PASS_REGULAR_EXPRESSION"):
                 status = 0 if any(re.search(pattern, output) for pattern in patterns) else status or 1
             (logs / f"{name}.log").write_text(output)
+            if skipped(status, properties):
+                missing.append(output.strip())
+                print(f"skipped {build.name}/{name}: {missing[-1]}", flush=True)
+                continue
+            ran.append(environment_of(properties))
             good, bad = count_cases(status, output)
             passed, failed = passed + good, failed + bad
             print(f"{'ok' if bad == 0 else 'FAILED':7}{build.name}/{name}: {good} passed, {bad} failed, "
                   f"{time.monotonic() - start:.1f} s", flush=True)
             if bad:
                 print(output[-20000:], f"exit status {status}", sep="\n", flush=True)
+    for line in told_of_tiers(ran, missing):
+        print(line, flush=True)
     return passed, failed
 
 
