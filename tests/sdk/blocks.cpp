@@ -1,6 +1,7 @@
 #include "host/loading/native.hpp"
 #include "host/model/random.hpp"
 #include "host/model/state.hpp"
+#include "tests/kernels/tolerance.hpp"
 
 #include <tenon/nn/low_rank.hpp>
 #include <tenon/nn/transformer.hpp>
@@ -8,6 +9,7 @@
 #include <catch2/catch.hpp>
 
 using namespace tenon;
+using tenon::test::kTolerance;
 
 namespace {
 
@@ -35,9 +37,9 @@ void fill(torch::nn::Module& module, std::uint64_t seed) {
   }
 }
 
-at::Tensor rows(std::int64_t count) {
+at::Tensor rows(std::int64_t count, const std::string& name = "rows") {
   at::Tensor h = at::empty({count, kOptions.width});
-  RandomStream(9, "rows").normal({h.data_ptr<float>(), static_cast<std::size_t>(h.numel())});
+  RandomStream(9, name).normal({h.data_ptr<float>(), static_cast<std::size_t>(h.numel())});
   return h;
 }
 
@@ -50,7 +52,7 @@ ModuleLayout layout_of(const nn::Transformer& stack) {
   return layout;
 }
 
-float difference(const at::Tensor& a, const at::Tensor& b) { return (a - b).abs().max().item<float>(); }
+double difference(const at::Tensor& a, const at::Tensor& b) { return (a - b).abs().max().item<double>(); }
 
 } // namespace
 
@@ -64,7 +66,7 @@ TEST_CASE("a run of blocks as one operator computes what the plain blocks comput
     const at::Tensor plain = stack.forward(h, spans).detach();
     stack.train(false);
     at::NoGradGuard no_grad;
-    CHECK(difference(plain, stack.forward(h, spans)) < 1e-5f);
+    CHECK(difference(plain, stack.forward(h, spans)) < kTolerance.blocks);
   }
 }
 
@@ -78,7 +80,7 @@ TEST_CASE("a single block in inference goes operator by operator to the same res
     const at::Tensor plain = block.forward(h, spans).detach();
     block.train(false);
     at::NoGradGuard no_grad;
-    CHECK(difference(plain, block.forward(h, spans)) < 1e-5f);
+    CHECK(difference(plain, block.forward(h, spans)) < kTolerance.blocks);
   }
 }
 
@@ -96,7 +98,7 @@ TEST_CASE("blocks give the same outputs whole and in any split over kept state")
     for (const std::int64_t length : split) {
       const std::vector<Span> next = {{0, length, position, to_handle(&state)}};
       CHECK(difference(stack.forward(h.narrow(0, position, length), next), expected.narrow(0, position, length)) <
-            1e-4f);
+            kTolerance.split_blocks);
       position += length;
     }
   }
@@ -109,26 +111,24 @@ TEST_CASE("sequences in one batch do not see each other") {
   at::NoGradGuard no_grad;
   const at::Tensor h = rows(12);
   const std::vector<Span> both = {{0, 5, 0, nullptr}, {5, 7, 0, nullptr}}, second = {{0, 7, 0, nullptr}};
-  CHECK(difference(stack.forward(h, both).narrow(0, 5, 7), stack.forward(h.narrow(0, 5, 7), second)) < 1e-5f);
+  CHECK(difference(stack.forward(h, both).narrow(0, 5, 7), stack.forward(h.narrow(0, 5, 7), second)) <
+        kTolerance.split_blocks);
 }
 
 TEST_CASE("a low-rank product is its Linear at birth, and packed as it trains") {
   nn::LowRank product(16, 24, 4, 2.0);
   fill(product, 5);
-  const at::Tensor x = at::randn({3, 16});
+  const at::Tensor x = rows(3).narrow(1, 0, 16);
   {
     at::NoGradGuard no_grad;
     product.b.zero_();
   }
-  CHECK(difference(product.forward(x).detach(), at::linear(x, product.weight).detach()) < 1e-6f);
-  {
-    at::NoGradGuard no_grad;
-    product.b.normal_();
-  }
+  CHECK(difference(product.forward(x).detach(), at::linear(x, product.weight).detach()) < kTolerance.newborn);
+  fill(product, 5);
   const at::Tensor trained = product.forward(x).detach();
   product.train(false);
   at::NoGradGuard no_grad;
-  CHECK(difference(trained, product.forward(x)) < 1e-5f);
+  CHECK(difference(trained, product.forward(x)) < kTolerance.low_rank);
 }
 
 TEST_CASE("gradients of the plain blocks agree with finite differences") {
@@ -138,16 +138,16 @@ TEST_CASE("gradients of the plain blocks agree with finite differences") {
     block.to(at::kDouble);
     const at::Tensor h = rows(5).to(at::kDouble).set_requires_grad(true);
     const std::vector<Span> spans = {{0, 5, 0, nullptr}};
-    const at::Tensor direction = at::randn({5, kOptions.width}, at::kDouble);
+    const at::Tensor direction = rows(5, "direction").to(at::kDouble);
     block.forward(h, spans).mul(direction).sum().backward();
     at::NoGradGuard no_grad;
-    const at::Tensor step = at::randn({5, kOptions.width}, at::kDouble);
+    const at::Tensor step = rows(5, "step").to(at::kDouble);
     const double small = 1e-4;
     const auto at_offset = [&](double sign) {
       return block.forward(h + step * (sign * small), spans).mul(direction).sum().item<double>();
     };
     const double numeric = (at_offset(1) - at_offset(-1)) / (2 * small),
                  exact = h.grad().mul(step).sum().item<double>();
-    CHECK(exact == Approx(numeric).epsilon(1e-3));
+    CHECK(exact == Approx(numeric).epsilon(kTolerance.slope));
   }
 }

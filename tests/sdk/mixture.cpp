@@ -2,11 +2,13 @@
 
 #include "host/loading/native.hpp"
 #include "host/model/random.hpp"
+#include "tests/kernels/tolerance.hpp"
 #include "tests/support/packed_in_memory.hpp"
 
 #include <catch2/catch.hpp>
 
 using namespace tenon;
+using tenon::test::kTolerance;
 using tenon::test::PackedInMemory;
 
 namespace {
@@ -57,9 +59,9 @@ TEST_CASE("a mixture sends every row through its best experts, in training and a
   const at::Tensor x = noise("rows", {40, kWidth});
   at::NoGradGuard no_grad;
   const at::Tensor expected = row_by_row(*mixture, x, [](const at::Tensor& rows) { return rows; });
-  CHECK(relative_error(mixture->forward(x), expected) < 1e-5);
+  CHECK(relative_error(mixture->forward(x), expected) < kTolerance.mixture);
   mixture->train(false);
-  CHECK(relative_error(mixture->forward(x), expected) < 1e-5);
+  CHECK(relative_error(mixture->forward(x), expected) < kTolerance.mixture);
   CHECK(mixture->forward(x.narrow(0, 0, 0)).sizes() == at::IntArrayRef({0, kWidth}));
 }
 
@@ -81,7 +83,7 @@ TEST_CASE("a packed mixture computes on rows rounded as its format says, the sam
                        return ((groups / step).round() * step).view_as(rows);
                      });
     CHECK(mixture->forward(x.narrow(0, 0, 0)).numel() == 0);
-    CHECK(relative_error(found, expected) < 2e-3); // a sum's last bit may decide between two steps
+    CHECK(relative_error(found, expected) < kTolerance.packed_mixture);
     for (const std::int64_t count : {1, 3, 70})
       CHECK(mixture->forward(x.narrow(0, 11, count)).equal(found.narrow(0, 11, count)));
   }
@@ -101,7 +103,7 @@ TEST_CASE("the loss of balance reaches the router's gradient as if it were part 
   (30.0 * 5.0 * (f_E * scores_NE.softmax(-1).mean(0)).sum()).backward();
   const at::Tensor expected = mixture->router->weight.grad();
   CHECK(expected.abs().max().item<double>() > 1e-4);
-  CHECK(relative_error(gradient(30.0) - gradient(0.0), expected) < 1e-3);
+  CHECK(relative_error(gradient(30.0) - gradient(0.0), expected) < kTolerance.balance_gradient);
 }
 
 TEST_CASE("experts of unequal shapes, or with changes of low rank, are not packed as one mixture") {

@@ -4,6 +4,7 @@
 #include "host/inference/session.hpp"
 #include "kernels/packed_operators.hpp"
 #include "registry/base/error.hpp"
+#include "tests/kernels/tolerance.hpp"
 #include "tests/support/tiny_model.hpp"
 #include "tests/support/tiny_registry.hpp"
 
@@ -18,6 +19,7 @@ namespace tenon {
 namespace {
 
 using Catch::Contains;
+using test::kTolerance;
 
 // Two matrices of 64 inputs, in Q8_0 and F32, one of 24 in F32, and a vector.
 struct Stored {
@@ -102,11 +104,11 @@ TEST_CASE("weights compute in the format asked for, float32 in float32") {
   at::NoGradGuard no_grad;
   const auto within = [](double found, double low, double high) { return found > low && found < high; };
   CHECK(error(stored.open(Format::float32), "plain") == 0);
-  CHECK(within(error(stored.open(Format::bf16), "plain"), 1e-4, 6e-3));
-  CHECK(within(error(stored.open(Format::int8), "plain"), 1e-3, 2e-2));
-  CHECK(within(error(stored.open(Format::int4), "plain"), 2e-2, 1.2e-1));
+  CHECK(within(error(stored.open(Format::bf16), "plain"), 1e-4, kTolerance.product_bf16));
+  CHECK(within(error(stored.open(Format::int8), "plain"), 1e-3, kTolerance.product_int8));
+  CHECK(within(error(stored.open(Format::int4), "plain"), 2e-2, kTolerance.product_int4));
   CHECK(error(stored.open(Format::stored), "plain") == 0);
-  CHECK(within(error(stored.open(Format::stored), "q8"), 1e-6, 1e-2));
+  CHECK(within(error(stored.open(Format::stored), "q8"), 1e-6, kTolerance.product_stored));
   CHECK(error(stored.open(Format::float32), "plain") == 0); // nothing is left behind
 }
 
@@ -199,7 +201,7 @@ TEST_CASE("a composition in bf16 is close to float32, and generates the same bit
     return at::tensor(c10::ArrayRef<float>(out.data(), out.size()));
   };
   const at::Tensor exact = logits(Format::float32, 512), bf16 = logits(Format::bf16, 512);
-  CHECK(((bf16 - exact).norm() / exact.norm()).item<double>() < 0.02);
+  CHECK(((bf16 - exact).norm() / exact.norm()).item<double>() < kTolerance.logits_bf16);
   CHECK_FALSE(bf16.equal(exact));
   for (const std::int64_t chunk : {1, 7, 64}) CHECK(logits(Format::bf16, chunk).equal(bf16));
 }

@@ -1,5 +1,6 @@
 #include "host/training/losses.hpp"
 
+#include "tests/kernels/tolerance.hpp"
 #include "tests/support/tiny_model.hpp"
 
 #include <ATen/ATen.h>
@@ -8,6 +9,8 @@
 
 namespace tenon {
 namespace {
+
+using test::kTolerance;
 
 constexpr std::int64_t kRows = 37, kWidth = 12, kVocabulary = 50;
 
@@ -47,8 +50,8 @@ TEST_CASE("chunked cross-entropy has the value and the gradient of the whole") {
     const at::Tensor value = loss.cross_entropy(leaf, problem.targets);
     (value * 3.0).backward(); // the gradient that arrives is used, not assumed to be 1
     INFO("rows a chunk " << rows);
-    CHECK(value.item<double>() == Approx(expected.item<double>()).epsilon(1e-6));
-    CHECK(at::allclose(leaf.grad(), whole.grad(), 1e-4, 1e-7));
+    CHECK(value.item<double>() == Approx(expected.item<double>()).epsilon(kTolerance.chunked_loss));
+    CHECK(at::allclose(leaf.grad(), whole.grad(), kTolerance.chunked_gradient, kTolerance.smallest_gradient));
   }
 }
 
@@ -63,8 +66,8 @@ TEST_CASE("chunked KL from the base has the value and the gradient of the whole,
     const at::Tensor value = loss.divergence(leaf, base);
     (value * 0.5).backward();
     INFO("rows a chunk " << rows);
-    CHECK(value.item<double>() == Approx(expected.item<double>()).epsilon(1e-5));
-    CHECK(at::allclose(leaf.grad(), whole.grad(), 1e-4, 1e-7));
+    CHECK(value.item<double>() == Approx(expected.item<double>()).epsilon(kTolerance.chunked_divergence));
+    CHECK(at::allclose(leaf.grad(), whole.grad(), kTolerance.chunked_gradient, kTolerance.smallest_gradient));
     CHECK_FALSE(base.grad().defined());
   }
 }
@@ -75,8 +78,8 @@ TEST_CASE("KL of the base from itself is zero, and so is its gradient") {
   const at::Tensor leaf = problem.base.clone().set_requires_grad(true);
   const at::Tensor value = loss.divergence(leaf, problem.base);
   value.backward();
-  CHECK(std::abs(value.item<double>()) < 1e-7);
-  CHECK(leaf.grad().abs().max().item<double>() < 1e-8);
+  CHECK(std::abs(value.item<double>()) < kTolerance.no_divergence);
+  CHECK(leaf.grad().abs().max().item<double>() < kTolerance.no_gradient);
 }
 
 TEST_CASE("losses per position average to the loss") {
@@ -84,8 +87,8 @@ TEST_CASE("losses per position average to the loss") {
   const VocabularyLoss loss = problem.chunked(10);
   const at::Tensor each = loss.per_position(problem.features, problem.targets);
   CHECK(each.size(0) == kRows);
-  CHECK(each.mean().item<double>() ==
-        Approx(loss.cross_entropy_into(problem.features, problem.targets, at::Tensor())).epsilon(1e-6));
+  CHECK(each.mean().item<double>() == Approx(loss.cross_entropy_into(problem.features, problem.targets, at::Tensor()))
+                                          .epsilon(kTolerance.chunked_loss));
 }
 
 TEST_CASE("the loss in bfloat16 stays near the one in float32") {
@@ -96,8 +99,8 @@ TEST_CASE("the loss in bfloat16 stays near the one in float32") {
                    value = rounded.cross_entropy(b, problem.targets);
   exact_value.backward();
   value.backward();
-  CHECK(value.item<double>() == Approx(exact_value.item<double>()).epsilon(0.01));
-  CHECK((a.grad() - b.grad()).norm().item<double>() < 0.02 * a.grad().norm().item<double>());
+  CHECK(value.item<double>() == Approx(exact_value.item<double>()).epsilon(kTolerance.loss_bf16));
+  CHECK((a.grad() - b.grad()).norm().item<double>() < kTolerance.loss_gradient_bf16 * a.grad().norm().item<double>());
 }
 
 } // namespace tenon

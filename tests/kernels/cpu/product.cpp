@@ -190,7 +190,7 @@ TEST_CASE(
           finely_off.see(std::abs(fine[r * outputs + f] - sum)), off.see(std::abs(plain[r * outputs + f] - sum));
         }
       }
-      CHECK(finely_off < off / 100);
+      CHECK(finely_off < kTolerance.two_parts * off);
       for (const std::int64_t count : {1, 2, 3, 5, 8, 12, 97}) {
         const std::vector<float> expected(fine.begin() + 3 * outputs, fine.begin() + (3 + count) * outputs);
         CHECK(same_bits(finely(one, weights, 3, count), expected));
@@ -216,7 +216,7 @@ TEST_CASE("of rows in two parts zeros and numbers too small for a step are nothi
       std::vector<float> y(rows * outputs);
       const Product one[] = {{&linear, y.data()}};
       multiply(engine, arena, prepare_finely(engine, arena, x.data(), rows, inputs), one);
-      for (std::int64_t i = 0; i < 3 * outputs; ++i) CHECK(std::abs(y[static_cast<std::size_t>(i)]) < 1e-27f);
+      for (std::int64_t i = 0; i < 3 * outputs; ++i) CHECK(std::abs(y[static_cast<std::size_t>(i)]) == 0.0f);
       for (std::int64_t i = 3 * outputs; i < rows * outputs; ++i) CHECK(std::isnan(y[static_cast<std::size_t>(i)]));
     }
 }
@@ -259,7 +259,8 @@ TEST_CASE("tiny and huge rows keep their relative error") {
       for (const float scale : {1e-25f, 1e-10f, 1e10f, 1e30f}) {
         CAPTURE(tier_name(tier), packed_name(format), scale);
         const Weights weights(format, 64, 64, noise(64 * 64, 2));
-        CHECK(error(kernels_of(tier), weights, noise(2 * 64, 3, scale), 2) < kTolerance.bf16);
+        const double found = error(kernels_of(tier), weights, noise(2 * 64, 3, scale), 2);
+        CHECK(found < (reads_bf16(format) ? kTolerance.bf16 : kTolerance.integers));
       }
 }
 
@@ -286,8 +287,8 @@ TEST_CASE("bias, low-rank change and adding to what stands there") {
           for (std::int64_t c = 0; c < inputs; ++c) t += static_cast<double>(a[k * inputs + c]) * x[r * inputs + c];
           more += 0.5 * t * b[k * outputs + f];
         }
-        CHECK(y[r * outputs + f] ==
-              Approx(10.0 + without[r * outputs + f] + bias[f] + more).margin(kTolerance.changed));
+        const double expected = 10.0 + without[r * outputs + f] + bias[f] + more;
+        CHECK(std::abs(y[r * outputs + f] - expected) <= kTolerance.changed);
       }
   }
 }
