@@ -14,6 +14,7 @@
 #include <catch2/catch.hpp>
 
 #include <fstream>
+#include <future>
 
 namespace tenon {
 namespace {
@@ -66,6 +67,28 @@ std::int64_t mapped_bytes(const std::filesystem::path& folder) {
     if (std::sscanf(line.c_str(), "Rss: %ld kB", &kb) == 1 && std::exchange(ours, false)) out += 1024 * kb;
   }
   return out;
+}
+
+// What opening says of a derived file whose entries were changed so; it is removed then.
+std::string said_of_derived(const Stored& stored, const std::function<void(std::vector<PackedEntry>&)>& change) {
+  const std::filesystem::path derived = stored.open(Format::int8).packed()->path();
+  const SafetensorsFile file(derived);
+  std::vector<PackedEntry> entries = packed_entries(file);
+  change(entries);
+  PackedFileWriter writer(derived, entries);
+  for (const PackedEntry& entry : entries) {
+    const auto bytes = cpu::packed_bytes(entry.matrix.format, entry.matrix.outputs, entry.matrix.inputs);
+    if (entry.refusal.empty()) writer.write(entry.name, {entry.matrix.bytes, bytes.value()});
+  }
+  writer.commit();
+  std::string said;
+  try {
+    stored.open(Format::int8);
+  } catch (const Error& error) {
+    said = error.what();
+  }
+  std::filesystem::remove(derived);
+  return said;
 }
 
 double error(const Weights& weights, const std::string& name) {
@@ -184,6 +207,54 @@ TEST_CASE("a packed file is derived once, and a damaged one is refused") {
   REQUIRE(std::filesystem::exists(derived));
   std::filesystem::resize_file(derived, std::filesystem::file_size(derived) / 2);
   CHECK_THROWS_WITH(stored.open(Format::bf16), Contains("remove this file: it is derived again"));
+}
+
+TEST_CASE("of two that pack the same file at once one derives it, and the other waits for that and reads it") {
+  const Stored stored;
+  std::promise<void> begun;
+  std::future<bool> other;
+  const auto join = [&](std::uint64_t, std::uint64_t) {
+    if (other.valid()) return;
+    other = std::async(std::launch::async, [&] {
+      begun.set_value();
+      return stored.open(Format::int8).packed()->derived_now();
+    });
+    begun.get_future().wait();
+  };
+  const Weights first = Weights::open(stored.path, "sha256:abc", stored.cache, {Format::int8, {}}, join);
+  REQUIRE(other.valid());
+  CHECK(first.packed()->derived_now() != other.get());
+}
+
+TEST_CASE("what a killed process left half written is cleared by the next that packs the file, and nothing else is") {
+  const Stored stored;
+  const std::filesystem::path folder = stored.cache / "packed" / "1" / "int8",
+                              left = folder / ".abc.safetensors.123.0.tmp",
+                              of_another = folder / ".abcd.safetensors.123.0.tmp";
+  write_file(left, "half"), write_file(of_another, "half");
+  CHECK(stored.open(Format::int8).packed()->derived_now());
+  CHECK_FALSE(std::filesystem::exists(left));
+  CHECK(std::filesystem::exists(of_another));
+}
+
+TEST_CASE("a packed file that lacks a matrix, has one too many or one of another shape is refused with the remedy") {
+  const Stored stored;
+  const auto named = [](std::vector<PackedEntry>& entries, const std::string& name) {
+    return std::find_if(entries.begin(), entries.end(), [&](const PackedEntry& entry) { return entry.name == name; });
+  };
+  const auto remedy = Contains("remove this file: it is derived again");
+  CHECK_THAT(said_of_derived(stored, [&](auto& entries) { entries.erase(named(entries, "plain")); }),
+             Contains("plain is missing") && remedy);
+  CHECK_THAT(said_of_derived(stored,
+                             [&](auto& entries) {
+                               PackedEntry more = *named(entries, "plain");
+                               more.name = "more";
+                               entries.push_back(more);
+                             }),
+             Contains("more does not belong here") && remedy);
+  CHECK_THAT(said_of_derived(stored, [&](auto& entries) { named(entries, "plain")->matrix.outputs = 7; }),
+             Contains("plain has another shape") && remedy);
+  CHECK_NOTHROW(stored.open(Format::int8));
 }
 
 TEST_CASE("a composition in bf16 is close to float32, and generates the same bits however a prompt is split") {
