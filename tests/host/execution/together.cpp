@@ -13,7 +13,7 @@ namespace {
 class Shared {
  public:
   // own: the low-rank experts have norms of their own, so that they run beside each other and not with the base.
-  explicit Shared(const Tiny& tiny, bool own = false) {
+  explicit Shared(const Tiny& tiny, bool own = false, cpu::PackedFormat format = cpu::PackedFormat::bf16) {
     std::vector<ExpertPackage> packages = tiny_experts(*tiny.model, {low_rank("one"), token("two"), low_rank("three")});
     std::map<std::string, at::Tensor> base;
     for (const ExpertParameter& parameter : packages[0].expert->parameters()) base[parameter.name] = parameter.tensor;
@@ -25,7 +25,7 @@ class Shared {
         if (base.count(parameter.name))
           packages[slot].expert->bind(
               parameter.name, own && parameter.tensor.dim() == 1 ? base[parameter.name].clone() : base[parameter.name]);
-    forms_.emplace(matrices, cpu::PackedFormat::bf16);
+    forms_.emplace(matrices, format);
     for (const ExpertPackage& package : packages) package.expert->prepare(TENON_INFERENCE);
     low_rank_calls = 0;
     composition =
@@ -42,6 +42,11 @@ class Shared {
   }
   std::optional<PackedInMemory> forms_;
 };
+
+cpu::PackedFormat each_format() {
+  return GENERATE(cpu::PackedFormat::bf16, cpu::PackedFormat::bf16e4, cpu::PackedFormat::int8g32,
+                  cpu::PackedFormat::int4g32, cpu::PackedFormat::int4g32m);
+}
 
 at::Tensor strengths(std::int64_t rows, std::uint64_t seed) {
   const at::Tensor w_NE = normal("strengths", {rows, 4}, 1.0, seed).relu();
@@ -65,7 +70,9 @@ at::Tensor one_by_one(Composition& composition, const at::Tensor& h_NC, const Ba
 
 TEST_CASE("runs with the base, and beside each other, have the same bits as each by itself") {
   const Tiny tiny;
-  const Shared shared(tiny, GENERATE(false, true));
+  const cpu::PackedFormat format = each_format();
+  CAPTURE(cpu::packed_name(format));
+  const Shared shared(tiny, GENERATE(false, true), format);
   Composition& composition = *shared.composition;
   const Batch batch = Batch::whole(at::stack({tensor_of(tokens("a", 6)), tensor_of(tokens("b", 6))}));
   const at::Tensor w_NE = strengths(12, 1);
@@ -110,23 +117,25 @@ Walk walk(Composition& composition, std::int64_t at_once) {
 
 TEST_CASE("sequences go on with low-rank experts to the same bits, whether these run with the base or not") {
   const Tiny tiny;
+  const cpu::PackedFormat format = each_format();
+  CAPTURE(cpu::packed_name(format));
   std::vector<at::Tensor> expected;
   {
-    const Shared own(tiny, true);
+    const Shared own(tiny, true, format);
     const Walk walked = walk(*own.composition, 512);
     expected = walked.outputs;
     const std::vector<at::Tensor> defined = by_definition(*own.composition, walked.h_NC);
     for (std::size_t step = 0; step < expected.size(); ++step) // expert two, LibTorch's, rounds by how many rows it has
       CHECK(expected[step].allclose(defined[step], 0, 1e-5));
   }
-  const Shared shared(tiny);
+  const Shared shared(tiny, false, format);
   const auto check = [&](std::int64_t at_once) {
     const std::vector<at::Tensor> found = walk(*shared.composition, at_once).outputs;
     for (std::size_t step = 0; step < found.size(); ++step) CHECK(found[step].equal(expected[step]));
   };
   check(512);
   CHECK(low_rank_calls == 0);
-  const Shared own(tiny, true);
+  const Shared own(tiny, true, format);
   for (const std::int64_t at_once : {512, 3}) {
     const std::vector<at::Tensor> found = walk(*own.composition, at_once).outputs;
     for (std::size_t step = 0; step < found.size(); ++step) CHECK(found[step].equal(expected[step]));
