@@ -10,9 +10,9 @@
 //   perplexity of both, and their ratio.
 // Exit status 1 where a bound is exceeded (kBounds), which is said. Not in the test run: it takes real weights, and
 // minutes.
+#include "tests/support/agreement.hpp"
 #include "host/composition/composition.hpp"
 #include "kernels/cpu/engine.hpp"
-#include "kernels/packed_forms.hpp"
 #include "registry/base/files.hpp"
 
 #include <ATen/ATen.h>
@@ -56,39 +56,15 @@ struct Place {
   }
 };
 
-// The values that kernels compute with, as float32; the tensor itself where it has no packed form.
-at::Tensor dequantised(const at::Tensor& weights) {
-  if (weights.dim() != 2) return weights;
-  const auto form = packed_form(weights.data_ptr<float>(), weights.size(0), weights.size(1));
-  if (!form) return weights;
-  at::Tensor out = at::empty(weights.sizes(), at::kFloat);
-  const auto inputs = static_cast<std::size_t>(weights.size(1));
-  for (std::int64_t row = 0; row < weights.size(0); ++row)
-    cpu::unpack_row(form->matrix, row, {out.data_ptr<float>() + row * weights.size(1), inputs});
-  return out;
-}
-
-// float32 on the weights that `packed` computes with. A tied embedding is looked up as it is and multiplied as packed,
-// so here the two part.
+// float32 on the weights that `packed` computes with.
 Alone reference(const Place& place, const Composition& packed, const fs::path& scratch) {
-  const Weights& weights = packed.model().weights();
-  std::vector<std::pair<std::string, at::Tensor>> tensors;
-  for (const std::string& name : weights.names())
-    tensors.emplace_back(name, name == "embed.weight" ? weights.at(name) : dequantised(weights.at(name)));
-  ModelManifest manifest = packed.model().manifest();
-  if (packed.model().shape().tied) tensors.emplace_back("unembed.weight", dequantised(weights.at("embed.weight")));
-  manifest.config["tied_embedding"] = false;
   const auto blob = [&](const FileRecord& file) { return place.registry.blob(file.digest); };
   ModelFiles files;
-  files.weights = scratch / "reference.safetensors";
-  write_weights(files.weights, tensors);
   files.tokenizer = blob(place.entry.file_with_role("tokenizer"));
   files.normalization = blob(place.entry.file("normalization.safetensors"));
-  const auto model = std::make_shared<const Model>(manifest, files, scratch);
+  const auto model = test::model_on(packed.model(), files, scratch / "reference.safetensors", test::dequantised);
   ExpertPackage base = place.loader(Format::float32).base(*model);
-  for (const ExpertParameter& parameter : packed.packages().front().expert->parameters())
-    base.expert->bind(parameter.name, dequantised(parameter.tensor.detach()));
-  base.expert->prepare(TENON_INFERENCE);
+  test::bind_on(*base.expert, *packed.packages().front().expert, test::dequantised);
   return join(model, std::move(base));
 }
 
@@ -110,41 +86,25 @@ std::vector<at::Tensor> texts_of(const Tokenizer& tokenizer, const fs::path& fol
   return out;
 }
 
-struct Tally {
-  double positions = 0, equal = 0, margin = 0, kl = 0, nll = 0, nll_reference = 0;
+bool agrees(const test::Agreement& found) {
+  return found.equal >= kBounds.top_equal * found.positions && found.lead <= kBounds.margin_nats &&
+         found.mean_kl() <= kBounds.kl_nats;
+}
 
-  void add(const at::Tensor& logits_TV, const at::Tensor& reference_TV, const at::Tensor& tokens_T) {
-    const std::int64_t scored = tokens_T.size(0) - 1;
-    const at::Tensor p = reference_TV.narrow(0, 0, scored).log_softmax(-1),
-                     q = logits_TV.narrow(0, 0, scored).log_softmax(-1);
-    const at::Tensor differs = p.argmax(-1).ne(q.argmax(-1)), next = tokens_T.narrow(0, 1, scored).unsqueeze(1);
-    const at::Tensor two = std::get<0>(p.topk(2, -1));
-    const at::Tensor lead = (two.select(1, 0) - two.select(1, 1)) * differs;
-    positions += static_cast<double>(scored), equal += static_cast<double>(scored) - differs.sum().item<double>();
-    margin = std::max(margin, lead.max().item<double>());
-    kl += (p.exp() * (p - q)).sum(c10::nullopt, false, at::kDouble).item<double>();
-    nll -= q.gather(1, next).sum(c10::nullopt, false, at::kDouble).item<double>();
-    nll_reference -= p.gather(1, next).sum(c10::nullopt, false, at::kDouble).item<double>();
-  }
-  double worse_percent() const { return 100 * (std::exp((nll - nll_reference) / positions) - 1); }
-  bool agrees() const {
-    return equal >= kBounds.top_equal * positions && margin <= kBounds.margin_nats && kl <= kBounds.kl_nats * positions;
-  }
-  std::string json() const {
-    const double mine = std::exp(nll / positions), other = std::exp(nll_reference / positions);
-    return fmt::format(
-        "{{\"positions\": {}, \"top_equal\": {:.5f}, \"margin\": {:.4f}, \"kl\": {:.3e}, \"perplexity\": "
-        "{:.4f}, \"float32\": {:.4f}, \"worse_percent\": {:.3f}}}",
-        positions, equal / positions, margin, kl / positions, mine, other, worse_percent());
-  }
-};
+std::string json(const test::Agreement& found) {
+  const double mine = std::exp(found.nll / found.positions), other = std::exp(found.nll_reference / found.positions);
+  return fmt::format(
+      "{{\"positions\": {}, \"top_equal\": {:.5f}, \"margin\": {:.4f}, \"kl\": {:.3e}, \"perplexity\": "
+      "{:.4f}, \"float32\": {:.4f}, \"worse_percent\": {:.3f}}}",
+      found.positions, found.equal / found.positions, found.lead, found.mean_kl(), mine, other, found.worse_percent());
+}
 
 // Whether it stays within its bounds.
 bool compare(const Place& place, Format format, const std::vector<at::Tensor>& texts, const fs::path& scratch) {
   const Alone packed = place.open(format), plain = place.open(Format::float32);
   const Alone same = format == Format::bf16 ? nullptr : reference(place, *packed, scratch);
   at::set_num_threads(cpu::engine().pool->threads()); // opening packed weights left LibTorch one
-  Tally to_plain, to_same;
+  test::Agreement to_plain, to_same;
   for (const at::Tensor& tokens_1T : texts) {
     const Batch batch = Batch::whole(tokens_1T);
     const at::Tensor tokens_T = tokens_1T.squeeze(0), logits_TV = packed->forward(batch);
@@ -152,9 +112,9 @@ bool compare(const Place& place, Format format, const std::vector<at::Tensor>& t
     if (same) to_same.add(logits_TV, same->forward(batch), tokens_T);
   }
   fmt::print("{{\"format\": \"{}\", \"same_weights\": {}, \"plain\": {}}}\n", format_name(format),
-             same ? to_same.json() : "null", to_plain.json());
+             same ? json(to_same) : "null", json(to_plain));
   std::fflush(stdout);
-  const bool within = same ? to_same.worse_percent() <= kBounds.worse_percent : to_plain.agrees();
+  const bool within = same ? to_same.worse_percent() <= kBounds.worse_percent : agrees(to_plain);
   if (!within) fmt::print(stderr, "{} is further from float32 than it may be\n", format_name(format));
   return within;
 }

@@ -75,6 +75,12 @@ struct Tolerance {
 
   // Logits of a small random model in bf16 against float32, of the whole.
   double logits_bf16 = 0.02;
+  // Such a model, teacher-forced. bf16 names the likeliest token of float32 wherever that leads by more nats than this,
+  // and diverges from it by no more nats on the average.
+  double agreement_lead = 0.02, agreement_kl = 4e-4;
+  // By how many per cent the perplexity of a random text may differ: of bf16 from float32, of integers from float32 on
+  // the same dequantised weights, since rows are rounded further. A scale that is off by 1% moves it by 4 to 20.
+  double agreement_percent = 0.6;
 };
 constexpr Tolerance kTolerance;
 
