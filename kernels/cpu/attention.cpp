@@ -122,17 +122,17 @@ void attend_chunks(const Engine& engine, Arena& arena, const HeadShape& shape, c
   auto* left = arena.take<std::atomic<std::int64_t>>(tiles); // chunks
   for (std::int64_t t = 0; t < tiles; ++t) std::construct_at(left + t, chunks);
   const std::int64_t rows_each = span.past >= span.length ? 1 : kFewRows + 1;
-  for_runs(engine, Cut(engine, tiles * chunks, rows_each), [&](const Slice& run) {
+  for_slices(engine, Slices(engine, tiles * chunks, rows_each), [&](const Slice& slice) {
     float* own = memory.own();
-    for (std::int64_t begin = run.begin, t = begin / chunks, next = 0; begin < run.end; begin = next, ++t) {
+    for (std::int64_t begin = slice.begin, t = begin / chunks, next = 0; begin < slice.end; begin = next, ++t) {
       const Tile tile(shape, span, t);
-      next = std::min(run.end, (t + 1) * chunks);
+      next = std::min(slice.end, (t + 1) * chunks);
       tile.take(q, own);
       const std::int64_t last = std::min(next - t * chunks, tile.chunks());
       for (std::int64_t c = begin - t * chunks; c < last; ++c) {
-        const std::byte* then = c + 1 < last     ? tile.keys(c + 1)
-                                : next < run.end ? Tile(shape, span, t + 1).keys(0)
-                                                 : nullptr;
+        const std::byte* then = c + 1 < last       ? tile.keys(c + 1)
+                                : next < slice.end ? Tile(shape, span, t + 1).keys(0)
+                                                   : nullptr;
         tile.chunk(*engine.kernels, c, then, Sums(partial + (t * chunks + c) * sums), own);
       }
       if (left[t].fetch_sub(next - begin, std::memory_order_acq_rel) != next - begin) continue;

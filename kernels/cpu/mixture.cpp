@@ -97,18 +97,18 @@ class Layer {
   template <class Each>
   void for_panels(std::int64_t panels, const Each& each) const {
     if (sorted_.places == 0) return;
-    const auto split = [&](const Slice& run) {
-      for (std::int64_t begin = run.begin, next = 0; begin < run.end; begin = next) {
+    const auto split = [&](const Slice& slice) {
+      for (std::int64_t begin = slice.begin, next = 0; begin < slice.end; begin = next) {
         const Group& group = *std::partition_point(sorted_.group_A, sorted_.group_A + sorted_.groups,
                                                    [&](const Group& g) { return g.end * panels <= begin; });
         const std::int64_t chunks = chunks_of(group.count), within = begin - (group.end - chunks) * panels,
                            first = within % chunks * kRowChunk, count = std::min(kRowChunk, group.count - first);
-        next = chunks > 1 ? begin + 1 : std::min({run.end, group.end * panels, begin + kGatedRows / count});
+        next = chunks > 1 ? begin + 1 : std::min({slice.end, group.end * panels, begin + kGatedRows / count});
         each(experts_[static_cast<std::size_t>(group.expert)],
              PanelTask{within / chunks, group.first + first, count, next - begin});
       }
     };
-    for_runs(engine_, Cut(engine_, sorted_.chunks * panels, sorted_.places / sorted_.groups), split);
+    for_slices(engine_, Slices(engine_, sorted_.chunks * panels, sorted_.places / sorted_.groups), split);
   }
 
   void scatter(const float* out_PC, std::int64_t width, float* y) const {

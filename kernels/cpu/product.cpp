@@ -202,9 +202,9 @@ const std::byte* first_read(const Engine& engine, std::span<const Product> produ
   if (rows > kFewRows) return nullptr;
   std::int64_t panels = 0;
   for (const Product& product : products) panels += product.linear->weight.panels();
-  const Cut cut(engine, panels, rows, pieces_of(rows));
-  if (thread >= cut.runs) return nullptr;
-  std::int64_t panel = cut.begin(thread) / pieces_of(rows);
+  const Slices slices(engine, panels, rows, pieces_of(rows));
+  if (thread >= slices.count) return nullptr;
+  std::int64_t panel = slices.begin(thread) / pieces_of(rows);
   for (const Product& product : products) {
     const PackedMatrix& weight = product.linear->weight;
     if (panel < weight.panels()) return weight.panel(panel);
@@ -225,13 +225,13 @@ void multiply(const Engine& engine, Arena& arena, const Rows& rows, std::span<co
     end[i] = tasks += products[i].linear->weight.panels() * chunks_of(rows.rows);
   }
   const std::int64_t pieces = pieces_of(rows.rows);
-  for_runs(engine, Cut(engine, tasks, rows.rows, pieces), [&](const Slice& run) {
-    for (std::int64_t i = 0, begin = run.begin, last = 0; begin < run.end; begin = last) {
+  for_slices(engine, Slices(engine, tasks, rows.rows, pieces), [&](const Slice& slice) {
+    for (std::int64_t i = 0, begin = slice.begin, last = 0; begin < slice.end; begin = last) {
       while (begin >= end[i] * pieces) ++i;
       PanelTask task = task_of(begin / pieces - (i > 0 ? end[i - 1] : 0), rows.rows);
-      last = std::min(run.end, (begin / pieces + 1) * pieces);
+      last = std::min(slice.end, (begin / pieces + 1) * pieces);
       if (last - begin < pieces) task = half_of(task, begin % pieces);
-      if (last == run.end && run.last) task.then = first_read(engine, next, rows.rows, run.thread);
+      if (last == slice.end && slice.last) task.then = first_read(engine, next, rows.rows, slice.thread);
       multiply_panel(*engine.kernels, products[i], narrow_of[i], rows, task);
     }
   });
@@ -242,13 +242,13 @@ Rows multiply_gated(const Engine& engine, Arena& arena, const Rows& rows, const 
   const NewRows inner(arena, rows.rows, up.outputs(), forms, keeps);
   const auto gate_narrow = gate ? narrow(engine, arena, rows, *gate) : std::span<const NarrowRows>(),
              up_narrow = narrow(engine, arena, rows, up);
-  for_runs(engine, Cut(engine, up.weight.panels() * chunks_of(rows.rows), rows.rows), [&](const Slice& run) {
-    for (std::int64_t begin = run.begin, last = 0; begin < run.end; begin = last) {
+  for_slices(engine, Slices(engine, up.weight.panels() * chunks_of(rows.rows), rows.rows), [&](const Slice& slice) {
+    for (std::int64_t begin = slice.begin, last = 0; begin < slice.end; begin = last) {
       PanelTask task = task_of(begin, rows.rows);
-      last = task.count == rows.rows ? std::min(run.end, begin + std::max<std::int64_t>(kGatedRows / task.count, 1))
+      last = task.count == rows.rows ? std::min(slice.end, begin + std::max<std::int64_t>(kGatedRows / task.count, 1))
                                      : begin + 1;
       task.panels = last - begin;
-      if (last == run.end && run.last) task.then = first_read(engine, next, rows.rows, run.thread);
+      if (last == slice.end && slice.last) task.then = first_read(engine, next, rows.rows, slice.thread);
       multiply_panels_gated(*engine.kernels, gate, gate_narrow, up, up_narrow, rows, task, inner);
     }
   });

@@ -68,38 +68,40 @@ struct TaskMemory {
   float* own() const { return all + (alone ? 0 : Pool::thread()) * each; }
 };
 
-// Tasks cut into runs, counted in pieces of a task: straight runs of panels, as prefetchers like them, and as what a
+// Tasks cut into slices, counted in pieces of a task: straight runs of panels, as prefetchers like them, and as what a
 // panel asks for ahead is read by the same thread. Where weights meet few rows each, they stream from memory, and every
-// thread has as many runs; of two the first is the longer, since whoever calls begins a moment before the others. More
-// rows compute, and shorter runs go to whoever is free.
-struct Cut {
-  std::int64_t all, runs; // pieces
+// thread has as many; of two the first is the longer, since whoever calls begins a moment before the others. More rows
+// compute, and shorter slices go to whoever is free.
+struct Slices {
+  std::int64_t all, count; // all: pieces
 
-  Cut(const Engine& engine, std::int64_t tasks, std::int64_t rows_each, std::int64_t pieces = 1) : all(tasks * pieces) {
-    constexpr std::int64_t longest = 16, shared = 8; // panels of a run; runs of a thread
+  Slices(const Engine& engine, std::int64_t tasks, std::int64_t rows_each, std::int64_t pieces = 1)
+      : all(tasks * pieces) {
+    constexpr std::int64_t longest = 16, shared = 8; // panels of a slice; slices of a thread
     const std::int64_t threads = engine.pool->threads(), most = longest * threads;
-    runs = std::min(tasks, rows_each > kFewRows ? shared * threads : (tasks + most - 1) / most * threads);
+    count = std::min(tasks, rows_each > kFewRows ? shared * threads : (tasks + most - 1) / most * threads);
   }
-  std::int64_t begin(std::int64_t run) const { return (all * run + runs - 1) / runs; }
+  std::int64_t begin(std::int64_t slice) const { return (all * slice + count - 1) / count; }
 };
 
-// One run of a cut, and which thread's it is: of the region's, or 0 in a task of another region, which has all runs.
+// One of them, and which thread's it is: of the region's, or 0 in a task of another region, which has all.
 struct Slice {
   std::int64_t begin, end;
   int thread;
   bool last; // of that thread, as far as is known
 };
 
-// each(slice) for all runs.
+// each(slice) for all.
 template <class Each>
-void for_runs(const Engine& engine, const Cut& cut, const Each& each) {
+void for_slices(const Engine& engine, const Slices& slices, const Each& each) {
   const bool alone = Pool::inside();
   const std::int64_t threads = alone ? 1 : engine.pool->threads();
-  engine.pool->run(cut.runs, [&](std::int64_t run) {
-    each(Slice{cut.begin(run), cut.begin(run + 1), alone ? 0 : Pool::thread(), run + threads >= cut.runs});
+  engine.pool->run(slices.count, [&](std::int64_t i) {
+    each(Slice{slices.begin(i), slices.begin(i + 1), alone ? 0 : Pool::thread(), i + threads >= slices.count});
   });
 }
 
 // With what a thread begins products over so many rows; null: nothing known.
 const std::byte* first_read(const Engine& engine, std::span<const Product> products, std::int64_t rows, int thread);
+
 } // namespace tenon::cpu
