@@ -95,7 +95,7 @@ TEST_CASE("run --batch - answers a line that arrives before the next is written,
   const auto found = answers(bad);
   CHECK(found.size() == 2);
   CHECK(found.at("a").at("tokens").as_array().size() == 3);
-  CHECK(found.at("?").at("line") == 2);
+  CHECK(found.at("2").at("line") == 2);
 }
 
 TEST_CASE("run --batch refuses a budget that cannot hold a request, and says which would") {
