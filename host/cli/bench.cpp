@@ -111,15 +111,18 @@ Table phase_table(const Benchmark& made) {
 struct Ground {
   bool own;         // stored as float32, products are LibTorch's
   const char* tier; // of our own
+  int threads;      // that products run on
   cpu::Pages pages;
   std::uint64_t bytes, huge; // packed, and of those in huge pages
   const char* keys;
 };
 
-Ground ground_of(const Composition& composition) {
+// Beside packed formats LibTorch has one thread.
+Ground ground_of(const Composition& composition, int threads) {
   const PackedWeights* packed = composition.model().weights().packed();
   return {packed && packed->bytes() > 0,
           cpu::tier_name(cpu::engine().kernels->tier),
+          packed && packed->bytes() == 0 ? 1 : threads,
           packed && packed->copied() ? cpu::Pages::huge : cpu::Pages::mapped,
           packed ? packed->bytes() : 0,
           packed ? packed->in_huge_pages() : 0,
@@ -131,7 +134,7 @@ json::object to_json(const Settings& settings, const Benchmark& made, const Grou
   for (const BenchmarkPhase& phase : made.phases) phases.push_back(to_json(phase));
   return {{"name", settings.opening.name},
           {"tier", ground.own ? ground.tier : "libtorch"},
-          {"threads", made.threads},
+          {"threads", ground.threads},
           {"pages", cpu::pages_name(ground.pages)},
           {"bytes_in_huge_pages", ground.huge},
           {"keys", ground.keys},
@@ -140,12 +143,12 @@ json::object to_json(const Settings& settings, const Benchmark& made, const Grou
           {"phases", phases}};
 }
 
-std::string summary(const Settings& settings, const Benchmark& made, const Ground& ground) {
+std::string summary(const Settings& settings, const Ground& ground) {
   const std::int64_t rounds = settings.options.rounds;
   return fmt::format(
       "{}; products by {} on {} thread{}, keys and values in {}, weights {}; each limit from the machine beside it",
       rounds == 1 ? "one round" : fmt::format("medians of {} rounds", rounds),
-      ground.own ? ground.tier : "LibTorch in float32", made.threads, made.threads == 1 ? "" : "s", ground.keys,
+      ground.own ? ground.tier : "LibTorch in float32", ground.threads, ground.threads == 1 ? "" : "s", ground.keys,
       ground.pages == cpu::Pages::huge
           ? fmt::format("copied, {:.0f} of {:.0f} MB in 2 MiB pages", static_cast<double>(ground.huge) / 1e6,
                         static_cast<double>(ground.bytes) / 1e6)
@@ -164,12 +167,12 @@ void bench(const Settings& settings, Context& context) {
   };
   const Benchmark made = benchmark(*composition, text, options);
   bar.reset();
-  const Ground ground = ground_of(*composition);
+  const Ground ground = ground_of(*composition, made.threads);
   if (context.flags.json) return context.out.json(to_json(settings, made, ground));
   show(machine_table(made), "machine", context);
   if (!context.flags.plain) context.out.line("");
   show(phase_table(made), "phase", context);
-  context.out.note(summary(settings, made, ground));
+  context.out.note(summary(settings, ground));
 }
 
 } // namespace
