@@ -13,12 +13,13 @@ using namespace tenon;
 
 namespace {
 
-// The exit status of a child that runs body after the handler is in place.
+// The exit status of a child that runs body after the handler is in place. hang_up: what it inherits for that signal.
 template <class Body>
-int status_of_child(const Body& body) {
+int status_of_child(const Body& body, void (*hang_up)(int) = SIG_DFL) {
   const pid_t child = fork();
   if (child == 0) {
     close(STDERR_FILENO);
+    signal(SIGHUP, hang_up);
     install_interrupt_handler();
     body();
     _exit(0);
@@ -74,6 +75,16 @@ TEST_CASE("a terminal that closes asks to stop, and saying so twice changes noth
           raise(SIGHUP);
           _exit(interrupted() ? 42 : 2);
         }) == 42);
+}
+
+TEST_CASE("under nohup a terminal that closes asks for nothing") {
+  CHECK(status_of_child(
+            [] {
+              interrupted();
+              raise(SIGHUP);
+              _exit(interrupted() ? 2 : 42);
+            },
+            SIG_IGN) == 42);
 }
 
 TEST_CASE("lines of an input come one by one, the last with or without its end") {
