@@ -196,21 +196,18 @@ struct GroupOfRows {
 };
 
 // R rows, or in fine R of two parts each, and a panel's outputs, 16 at a time. Asks: memory is asked for what is
-// `ahead` of what is read, behind the panel's end for `then`, if that is not null; for a quarter of a group with each.
+// `ahead` of what is read, for a quarter of a group with each.
 template <PackedFormat F, int R, bool Fine, bool Asks>
 void integer_tile(const std::byte* unit, const Activations& x, std::int64_t row, float* out, std::int64_t stride,
-                  std::ptrdiff_t ahead, const std::byte* then) {
+                  std::ptrdiff_t ahead) {
   static_assert(!Fine || F == PackedFormat::int8g32); // two rows of int4 are nearly as fast
   using I = Integers<F>;
   constexpr int lines = Asks ? (I::bytes / 64 + 3) / 4 : 0, offset = Fine ? 128 : I::offset;
-  const std::byte* end = then ? unit + x.groups() * I::bytes : nullptr;
-  const std::ptrdiff_t jump = then ? then - end : 0;
   __m256 sum[R][8] = {};
   for (std::int64_t g = 0; g < x.groups(); ++g, unit += I::bytes) {
     GroupOfRows<R, Fine> rows;
     rows.take(x, row, g);
     const std::byte* ask = unit + ahead;
-    if (Asks && ask >= end) ask += jump;
     for (int j = 0; j < 8; j += 2, ask += 64 * lines) {
 #pragma GCC unroll 16
       for (int i = 0; i < lines; ++i) _mm_prefetch(reinterpret_cast<const char*>(ask + 64 * i), _MM_HINT_T1);
@@ -254,7 +251,7 @@ void integer_product(Panel panel, const Activations& x, std::int64_t first, std:
   const std::ptrdiff_t ahead = panel.after ? panel.after - panel.at : kGroupsReach;
   for_even_tiles<most>(rows, [&]<int R>(std::int64_t r) { // the first finds it in memory, others in a cache
     const auto tile = r == 0 ? integer_tile<F, R, Fine, true> : integer_tile<F, R, Fine, false>;
-    tile(panel.at, x, first + r, out + r * stride, stride, ahead, panel.after ? nullptr : panel.then);
+    tile(panel.at, x, first + r, out + r * stride, stride, ahead);
   });
 }
 

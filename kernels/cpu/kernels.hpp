@@ -28,8 +28,9 @@ struct Activations {
   std::int64_t groups() const { return width / kGroup; }
 };
 
-// The weights of a panel, and what products may ask memory for: at the end of the panel for what is read next (then),
-// or bit by bit for as much as the panel holds of what is read after it (after). Null, both: what is right behind.
+// The weights of a panel, and what products may ask memory for: at the end of the panel for what is read next (then, as
+// those of AVX-512 do), or bit by bit for as much as the panel holds of what is read after it (after, as those of AVX2
+// do). Null, both: what is right behind.
 struct Panel {
   const std::byte *at, *then, *after;
   Panel(const std::byte* at, const std::byte* then = nullptr, const std::byte* after = nullptr)

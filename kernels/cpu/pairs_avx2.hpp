@@ -6,6 +6,7 @@
 
 #include <immintrin.h>
 
+
 namespace tenon::cpu {
 namespace {
 
@@ -85,16 +86,11 @@ TENON_INLINE void add_half(__m256 (&sum)[R][N], const std::byte* pairs, const fl
   }
 }
 
-// What a tile asks memory for: what begins at `at`; of one row, once that is `end`, what begins at `then`.
-struct Ask {
-  const std::byte *at = nullptr, *end = nullptr, *then = nullptr;
-};
-
 // R widened rows and N vectors of outputs, behind what `out` holds unless this is fresh. With every pair memory is
-// asked for so many lines.
+// asked for so many lines of what begins at `ask`.
 template <int R, int N, int Lines>
 void bf16_tile(const std::byte* pairs, std::int64_t count, const float (&x)[R][2 * kBlockPairs], float* out,
-               std::int64_t stride, bool fresh, Ask ask) {
+               std::int64_t stride, bool fresh, const std::byte* ask) {
   __m256 sum[R][N];
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r)
@@ -102,9 +98,8 @@ void bf16_tile(const std::byte* pairs, std::int64_t count, const float (&x)[R][2
     for (int j = 0; j < N; ++j) sum[r][j] = fresh ? _mm256_setzero_ps() : _mm256_loadu_ps(out + r * stride + 8 * j);
   for (std::int64_t p = 0; p < count; ++p, pairs += 256) {
 #pragma GCC unroll 4
-    for (int i = 0; i < Lines; ++i) _mm_prefetch(reinterpret_cast<const char*>(ask.at + 64 * i), _MM_HINT_T1);
-    ask.at += 64 * Lines;
-    if (R == 1 && Lines > 0 && ask.at == ask.end) ask.at = ask.then;
+    for (int i = 0; i < Lines; ++i) _mm_prefetch(reinterpret_cast<const char*>(ask + 64 * i), _MM_HINT_T1);
+    ask += 64 * Lines;
     const float* at[R];
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) at[r] = x[r] + 2 * p;
@@ -122,14 +117,14 @@ constexpr int passes(std::int64_t rows) { return rows == 1 ? 1 : rows <= 3 ? 2 :
 constexpr int kPairRows = 6; // of a tile
 
 // Rows [row, row + R) of x and `count` pairs of a panel, from pair p on. at: those pairs. Asks: memory is asked for
-// as much as is read.
+// what begins at `ask`, as much as is read.
 template <int R, bool Asks>
 void bf16_rows(const std::byte* at, std::int64_t count, const Activations& x, std::int64_t row, std::int64_t p,
-               float* out, std::int64_t stride, Ask ask) {
+               float* out, std::int64_t stride, const std::byte* ask) {
   constexpr int vectors = 8 / passes(R), lines = Asks ? 4 / passes(R) : 0;
   alignas(32) float wide[R][2 * kBlockPairs];
   for (int i = 0; i < R; ++i) widen(x.bf16 + (row + i) * x.bf16_stride() + 2 * p, 2 * count, wide[i]);
-  for (int pass = 0; pass < passes(R); ++pass, ask.at += 64 * lines * count) {
+  for (int pass = 0; pass < passes(R); ++pass, ask += 64 * lines * count) {
     const std::int64_t lane = 8 * vectors * pass;
     bf16_tile<R, vectors, lines>(at + 4 * lane, count, wide, out + lane, stride, p == 0, ask);
   }
@@ -144,12 +139,8 @@ void bf16_product(Panel panel, const Activations& x, std::int64_t first, std::in
     std::int64_t p = 0;
     do {
       const std::int64_t count = pairs - p < kBlockPairs ? pairs - p : kBlockPairs;
-      const std::byte *at = panel.at + 256 * p, *end = panel.at + 256 * pairs;
-      Ask ask{panel.after ? panel.after + 256 * p : at + (R == 1 ? kPairsReach : 256 * count)};
-      if (panel.then && !panel.after) {
-        if (ask.at >= end) ask.at += panel.then - end;
-        ask.end = end, ask.then = panel.then;
-      }
+      const std::byte *at = panel.at + 256 * p,
+                      *ask = panel.after ? panel.after + 256 * p : at + (R == 1 ? kPairsReach : 256 * count);
       const auto go = r == 0 ? bf16_rows<R, true> : bf16_rows<R, false>;
       go(at, count, x, first + r, p, out + r * stride, stride, ask);
     } while ((p += kBlockPairs) < pairs);
@@ -195,7 +186,7 @@ void short_product(Panel panel, const Activations& x, std::int64_t first, std::i
     const std::int64_t count = pairs - p < block_pairs ? pairs - p : block_pairs;
     expand(parts, p, count, block);
     for_even_tiles<kPairRows>(rows, [&]<int R>(std::int64_t r) {
-      bf16_rows<R, false>(block, count, x, first + r, p, out + r * stride, stride, {});
+      bf16_rows<R, false>(block, count, x, first + r, p, out + r * stride, stride, nullptr);
     });
   } while ((p += block_pairs) < pairs);
   add_outliers(parts, x.bf16 + first * x_stride, x_stride, rows, out, stride);
