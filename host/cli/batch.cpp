@@ -1,6 +1,6 @@
 #include "host/cli/batch.hpp"
 
-#include "host/cli/line_source.hpp"
+#include "host/cli/input_lines.hpp"
 #include "host/cli/numbers.hpp"
 #include "host/cli/progress.hpp"
 #include "host/formats/requests.hpp"
@@ -77,7 +77,7 @@ class BatchRun {
  public:
   BatchRun(const BatchSettings& settings, Context& context) : settings_(settings), context_(context) {
     if (settings.file == "-") {
-      arriving_.emplace(STDIN_FILENO, "standard input");
+      arriving_.emplace(STDIN_FILENO);
       return;
     }
     const BadRequest bad = [&](std::size_t number, const std::string& id, const Error& error) {
@@ -136,7 +136,7 @@ class BatchRun {
   // a line is bad: it is answered with its error, and nothing more is taken unless one is to keep going.
   void take_arrived(const Requests& requests, Scheduler& scheduler) {
     while (arriving_) {
-      const std::optional<std::string> text = arriving_->next(scheduler.idle());
+      const std::optional<std::string> text = scheduler.idle() ? arriving_->next() : arriving_->arrived();
       if (!text && !arriving_->ended()) return;
       const bool good = text && take_line(*text, requests, scheduler);
       if (!text || !(good || settings_.keep_going)) arriving_.reset();
@@ -192,7 +192,7 @@ class BatchRun {
   const BatchSettings& settings_;
   Context& context_;
   std::vector<RequestLine> lines_;
-  std::optional<LineSource> arriving_; // until its end
+  std::optional<InputLines> arriving_; // until its end
   RequestReader reader_{"-"};
   std::map<std::string, std::size_t> line_of_;
   std::int64_t done_ = 0, read_ = 0, reused_ = 0, failed_ = 0;

@@ -1,5 +1,5 @@
-// The lines of an input that somebody may be typing: Ctrl-C ends the wait for the next one.
-// Thread: one.
+// The lines of an input that somebody may be typing, or sending while others are worked on: Ctrl-C ends the wait for
+// the next one. Thread: one.
 #pragma once
 
 #include <optional>
@@ -12,13 +12,19 @@ class InputLines {
   explicit InputLines(int descriptor) : descriptor_(descriptor) {}
 
   // The next line without its end; nothing at the end of the input, and after Ctrl-C (interrupted() tells).
-  // Errors: environment, where it cannot be read.
-  std::optional<std::string> next();
+  // Errors (both): environment, where it cannot be read.
+  std::optional<std::string> next() { return line(true); }
+  // The same without waiting: nothing where none has arrived yet, either.
+  std::optional<std::string> arrived() { return line(false); }
+  bool ended() const { return closed_ && read_.empty(); } // nothing more will come
 
  private:
+  std::optional<std::string> line(bool waits);
+  void read_more();
+
   int descriptor_;
   std::string read_; // and not yet given
-  bool ended_ = false;
+  bool closed_ = false;
 };
 
 } // namespace tenon

@@ -61,15 +61,16 @@ bool interrupted() noexcept {
   return asked.load(std::memory_order_relaxed);
 }
 
-bool wait_for_input(int descriptor) {
+bool wait_for_input(int descriptor, bool waits) {
   const Waiting here;
   for (;;) {
     if (interrupted()) return false;
     pollfd of[] = {{descriptor, POLLIN, 0}, {wake[0], POLLIN, 0}}; // a negative one is left out
-    if (::poll(of, 2, -1) < 0 && errno != EINTR)
+    if (::poll(of, 2, waits ? -1 : 0) < 0 && errno != EINTR)
       throw Error(Code::environment, "input", std::string("cannot wait for it: ") + std::strerror(errno), "");
     if (interrupted()) return false;
     if (of[0].revents != 0) return true;
+    if (!waits) return false;
   }
 }
 

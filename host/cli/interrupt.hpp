@@ -12,7 +12,8 @@ void install_interrupt_handler();
 bool interrupted() noexcept;
 
 // Waits until something can be read from `descriptor` (its end counts). Ctrl-C ends the wait at once: false then, and
-// where it came before. Errors: environment, where it cannot be waited for.
-bool wait_for_input(int descriptor);
+// where it came before. waits: or else looks whether something can be. Errors: environment, where it cannot be waited
+// for.
+bool wait_for_input(int descriptor, bool waits = true);
 
 } // namespace tenon

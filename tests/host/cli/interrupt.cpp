@@ -87,6 +87,22 @@ TEST_CASE("under nohup a terminal that closes asks for nothing") {
             SIG_IGN) == 42);
 }
 
+TEST_CASE("whoever has other work takes the lines that have arrived, and waits for none") {
+  int input[2];
+  REQUIRE(pipe(input) == 0);
+  InputLines lines(input[0]);
+  CHECK_FALSE(lines.arrived());
+  REQUIRE(write(input[1], "one\ntw", 6) == 6);
+  CHECK(lines.arrived() == "one");
+  CHECK_FALSE(lines.arrived());
+  CHECK_FALSE(lines.ended());
+  REQUIRE(write(input[1], "o", 1) == 1);
+  close(input[1]);
+  CHECK(lines.arrived() == "two");
+  CHECK(lines.ended());
+  close(input[0]);
+}
+
 TEST_CASE("lines of an input come one by one, the last with or without its end") {
   int input[2];
   REQUIRE(pipe(input) == 0);
