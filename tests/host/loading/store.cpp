@@ -83,6 +83,15 @@ TEST_CASE("a stored library is not read again from its source while it is untouc
   CHECK(store.admit(place.library, kDigest).digest == kDigest);
 }
 
+TEST_CASE("a store that has the library already is not locked, so that it may lie where nothing can be written") {
+  Place place;
+  const LibraryStore store(place.folder);
+  store.admit(place.library, kDigest);
+  fs::remove(place.folder / ".lock");
+  CHECK(store.admit(place.library, kDigest).digest == kDigest);
+  CHECK_FALSE(fs::exists(place.folder / ".lock"));
+}
+
 TEST_CASE("a stored library that somebody wrote to is found out and replaced") {
   Place place;
   const LibraryStore store(place.folder);

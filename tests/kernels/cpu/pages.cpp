@@ -26,7 +26,9 @@ TEST_CASE("huge memory is zeros, aligned to 2 MiB and written to its end") {
     REQUIRE(memory.bytes().size() == bytes);
     CHECK(reinterpret_cast<std::uintptr_t>(memory.bytes().data()) % (std::size_t{2} << 20) == 0);
     CHECK(memory.bytes().back() == std::byte{0});
+    CHECK(memory.in_huge_pages() == 0); // nothing was written yet
     std::memset(memory.bytes().data(), 1, bytes);
+    CHECK(memory.in_huge_pages() <= bytes);
     CHECK(memory.bytes().back() == std::byte{1});
   }
 }

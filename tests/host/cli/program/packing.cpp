@@ -31,6 +31,55 @@ TEST_CASE("model pack packs experts too, and says which have nothing of their ow
   CHECK_THAT(std::string(told.at("packages").as_array()[2].at("package").as_string()), Contains("legal"));
 }
 
+TEST_CASE("an expert that cannot have a format is refused when it is loaded, and what stays float32 is said") {
+  World world;
+  REQUIRE(world.new_model("toy").status == 0);
+  const std::string folder = (world.scratch.path() / "odd").string();
+  const std::vector<std::vector<std::string>> steps = {{"expert",
+                                                        "train",
+                                                        "odd",
+                                                        "--model",
+                                                        "toy",
+                                                        "--arch",
+                                                        "tenon.mlp",
+                                                        "--data",
+                                                        (world.text() / "prose").string(),
+                                                        "--out",
+                                                        folder,
+                                                        "--set",
+                                                        "inner_width=40",
+                                                        "--set",
+                                                        "train.steps=1",
+                                                        "--set",
+                                                        "data.sequence_length=32",
+                                                        "--set",
+                                                        "data.held_out_blocks=4",
+                                                        "--set",
+                                                        "general.blocks=4",
+                                                        "--set",
+                                                        "evaluate_blocks=2"},
+                                                       {"publish", folder},
+                                                       {"compose", "bot", "--model", "toy", "odd"}};
+  for (const auto& words : steps) {
+    const Finished done = world.call(words);
+    INFO(done.out << done.err);
+    REQUIRE(done.status == 0);
+  }
+  const std::vector<std::vector<std::string>> refused = {
+      {"run", "bot", "abc", "--compute", "int8"}, {"model", "pack", "toy", "--format", "int8", "--experts", "odd"}};
+  for (const auto& words : refused) {
+    const Finished found = world.call(words);
+    INFO(found.err);
+    CHECK(found.status == 4);
+    CHECK_THAT(found.err, Contains("odd") && Contains("40 inputs, int8 needs a multiple of 32") && Contains("bf16"));
+  }
+  const Finished stored = world.call({"run", "bot", "abc", "--compute", "stored", "--max-tokens", "2"});
+  CHECK(stored.status == 0);
+  CHECK_THAT(stored.err, Contains("odd") && Contains("stored in float32 and stay so"));
+  CHECK(world.call({"run", "bot", "abc", "--compute", "bf16", "--max-tokens", "2"}).err.find("stay so") ==
+        std::string::npos);
+}
+
 TEST_CASE("model pack refuses what it cannot make, and names what there is") {
   const World& world = world_with_model();
   const Finished plain = world.call({"model", "pack", "toy", "--format", "float32"});
