@@ -112,7 +112,7 @@ TEST_CASE("sequences in one batch do not see each other") {
   const at::Tensor h = rows(12);
   const std::vector<Span> both = {{0, 5, 0, nullptr}, {5, 7, 0, nullptr}}, second = {{0, 7, 0, nullptr}};
   CHECK(difference(stack.forward(h, both).narrow(0, 5, 7), stack.forward(h.narrow(0, 5, 7), second)) <
-        kTolerance.split_blocks);
+        kTolerance.blocks);
 }
 
 TEST_CASE("a low-rank product is its Linear at birth, and packed as it trains") {

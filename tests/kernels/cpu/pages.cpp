@@ -28,7 +28,8 @@ TEST_CASE("huge memory is zeros, aligned to 2 MiB and written to its end") {
     CHECK(memory.bytes().back() == std::byte{0});
     CHECK(memory.in_huge_pages() == 0); // nothing was written yet
     std::memset(memory.bytes().data(), 1, bytes);
-    CHECK(memory.in_huge_pages() <= bytes);
+    const std::size_t huge = memory.in_huge_pages(); // whole pages, as far as the system had such
+    CHECK((huge == 0 || huge == bytes || huge == std::size_t{2} << 20));
     CHECK(memory.bytes().back() == std::byte{1});
   }
 }
