@@ -18,13 +18,6 @@ constexpr std::int64_t kGroupsReach = 2048; // bytes ahead; the fastest of what 
 
 __m256 halves(const std::byte* at) { return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(at))); }
 
-template <PackedFormat F>
-struct Integers {
-  static constexpr bool minimum = F == PackedFormat::int4g32m;
-  static constexpr std::int64_t head = minimum ? 256 : 128, bytes = head + (F == PackedFormat::int8g32 ? 2048 : 1024);
-  static constexpr int offset = F == PackedFormat::int4g32 ? 8 : 0;
-};
-
 // Four numbers of a row, and what two vectors of outputs add to their sums for them, or put there first. In assembly: a
 // compiler would spread all rows' quads over lanes at once, into registers that there are not, and write them to the
 // stack and back.
@@ -201,17 +194,18 @@ template <PackedFormat F, int R, bool Fine, bool Asks>
 void integer_tile(const std::byte* unit, const Activations& x, std::int64_t row, float* out, std::int64_t stride,
                   std::ptrdiff_t ahead) {
   static_assert(!Fine || F == PackedFormat::int8g32); // two rows of int4 are nearly as fast
-  using I = Integers<F>;
-  constexpr int lines = Asks ? (I::bytes / 64 + 3) / 4 : 0, offset = Fine ? 128 : I::offset;
+  using Unit = IntegerUnit<F>;
+  constexpr int lines = Asks ? (Unit::bytes / 64 + 3) / 4 : 0,
+                offset = Unit::wide && !Fine ? 0 : Unit::offset; // group_sums8 takes it off
   __m256 sum[R][8] = {};
-  for (std::int64_t g = 0; g < x.groups(); ++g, unit += I::bytes) {
+  for (std::int64_t g = 0; g < x.groups(); ++g, unit += Unit::bytes) {
     GroupOfRows<R, Fine> rows;
     rows.take(x, row, g);
     const std::byte* ask = unit + ahead;
     for (int j = 0; j < 8; j += 2, ask += 64 * lines) {
 #pragma GCC unroll 16
       for (int i = 0; i < lines; ++i) _mm_prefetch(reinterpret_cast<const char*>(ask + 64 * i), _MM_HINT_T1);
-      const std::byte* at = unit + I::head + 32 * j;
+      const std::byte* at = unit + Unit::head + 32 * j;
       __m256i whole[R][2];
       if constexpr (Fine)
         group_sums16<R>(at, rows.x, whole);
@@ -227,7 +221,7 @@ void integer_tile(const std::byte* unit, const Activations& x, std::int64_t row,
           __m256& to = sum[r][j + i];
           if (offset) whole[r][i] = _mm256_sub_epi32(whole[r][i], _mm256_set1_epi32(offset * rows.total[r]));
           const __m256 numbers = _mm256_cvtepi32_ps(whole[r][i]), step = _mm256_set1_ps(rows.step[r]);
-          if constexpr (I::minimum) {
+          if constexpr (Unit::minimum) {
             const __m256 total = _mm256_set1_ps(static_cast<float>(rows.total[r])),
                          shift = _mm256_mul_ps(total, halves(unit + 128 + 16 * (j + i)));
             to = _mm256_fmadd_ps(_mm256_fmadd_ps(numbers, d, shift), step, to);

@@ -75,8 +75,8 @@ std::int32_t group_sum(const std::byte* bytes, std::int64_t lane, const std::int
   for (std::int64_t i = 0; i < kGroup; ++i) {
     const std::int64_t quad = F == PackedFormat::int8g32 ? i / 4 : i / 4 % 4;
     const int byte = std::to_integer<int>(bytes[quad * 256 + lane * 4 + i % 4]);
-    const int q = F == PackedFormat::int8g32 ? byte - 128 : i < kGroup / 2 ? byte & 15 : byte >> 4;
-    sum += (F == PackedFormat::int4g32 ? q - 8 : q) * x[i];
+    const int q = F == PackedFormat::int8g32 ? byte : i < kGroup / 2 ? byte & 15 : byte >> 4;
+    sum += (q - IntegerUnit<F>::offset) * x[i];
   }
   return sum;
 }
@@ -84,17 +84,16 @@ std::int32_t group_sum(const std::byte* bytes, std::int64_t lane, const std::int
 template <PackedFormat F>
 void integer_product(Panel panel, const Activations& x, std::int64_t first, std::int64_t rows, float* out,
                      std::int64_t stride) {
-  constexpr bool minimum = F == PackedFormat::int4g32m;
-  constexpr std::int64_t head = minimum ? 256 : 128, bytes = head + (F == PackedFormat::int8g32 ? 2048 : 1024);
+  using Unit = IntegerUnit<F>;
   for (std::int64_t r = 0; r < rows; ++r)
     for (std::int64_t lane = 0; lane < kPanel; ++lane) {
       float sum = 0.0f;
       for (std::int64_t g = 0; g < x.groups(); ++g) {
-        const std::byte* unit = panel.at + g * bytes;
+        const std::byte* unit = panel.at + g * Unit::bytes;
         const std::int64_t at = (first + r) * x.groups() + g;
-        const std::int32_t whole = group_sum<F>(unit + head, lane, x.q + (first + r) * x.width + g * kGroup);
+        const std::int32_t whole = group_sum<F>(unit + Unit::head, lane, x.q + (first + r) * x.width + g * kGroup);
         const float numbers = static_cast<float>(whole), d = nn::f16_to_f32(half_at(unit + 2 * lane));
-        if constexpr (minimum) {
+        if constexpr (Unit::minimum) {
           const float shift = static_cast<float>(x.sum[at]) * nn::f16_to_f32(half_at(unit + 128 + 2 * lane));
           sum = std::fma(std::fma(numbers, d, shift), x.scale[at], sum);
         } else {

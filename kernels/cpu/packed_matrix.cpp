@@ -25,10 +25,15 @@ struct Layout {
   std::int64_t units(std::int64_t all) const { return (all + inputs - 1) >> std::countr_zero(std::uint64_t(inputs)); }
 };
 
+template <PackedFormat F>
+constexpr Layout integers(const char* name) {
+  return {F, name, kGroup, IntegerUnit<F>::bytes, IntegerUnit<F>::offset};
+}
+
 constexpr std::array<Layout, kPackedFormats> kLayouts{{{PackedFormat::bf16, "bf16", 2, 256, 0.0f},
-                                                       {PackedFormat::int8g32, "int8g32", kGroup, 128 + 2048, 128.0f},
-                                                       {PackedFormat::int4g32, "int4g32", kGroup, 128 + 1024, 8.0f},
-                                                       {PackedFormat::int4g32m, "int4g32m", kGroup, 256 + 1024, 0.0f},
+                                                       integers<PackedFormat::int8g32>("int8g32"),
+                                                       integers<PackedFormat::int4g32>("int4g32"),
+                                                       integers<PackedFormat::int4g32m>("int4g32m"),
                                                        {PackedFormat::bf16e4, "bf16e4", 2, kShortUnit, 0.0f}}};
 
 const Layout& layout(PackedFormat format) { return kLayouts[static_cast<std::size_t>(format)]; }

@@ -36,6 +36,15 @@ constexpr bool reads_bf16(PackedFormat format) {
 const char* packed_name(PackedFormat format);
 std::optional<PackedFormat> packed_format(std::string_view name);
 
+// Of 32 inputs of a panel in one of the formats of integers.
+template <PackedFormat F>
+struct IntegerUnit {
+  static constexpr bool minimum = F == PackedFormat::int4g32m, wide = F == PackedFormat::int8g32;
+  static constexpr std::int64_t head = minimum ? 256 : 128, // bytes ahead of the integers
+      bytes = head + (wide ? 2048 : 1024);
+  static constexpr int offset = wide ? 128 : minimum ? 0 : 8; // of the integers as they are packed
+};
+
 // A packed matrix, wherever its bytes lie. Requires: bytes are those of packed_bytes, aligned to 64.
 struct PackedMatrix {
   PackedFormat format = PackedFormat::bf16;
