@@ -1,5 +1,6 @@
 #include "host/inference/session_file.hpp"
 
+#include "host/inference/compact_tensor.hpp"
 #include "registry/base/error.hpp"
 #include "registry/base/sha256.hpp"
 
@@ -53,15 +54,15 @@ at::Tensor rows_of(const RowBuffer& buffer, std::int64_t rows, std::int64_t widt
   return rows > 0 ? buffer.rows(0, rows) : at::empty({0, width});
 }
 
-at::Tensor compact(const at::Tensor& value) {
-  if (value.scalar_type() != at::kFloat) return value.contiguous();
-  const at::Tensor half = value.to(at::kBFloat16);
-  return (at::equal(half.to(at::kFloat), value) ? half : value).contiguous();
-}
+std::string steps_name(const std::string& name) { return name + ".steps"; }
 
 Dtype dtype_of(const at::Tensor& value) {
-  if (value.scalar_type() == at::kInt) return Dtype::I32;
-  return value.scalar_type() == at::kBFloat16 ? Dtype::BF16 : Dtype::F32;
+  switch (value.scalar_type()) {
+    case at::kInt: return Dtype::I32;
+    case at::kChar: return Dtype::I8;
+    case at::kBFloat16: return Dtype::BF16;
+    default: return Dtype::F32;
+  }
 }
 
 std::string_view text_of(std::span<const std::byte> bytes) {
@@ -144,12 +145,17 @@ class SessionFile {
                     const json::object& head) {
     std::vector<at::Tensor> values; // which the views borrow
     std::vector<TensorView> views;
-    for (const NamedTensor& one : tensors) {
-      const at::Tensor& value = values.emplace_back(compact(one.value));
-      views.push_back({one.name,
+    const auto add = [&](const std::string& name, const at::Tensor& value) {
+      values.push_back(value);
+      views.push_back({name,
                        dtype_of(value),
                        shape_of(-1, value.sizes().vec()),
                        {static_cast<const std::byte*>(value.data_ptr()), value.nbytes()}});
+    };
+    for (const NamedTensor& one : tensors) {
+      const CompactTensor form = compact(one.value);
+      add(one.name, form.numbers);
+      if (form.steps.defined()) add(steps_name(one.name), form.steps);
     }
     const std::string text = json::serialize(head);
     write_safetensors(path, views, {{kKey, text}, {kDigestKey, session_digest(text, views)}});
@@ -220,15 +226,36 @@ class SessionFile {
   static at::Tensor tensor(const SafetensorsFile& file, const std::string& name, std::int64_t rows,
                            const std::vector<std::int64_t>& row) {
     const TensorView& view = file.at(name);
-    const bool half = view.dtype == Dtype::BF16;
-    if (const auto need = shape_of(rows, row); !(half || view.dtype == Dtype::F32) || view.shape != need)
+    const std::vector<std::size_t> need = shape_of(rows, row);
+    switch (view.shape == need ? view.dtype : Dtype::BOOL) {
+      case Dtype::F32: return copied(view, at::kFloat);
+      case Dtype::BF16: return widened({copied(view, at::kBFloat16), {}});
+      case Dtype::I8: return widened({copied(view, at::kChar), steps(file, view)});
+      default:
+        throw Error(Code::integrity, file.name(),
+                    fmt::format("the tensor {} is {} [{}], need F32, BF16 or I8 [{}]", name, dtype_name(view.dtype),
+                                fmt::join(view.shape, ","), fmt::join(need, ",")));
+    }
+  }
+
+  // Of a tensor of I8: one for each of as many groups as its last width divides into.
+  static at::Tensor steps(const SafetensorsFile& file, const TensorView& numbers) {
+    const TensorView& view = file.at(steps_name(numbers.name));
+    std::vector<std::size_t> need = numbers.shape;
+    const std::size_t groups = view.shape.empty() ? 0 : view.shape.back();
+    const bool even = !need.empty() && groups > 0 && need.back() % groups == 0;
+    if (even) need.back() = groups;
+    if (!even || view.dtype != Dtype::F32 || view.shape != need)
       throw Error(Code::integrity, file.name(),
-                  fmt::format("the tensor {} is {} [{}], need F32 or BF16 [{}]", name, dtype_name(view.dtype),
-                              fmt::join(view.shape, ","), fmt::join(need, ",")));
-    std::vector<std::int64_t> shape(view.shape.begin(), view.shape.end());
-    at::Tensor out = at::empty(shape, half ? at::kBFloat16 : at::kFloat);
+                  fmt::format("the tensor {} is {} [{}], need F32, one for each group of {}", view.name,
+                              dtype_name(view.dtype), fmt::join(view.shape, ","), numbers.name));
+    return copied(view, at::kFloat);
+  }
+
+  static at::Tensor copied(const TensorView& view, at::ScalarType type) {
+    at::Tensor out = at::empty(std::vector<std::int64_t>(view.shape.begin(), view.shape.end()), type);
     if (!view.bytes.empty()) std::memcpy(out.data_ptr(), view.bytes.data(), view.bytes.size());
-    return out.to(at::kFloat);
+    return out;
   }
 
   static std::int64_t base_rows(const SafetensorsFile& file, std::int64_t run) {

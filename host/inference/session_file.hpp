@@ -1,7 +1,8 @@
 // A session in a file: a text that was read once goes on in another process, with the same bits.
 //
-// A safetensors file; every number float32 but tokens, or bfloat16 where that holds a tensor without loss, as keys and
-// values kept in it. With n tokens of which r have been run, E experts, width C:
+// A safetensors file; every number float32 but tokens, or, where that holds a tensor bit for bit, as it does keys and
+// values kept so, bfloat16, or int8 times the step of its group in the tensor NAME.steps (compact_tensor.hpp). With n
+// tokens of which r have been run, E experts, width C:
 //   tokens I32 (n);  strengths (r,E);  h (r,C);  base (b,C), b <= r;  policy/fixed (E), where it is decided
 //   MODULE/SLOT, the module's state slot by slot: MODULE is trunk, head, or expert.0, expert.1, ...
 // The metadata key "tenon.session" holds JSON: {"schema": 2, "composition": DIGEST, "run": r, "excluded": [slots],

@@ -109,13 +109,12 @@ void derive(const PackedWeights::Source& source, std::vector<Plan> plans, const 
   for (Plan& plan : plans) {
     shorten(plan, source);
     entries.push_back(plan.entry);
-    total += plan.stored.bytes.size();
+    if (plan.entry.refusal.empty()) total += plan.stored.bytes.size();
   }
   PackedFileWriter writer(target, entries);
   for (const Plan& plan : plans) {
-    const auto& [format, outputs, inputs, none] = plan.entry.matrix;
-    done += plan.stored.bytes.size();
     if (!plan.entry.refusal.empty()) continue;
+    const auto& [format, outputs, inputs, none] = plan.entry.matrix;
     std::vector<std::byte> packed(cpu::packed_bytes(format, outputs, inputs).value());
     if (plan.verbatim) {
       cpu::pack_blocks(format, plan.stored.type, outputs, inputs, plan.stored.bytes, packed);
@@ -125,7 +124,7 @@ void derive(const PackedWeights::Source& source, std::vector<Plan> plans, const 
       cpu::pack(format, outputs, inputs, values, packed);
     }
     writer.write(plan.entry.name, packed);
-    if (progress) progress(done, total);
+    if (progress) progress(done += plan.stored.bytes.size(), total);
   }
   writer.commit();
   drop_cached(target);

@@ -169,6 +169,24 @@ TEST_CASE("what cannot be in the format asked for is refused, with the remedy") 
   CHECK_THROWS_WITH(format_of("int2"), Contains("need float32, bf16, int8, int4 or stored"));
 }
 
+TEST_CASE("progress of packing ends at its total, though the last matrix cannot be packed") {
+  Scratch scratch;
+  const at::Tensor plain = test::normal("plain", {6, 64}, 1.0), narrow = test::normal("narrow", {3, 24}, 1.0);
+  const auto view = [](const char* name, const at::Tensor& t) {
+    return TensorView{name,
+                      Dtype::F32,
+                      {static_cast<std::size_t>(t.size(0)), static_cast<std::size_t>(t.size(1))},
+                      {static_cast<const std::byte*>(t.data_ptr()), t.nbytes()}};
+  };
+  const std::vector<TensorView> matrices = {view("a", plain), view("b", narrow)};
+  write_safetensors(scratch.path() / "w", matrices);
+  std::vector<std::pair<std::uint64_t, std::uint64_t>> told;
+  Weights::open(scratch.path() / "w", "sha256:abc", scratch.path() / "cache", Weights::Compute{Format::int8, {}},
+                [&](std::uint64_t done, std::uint64_t total) { told.emplace_back(done, total); });
+  REQUIRE(!told.empty());
+  CHECK(told.back() == std::pair(plain.nbytes(), plain.nbytes()));
+}
+
 TEST_CASE("weights that are stored otherwise and compute in float32 say that they were widened") {
   const Stored stored;
   CHECK(stored.open(Format::float32).widened());

@@ -1,4 +1,5 @@
 // run --batch and saved sessions as a user calls them, on a random model.
+#include "host/formats/safetensors.hpp"
 #include "registry/base/files.hpp"
 #include "tests/host/cli/program/program.hpp"
 
@@ -162,6 +163,23 @@ TEST_CASE("a session that was saved goes on where it ended, and only in its own 
   CHECK_THAT(keys.err, Contains("TENON_KEYS") && Contains("keys: \"bf16\" then, \"float32\" now"));
   CHECK_THAT(world.call({"run", "toy", "--session", saved, "--compute", "bf16"}).err,
              Contains("experts: ") && Contains("legal") && Contains("then"));
+}
+
+TEST_CASE("a session whose keys and values are kept in int8 is saved so, and goes on with the same bits") {
+  World world;
+  REQUIRE(
+      world.call({"model", "new", "wide", "--cut", "2:4", "--head-dim", "32", "--calibration", world.text().string()})
+          .status == 0);
+  const auto run = [&](std::vector<std::string> more) {
+    std::vector<std::string> words = {"run", "wide", "--compute", "bf16", "--json"};
+    words.insert(words.end(), more.begin(), more.end());
+    return json_of(world.call(words, {{"TENON_KEYS", "int8"}})).at("tokens").as_array();
+  };
+  const std::string saved = (world.scratch.path() / "saved").string();
+  const json::array whole = run({"prose", "--max-tokens", "12"});
+  run({"prose", "--max-tokens", "5", "--save-session", saved});
+  CHECK(SafetensorsFile(saved).at("trunk/0").dtype == Dtype::I8);
+  CHECK(run({"--session", saved, "--max-tokens", "7"}) == json::array(whole.begin() + 5, whole.end()));
 }
 
 TEST_CASE("a conversation that was saved goes on with what was said") {
