@@ -12,8 +12,8 @@ namespace tenon {
 
 using PriorProgress = std::function<void(std::uint64_t done, std::uint64_t total)>;
 
-// The trunk's outputs at positions 1 .. 255 of blocks of the held-out part of D_0, (N,C): computed once a model, then mapped from the
-// cache.
+// The trunk's outputs at positions 1 .. 255 of blocks of the held-out part of D_0, (N,C): computed once a model, then
+// mapped from the cache.
 at::Tensor general_rows(const Model& model, const std::filesystem::path& cache, const PriorProgress& progress = {});
 
 // Errors: not_found (a model without D_0), numeric (no prior is enough).

@@ -30,8 +30,8 @@ Cost unembedding_cost(const Model& model);
 // One row through an expert: the base's own, or what it shares of it, too.
 Cost expert_cost(const LoadedExpert& expert);
 
-// A position of its sequence that a row sees: the bytes kept of it, which a step reads, and the operations of scores and
-// sums; in trunk and head, and in an expert (of which only runs of blocks tell operations).
+// A position of its sequence that a row sees: the bytes kept of it, which a step reads, and the operations of scores
+// and sums; in trunk and head, and in an expert (of which only runs of blocks tell operations).
 Cost seen_cost(const Model& model);
 Cost seen_cost(const LoadedExpert& expert);
 

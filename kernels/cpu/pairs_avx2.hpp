@@ -6,7 +6,6 @@
 
 #include <immintrin.h>
 
-
 namespace tenon::cpu {
 namespace {
 
