@@ -33,38 +33,7 @@ TEST_CASE("model pack packs experts too, and says which have nothing of their ow
 
 TEST_CASE("an expert that cannot have a format is refused when it is loaded, and what stays float32 is said") {
   World world;
-  REQUIRE(world.new_model("toy").status == 0);
-  const std::string folder = (world.scratch.path() / "odd").string();
-  const std::vector<std::vector<std::string>> steps = {{"expert",
-                                                        "train",
-                                                        "odd",
-                                                        "--model",
-                                                        "toy",
-                                                        "--arch",
-                                                        "tenon.mlp",
-                                                        "--data",
-                                                        (world.text() / "prose").string(),
-                                                        "--out",
-                                                        folder,
-                                                        "--set",
-                                                        "inner_width=40",
-                                                        "--set",
-                                                        "train.steps=1",
-                                                        "--set",
-                                                        "data.sequence_length=32",
-                                                        "--set",
-                                                        "data.held_out_blocks=4",
-                                                        "--set",
-                                                        "general.blocks=4",
-                                                        "--set",
-                                                        "evaluate_blocks=2"},
-                                                       {"publish", folder},
-                                                       {"compose", "bot", "--model", "toy", "odd"}};
-  for (const auto& words : steps) {
-    const Finished done = world.call(words);
-    INFO(done.out << done.err);
-    REQUIRE(done.status == 0);
-  }
+  world.compose_trained("odd", "tenon.mlp", {"inner_width=40"});
   const std::vector<std::vector<std::string>> refused = {
       {"run", "bot", "abc", "--compute", "int8"}, {"model", "pack", "toy", "--format", "int8", "--experts", "odd"}};
   for (const auto& words : refused) {

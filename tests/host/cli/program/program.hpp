@@ -40,6 +40,24 @@ struct World {
     return call({"model", "new", name, "--cut", cut, "--calibration", text().string()}, environment);
   }
 
+  // The composition bot of a new model, toy, and an expert that was trained for two steps.
+  const World& compose_trained(const std::string& name, const std::string& architecture,
+                               const std::vector<std::string>& settings = {}) const {
+    const std::string folder = (scratch.path() / name).string();
+    std::vector<std::string> train = {
+        "expert", "train", name, "--model", "toy", "--arch", architecture, "--data", (text() / "prose").string(),
+        "--out",  folder};
+    std::vector<std::string> set = {"train.steps=2", "data.sequence_length=32", "data.held_out_blocks=4",
+                                    "general.blocks=4", "evaluate_blocks=2"};
+    set.insert(set.end(), settings.begin(), settings.end());
+    for (const std::string& one : set) train.insert(train.end(), {"--set", one});
+    if (const Finished made = new_model("toy"); made.status != 0) throw std::runtime_error("model new: " + made.err);
+    for (const auto& words : {train, {"publish", folder}, {"compose", "bot", "--model", "toy", name}})
+      if (const Finished finished = call(words); finished.status != 0)
+        throw std::runtime_error(words[0] + ": " + finished.out + finished.err);
+    return *this;
+  }
+
   fs::path home() const { return scratch.path() / "home"; }
   fs::path text() const { return scratch.path() / "text"; }
   fs::path blobs() const { return home() / "registry" / "blobs"; }
@@ -76,38 +94,8 @@ inline json::object json_of(const Finished& finished) {
 // A composition of the model and an expert that was trained for two steps.
 inline const World& world_with_composition() {
   static const World world;
-  static const bool made = [] {
-    const std::string folder = (world.scratch.path() / "legal").string();
-    if (world.new_model("toy").status != 0) throw std::runtime_error("model new failed");
-    const std::vector<std::vector<std::string>> steps = {{"expert",
-                                                          "train",
-                                                          "legal",
-                                                          "--model",
-                                                          "toy",
-                                                          "--arch",
-                                                          "tenon.low_rank",
-                                                          "--data",
-                                                          (world.text() / "prose").string(),
-                                                          "--out",
-                                                          folder,
-                                                          "--set",
-                                                          "train.steps=2",
-                                                          "--set",
-                                                          "data.sequence_length=32",
-                                                          "--set",
-                                                          "data.held_out_blocks=4",
-                                                          "--set",
-                                                          "general.blocks=4",
-                                                          "--set",
-                                                          "evaluate_blocks=2"},
-                                                         {"publish", folder},
-                                                         {"compose", "bot", "--model", "toy", "legal"}};
-    for (const auto& words : steps)
-      if (const Finished finished = world.call(words); finished.status != 0)
-        throw std::runtime_error(words[0] + ": " + finished.out + finished.err);
-    return true;
-  }();
-  return made ? world : world;
+  static const World& composed = world.compose_trained("legal", "tenon.low_rank");
+  return composed;
 }
 
 } // namespace tenon
