@@ -25,15 +25,17 @@ at::Tensor rotate(const at::Tensor& x_BTHD, const at::Tensor& cos_TP, const at::
 // Dao et al. 2022, arXiv 2205.14135, algorithm 4.) In float32 inside: no matrix of positions by positions is kept.
 at::Tensor causal_attention(const at::Tensor& q_BTHD, const at::Tensor& k_BTGD, const at::Tensor& v_BTGD);
 
-// Products of rows and columns rounded to bfloat16, with sums in float32. LibTorch's are faster where the processor has
-// AVX-512 BF16; where it has not, a step of training takes thirty times as long with them as with ours.
-bool narrow_products_are_ours();
+// Products of numbers rounded to bfloat16, with sums in float32. LibTorch's are fast where the processor has AVX-512
+// BF16; where it has not they take up to thirty times as long as float32's, which give the same of rounded numbers.
+bool narrow_products_are_fast();
+// To bfloat16 and back, in float32.
+at::Tensor rounded(const at::Tensor& x);
 // a b^T: a (N,K) and b (M,K) of float32 or bfloat16, however they lie; returns (N,M), float32.
 at::Tensor narrow_product(const at::Tensor& a_NK, const at::Tensor& b_MK);
 // x W^T + bias, in bfloat16: x (...,C), W (F,C), bias (F) or undefined. Gradient flows, in the types of what it flows
 // to.
 at::Tensor narrow_linear(const at::Tensor& x, const at::Tensor& weight_FC, const at::Tensor& bias_F);
-// The same where it trains: as narrow_linear under autocast to bfloat16 if such products are ours, else LibTorch's.
+// The same where it trains: as narrow_linear under autocast to bfloat16 if LibTorch's own is slow, else LibTorch's.
 at::Tensor trainable_linear(const at::Tensor& x, const at::Tensor& weight_FC, const std::optional<at::Tensor>& bias_F);
 
 } // namespace tenon

@@ -37,7 +37,6 @@ json::object to_json(const CorpusReport& report) {
   }
   object.emplace("cut", report.cut);
   object.emplace("overlap_13gram", report.overlap_13gram);
-  object.emplace("from_cache", report.from_cache);
   return object;
 }
 
@@ -49,7 +48,6 @@ CorpusReport report_from_json(const JsonReader& reader) {
     for (const auto& [name, member] : kDialogueCounts) report.*member = reader.at(name).integer();
   report.cut = reader.at("cut").boolean();
   report.overlap_13gram = reader.at("overlap_13gram").number();
-  report.from_cache = reader.at("from_cache").boolean();
   return report;
 }
 

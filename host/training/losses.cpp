@@ -85,7 +85,9 @@ void for_chunks(std::int64_t rows, std::int64_t chunks, Body&& body) {
 } // namespace
 
 VocabularyLoss::VocabularyLoss(const at::Tensor& unembedding_VC, bool bfloat16, std::int64_t chunk_bytes)
-    : unembedding_VC_(unembedding_VC.detach().to(bfloat16 ? at::kBFloat16 : at::kFloat)),
+    : rounds_(bfloat16 && !narrow_products_are_fast()),
+      unembedding_VC_(rounds_ ? rounded(unembedding_VC.detach())
+                              : unembedding_VC.detach().to(bfloat16 ? at::kBFloat16 : at::kFloat)),
       chunk_rows_(std::max<std::int64_t>(1, chunk_bytes / (4 * unembedding_VC.size(0)))) {}
 
 at::Tensor VocabularyLoss::cross_entropy(const at::Tensor& features_NC, const at::Tensor& targets_N) const {
@@ -151,13 +153,12 @@ at::Tensor VocabularyLoss::buffer(at::Tensor& kept, std::int64_t rows, at::Scala
 at::Tensor VocabularyLoss::logits(const at::Tensor& features_nC) const {
   const c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
   at::Tensor logits_nV = buffer(logits_, features_nC.size(0), unembedding_VC_.scalar_type());
-  if (ours()) return logits_nV.copy_(narrow_product(features_nC, unembedding_VC_));
-  at::mm_out(logits_nV, features_nC.to(unembedding_VC_.scalar_type()), unembedding_VC_.t());
+  at::mm_out(logits_nV, operand(features_nC), unembedding_VC_.t());
   return logits_nV;
 }
 
-bool VocabularyLoss::ours() const {
-  return unembedding_VC_.scalar_type() == at::kBFloat16 && narrow_products_are_ours();
+at::Tensor VocabularyLoss::operand(const at::Tensor& x) const {
+  return rounds_ ? rounded(x) : x.to(unembedding_VC_.scalar_type());
 }
 
 at::Tensor VocabularyLoss::log_probabilities(const at::Tensor& features_nC, at::Tensor& kept) const {
@@ -168,8 +169,7 @@ at::Tensor VocabularyLoss::log_probabilities(const at::Tensor& features_nC, at::
 
 at::Tensor VocabularyLoss::towards_features(const at::Tensor& gradient_nV) const {
   const c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
-  if (ours()) return narrow_product(gradient_nV, unembedding_VC_.t());
-  return at::mm(gradient_nV.to(unembedding_VC_.scalar_type()), unembedding_VC_);
+  return at::mm(operand(gradient_nV), unembedding_VC_);
 }
 
 } // namespace tenon

@@ -35,11 +35,12 @@ class VocabularyLoss {
   std::int64_t chunks(std::int64_t rows) const;
   at::Tensor buffer(at::Tensor& kept, std::int64_t rows, at::ScalarType type) const;
   at::Tensor logits(const at::Tensor& features_nC) const; // (n,V), in the products' precision
-  bool ours() const;                                      // the products: not LibTorch's
+  at::Tensor operand(const at::Tensor& x) const;          // x as products take it
   // log softmax of the features' logits, (n,V), in the named buffer.
   at::Tensor log_probabilities(const at::Tensor& features_nC, at::Tensor& kept) const;
   at::Tensor towards_features(const at::Tensor& gradient_nV) const;
 
+  bool rounds_; // products are float32's, of numbers rounded to bfloat16
   at::Tensor unembedding_VC_;
   std::int64_t chunk_rows_;
   mutable at::Tensor logits_, first_, second_, third_; // buffers

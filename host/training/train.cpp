@@ -162,10 +162,10 @@ Row Training::by_steps(const Streams& domain, const Streams& held_out, const std
   else
     save(trainer.tensors(), 0, identity);
   if (begun && *begun > 0) hooks_.say(fmt::format("going on from step {} of {}", *begun, plan_.train.steps));
-  if (plan_.train.bfloat16 && narrow_products_are_ours())
+  if (plan_.train.bfloat16 && !narrow_products_are_fast())
     hooks_.say(
-        "note: products in bfloat16 are computed without instructions for them (AVX-512 BF16) here, and take "
-        "twice as long as in float32; a new training with --set train.dtype=float32 is faster here");
+        "note: without instructions for products in bfloat16 (AVX-512 BF16) they are computed in float32 here, of "
+        "rounded numbers: no faster than a training with --set train.dtype=float32, and less exact");
   steps(trainer, begun.value_or(0), identity, held_out, result);
   return trainer.row();
 }

@@ -153,6 +153,7 @@ TEST_CASE_METHOD(Fixture, "corpus comes from the cache until text, tokenizer or 
   CHECK(again.report.from_cache);
   CHECK(again.digest == first.digest);
   CHECK(again.train.digest() == first.train.digest());
+  CHECK(to_json(again.report) == to_json(first.report)); // a package made from either is the same
   CHECK(again.report.overlap_13gram == first.report.overlap_13gram);
   options.sequence_length = 31;
   CHECK(prepare().digest != first.digest);
