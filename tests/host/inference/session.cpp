@@ -1,5 +1,6 @@
 #include "host/formats/utf8.hpp"
 #include "host/inference/generate.hpp"
+#include "registry/base/error.hpp"
 #include "tests/support/tiny_model.hpp"
 
 #include <catch2/catch.hpp>
@@ -50,6 +51,26 @@ TEST_CASE("whoever reads a text longer than a chunk is told how far it is") {
   session.append(tokens("more", 4));
   (void)session.logits();
   CHECK(told == std::vector<std::pair<std::int64_t, std::int64_t>>{{4, 10}, {8, 10}, {10, 10}});
+}
+
+TEST_CASE("reading a text that is stopped between chunks goes on where it was, as if it had not been") {
+  const Tiny tiny;
+  const auto composition = tiny.compose(kExperts);
+  const auto ids = tokens("prompt", 18);
+  SessionOptions options{4};
+  int asked = 0;
+  options.interrupted = [&] { return ++asked == 3; };
+  Session stopped(*composition, options), straight(*composition, {4, 0, {}});
+  stopped.append(ids), straight.append(ids);
+  try {
+    (void)stopped.logits();
+    FAIL("read to the end");
+  } catch (const Error& error) {
+    CHECK(error.code == Code::interrupted);
+  }
+  CHECK(stopped.positions_run() == 8);
+  CHECK(tensor_of_logits(stopped.logits()).equal(tensor_of_logits(straight.logits())));
+  CHECK(stopped.positions_run() == 18);
 }
 
 TEST_CASE("text appended in pieces runs each token once") {
