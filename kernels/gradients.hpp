@@ -1,9 +1,9 @@
 // Operators through which gradients flow, for blocks that train: one pass over memory forward and one back, where
 // LibTorch's operators, one after another, make a dozen.
 //
-// Rows of bfloat16 (autocast) are widened, computed in float32 and rounded once; other types than these two are
-// computed by LibTorch's operators, as the formulas say. Sums over rows have one order, whatever the threads. Thread:
-// any.
+// Rows of bfloat16 (autocast) are widened, computed in float32 and rounded once (a norm's stay float32); other types
+// than these two are computed by LibTorch's operators, as the formulas say. Sums over rows have one order, whatever the
+// threads. Thread: any.
 #pragma once
 
 #include <ATen/core/Tensor.h>

@@ -1,6 +1,7 @@
 // Registration of the kernels as LibTorch operators. Names carry versions and are never reused: a plugin's facts list
 // those it calls, and a host that lacks one refuses the plugin before its code runs.
 #include "kernels/gradients.hpp"
+#include "kernels/operator_checks.hpp"
 #include "kernels/packed_operators.hpp"
 
 #include <torch/custom_class.h>
@@ -25,17 +26,20 @@ OptionalTensor plain(const OptionalTensor& tensor) { return tensor ? OptionalTen
 // The form that was asked for these weights. Training in float64 has none.
 std::optional<PackedForm> form_of(const at::Tensor& weight) {
   if (weight.scalar_type() != at::kFloat || weight.dim() != 2 || !weight.is_contiguous()) return std::nullopt;
-  return packed_form(weight.data_ptr<float>(), weight.size(0), weight.size(1));
+  return packed_form(weight.data_ptr<float>(), weight.size(0), weight.size(1), true);
 }
 
 PackedPointer pack_linear_v1(const at::Tensor& weight, const OptionalTensor& bias, const OptionalTensor& a,
                              const OptionalTensor& b, double scale) {
   auto handle = c10::make_intrusive<PackedHandle>();
-  handle->linear = PackedLinear{weight.detach(), plain(bias), plain(a), plain(b), scale, form_of(weight), {}};
-  if (handle->linear->form && a) {
-    handle->linear->a = a->detach().contiguous();
-    handle->linear->b_RF = b->detach().t().contiguous();
+  PackedLinear linear{weight.detach(), plain(bias), plain(a), plain(b), scale, form_of(weight), {}};
+  check_linear(linear);
+  if (linear.form && bias) linear.bias = linear.bias->contiguous();
+  if (linear.form && a) {
+    linear.a = linear.a->contiguous();
+    linear.b_RF = linear.b->t().contiguous();
   }
+  handle->linear = std::move(linear);
   return handle;
 }
 
@@ -60,6 +64,7 @@ PackedPointer pack_block_v2(c10::List<PackedPointer> linears, const at::Tensor& 
   block.q_norm = head_norm(q_norm), block.k_norm = head_norm(k_norm);
   block.heads = heads, block.kv_heads = kv_heads, block.head_dim = head_dim;
   block.norm_eps = norm_eps, block.rope_theta = rope_theta;
+  check_block(block);
   auto handle = c10::make_intrusive<PackedHandle>();
   handle->blocks.push_back(std::move(block));
   return handle;
@@ -91,35 +96,53 @@ PackedPointer pack_mixture_v1(const at::Tensor& router, c10::List<PackedPointer>
 
 PackedPointer pack_run_v1(c10::List<PackedPointer> blocks) {
   auto handle = c10::make_intrusive<PackedHandle>();
-  for (const PackedPointer& block : blocks)
+  for (const PackedPointer& block : blocks) {
+    TORCH_CHECK(!block->blocks.empty(), "[tenon::pack_run_v1] one of the handles is no packed block");
     handle->blocks.insert(handle->blocks.end(), block->blocks.begin(), block->blocks.end());
-  TORCH_CHECK(!handle->blocks.empty(), "[tenon::pack_run_v1] need at least one block");
+  }
+  check_run(handle->blocks);
   pack_kernels(*handle);
   return handle;
 }
 
-at::Tensor linear_v1(const at::Tensor& x_NC, const PackedPointer& packed) { return linear(x_NC, as_linear(packed)); }
+at::Tensor linear_v1(const at::Tensor& x, const PackedPointer& packed) {
+  const PackedLinear& one = as_linear(packed);
+  if (x.dim() == 2) return check_rows("linear_v1", x, one.weight.size(1)), linear(x, one);
+  TORCH_CHECK(x.dim() > 0, "[tenon::linear_v1] found a single number, need rows");
+  const at::Tensor x_NC = x.dim() == 1 ? x.unsqueeze(0) : x.flatten(0, -2);
+  check_rows("linear_v1", x_NC, one.weight.size(1));
+  std::vector<std::int64_t> sizes = x.sizes().vec();
+  sizes.back() = one.weight.size(0);
+  return linear(x_NC, one).view(sizes);
+}
 
 at::Tensor mixture_v1(const at::Tensor& x_NC, const PackedPointer& packed) {
   TORCH_CHECK(packed->mixture, "[tenon::mixture_v1] this handle is no packed mixture");
-  const std::int64_t width = packed->mixture->router.size(1);
-  TORCH_CHECK(x_NC.dim() == 2 && x_NC.size(1) == width, "[tenon::mixture_v1] need rows of ", width, "; found ",
-              x_NC.sizes());
+  check_rows("mixture_v1", x_NC, packed->mixture->router.size(1));
   return mixture(x_NC, *packed->mixture);
 }
 
+at::Tensor layer_norm_v1(const at::Tensor& x, const at::Tensor& weight_C, const at::Tensor& bias_C, double eps) {
+  check_layer_norm(x, weight_C, bias_C);
+  return layer_norm(x, weight_C, bias_C, eps);
+}
+
 at::Tensor rope_v1(const at::Tensor& x_NHD, std::int64_t spans, std::int64_t span_count, double theta) {
+  check_rope(x_NHD, spans_at(spans, span_count));
   return rope(x_NHD, spans_at(spans, span_count), theta);
 }
 
 at::Tensor attention_v1(const at::Tensor& q_NHD, const at::Tensor& k_NGD, const at::Tensor& v_NGD, std::int64_t spans,
                         std::int64_t span_count, std::int64_t slot) {
+  check_attention(q_NHD, k_NGD, v_NGD, spans_at(spans, span_count));
   return attention(q_NHD, k_NGD, v_NGD, spans_at(spans, span_count), slot);
 }
 
 at::Tensor run_v1(const at::Tensor& x_NC, const PackedPointer& run, std::int64_t spans, std::int64_t span_count,
                   std::int64_t slot) {
   TORCH_CHECK(!run->blocks.empty(), "[tenon::run_v1] this handle is no packed run");
+  check_rows("run_v1", x_NC, run->blocks[0].q.weight.size(1));
+  check_spans("run_v1", spans_at(spans, span_count), x_NC.size(0));
   if (!run->kernels.empty()) return packed_run(x_NC, *run, spans_at(spans, span_count), slot);
   return run_blocks(x_NC, run->blocks, spans_at(spans, span_count), slot);
 }
@@ -162,7 +185,7 @@ TORCH_LIBRARY_IMPL(tenon, CompositeExplicitAutograd, library) {
   library.impl("causal_attention_v1", causal_attention);
   library.impl("trainable_linear_v1", trainable_linear);
   library.impl("rms_norm_v1", differentiable_rms_norm);
-  library.impl("layer_norm_v1", layer_norm);
+  library.impl("layer_norm_v1", layer_norm_v1);
   library.impl("rope_v1", rope_v1);
   library.impl("attention_v1", attention_v1);
   library.impl("run_v1", run_v1);

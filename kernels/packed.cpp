@@ -9,7 +9,7 @@ const float* numbers(const std::optional<at::Tensor>& tensor) { return tensor ? 
 
 BoundMatrix::BoundMatrix(const at::Tensor& weight_FC) : weight_FC(weight_FC) {
   if (weight_FC.scalar_type() == at::kFloat && weight_FC.is_contiguous())
-    form = packed_form(weight_FC.data_ptr<float>(), weight_FC.size(0), weight_FC.size(1));
+    form = packed_form(weight_FC.data_ptr<float>(), weight_FC.size(0), weight_FC.size(1), true);
 }
 
 cpu::Linear PackedLinear::kernel() const {

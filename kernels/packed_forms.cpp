@@ -56,14 +56,17 @@ void remove_packed_form(const float* weights) {
   table().entries.erase(weights);
 }
 
-std::optional<PackedForm> packed_form(const float* weights, std::int64_t outputs, std::int64_t inputs) {
+std::optional<PackedForm> packed_form(const float* weights, std::int64_t outputs, std::int64_t inputs,
+                                      bool multiplied) {
   const std::lock_guard lock(table().mutex);
   const auto found = table().entries.find(weights);
   if (found == table().entries.end()) return std::nullopt;
   Entry& entry = found->second;
   if (entry.form.matrix.inputs != inputs || outputs > entry.form.matrix.outputs) return std::nullopt;
-  if (entry.unpacked) entry.multiplied = true;
-  if (entry.unpacked) return std::nullopt;
+  if (entry.unpacked) {
+    entry.multiplied |= multiplied;
+    return std::nullopt;
+  }
   if (!entry.refusal.empty()) throw std::runtime_error(entry.refusal + "; compute in bf16 or float32");
   PackedForm form = entry.form;
   form.matrix.outputs = outputs;

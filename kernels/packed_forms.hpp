@@ -30,7 +30,9 @@ bool multiplied_unpacked(const float* weights);
 void remove_packed_form(const float* weights);
 
 // The form of W (outputs, inputs) at this address, contiguous: all rows of a tensor with a form, or its first ones.
-// nullopt: none was asked for. Throws std::runtime_error with the reason where it cannot be had.
-std::optional<PackedForm> packed_form(const float* weights, std::int64_t outputs, std::int64_t inputs);
+// multiplied: products are made of it from here on. nullopt: none was asked for. Throws std::runtime_error with the
+// reason where it cannot be had.
+std::optional<PackedForm> packed_form(const float* weights, std::int64_t outputs, std::int64_t inputs,
+                                      bool multiplied = false);
 
 } // namespace tenon

@@ -79,7 +79,7 @@ Error no_build_error(const PublishedPackage& package, const PublishedVersion& ve
   return Error(
       Code::incompatible, rules::kPlatform,
       fmt::format("{} {}: built for {}, host is {}", package.name, version.version.text(), joined(builds), platform),
-      "rebuild it here: tenon plugin rebuild " + package.name);
+      "build it here from its source, and publish that: tenon publish PATH.so");
 }
 
 } // namespace tenon

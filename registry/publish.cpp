@@ -129,12 +129,16 @@ void protect(const fs::path& blob) {
                   ignored);
 }
 
-FileRecord store(const fs::path& registry, const PackageFile& file, const Registry::Observer& observer) {
+FileRecord record_of(const PackageFile& file) {
   if (!is_file(file.source))
     throw Error(Code::not_found, file.source.string(), "is not there, or is no regular file",
                 "check what the package lists");
   std::error_code problem;
-  FileRecord record{file.path, file.role, "sha256:" + sha256_file(file.source), fs::file_size(file.source, problem)};
+  return {file.path, file.role, "sha256:" + sha256_file(file.source), fs::file_size(file.source, problem)};
+}
+
+FileRecord store(const fs::path& registry, const PackageFile& file, const Registry::Observer& observer) {
+  FileRecord record = record_of(file);
   if (holds_blob(registry, record.digest, record.size_bytes)) return record;
   AtomicFile target(blob_path(registry, record.digest));
   observe(observer, "blob opened");
@@ -184,7 +188,8 @@ void refuse_taken(const PublishedPackage& package, const Draft& draft) {
     const std::string title = draft.name + " " + draft.version.text();
     if (draft.kind != Kind::plugin)
       throw Error(Code::usage, rules::kPublished,
-                  title + " is published already, and a published version never changes", "raise the version");
+                  title + " is published already, and a published version never changes",
+                  draft.kind == Kind::expert ? "raise the version in its expert.json" : "raise the version");
     if (published.source != draft.source)
       throw Error(Code::usage, rules::kPublished,
                   fmt::format("{} is published from source {}, this build is from source {}", title, published.source,
@@ -238,7 +243,8 @@ void set_yanked(const fs::path& registry, const std::string& name, const Version
     if (published.version != version) continue;
     if (published.yanked == yanked)
       throw Error(Code::usage, rules::kPublished,
-                  fmt::format("{} {} is {}yanked already", name, version.text(), yanked ? "" : "not "));
+                  fmt::format("{} {} {}", name, version.text(), yanked ? "is yanked already" : "is not yanked"),
+                  "nothing is left to do");
     append_event(registry, change(yanked ? Event::What::yank : Event::What::unyank, package, version, reason), {});
     return;
   }
@@ -247,6 +253,15 @@ void set_yanked(const fs::path& registry, const std::string& name, const Version
 }
 
 } // namespace
+
+void Registry::check(const Draft& draft) const {
+  require_draft(draft);
+  refuse_collision(path_, draft.name);
+  if (const auto package = read_index(path_, draft.name)) refuse_taken(*package, draft);
+  std::vector<FileRecord> files;
+  for (const PackageFile& file : draft.files) files.push_back(record_of(file));
+  require_named_digests(entry_of(draft, std::move(files)));
+}
 
 Entry Registry::publish(const Draft& draft, const Observer& observer) const {
   require_draft(draft);

@@ -216,7 +216,7 @@ Found Registry::version(const std::string& name, const Version& version, std::st
     if (found.entry.name.empty())
       throw Error(Code::incompatible, rules::kPlatform,
                   fmt::format("{} {} has no build for {}", name, version.text(), platform),
-                  fmt::format("rebuild it here: tenon plugin rebuild {}", name));
+                  "build it here from its source, and publish that: tenon publish PATH.so");
     if (published.yanked) found.warnings.push_back(yanked_text(name, published));
     return found;
   }
@@ -273,11 +273,15 @@ std::vector<Refusal> Registry::verify(const Entry& entry) const {
   return refusals;
 }
 
+static std::string with_article(Kind kind) {
+  return (kind == Kind::expert ? "an " : "a ") + std::string(kind_name(kind));
+}
+
 Entry Registry::resolve(const PackageRequest& request, Kind kind, std::string_view platform) const {
   const PublishedPackage package = show(request.name);
   if (package.kind != kind)
     throw Error(Code::incompatible, rules::kKind,
-                fmt::format("{} is a {}, need a {}", request.name, kind_name(package.kind), kind_name(kind)),
+                fmt::format("{} is {}, need {}", request.name, with_article(package.kind), with_article(kind)),
                 fmt::format("see what there is: tenon list --kind {}", kind_name(kind)));
   const bool any_platform = platform.empty() || kind != Kind::plugin;
   const PublishedVersion* without_build = nullptr;

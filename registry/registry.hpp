@@ -65,6 +65,8 @@ class Registry {
 
   // Returns: the entry as it now stands. Errors: usage (name, version taken), integrity (manifest), environment.
   Entry publish(const Draft& draft, const Observer& observer = {}) const;
+  // What publish() would refuse, without writing anything. Errors: those of publish() but environment.
+  void check(const Draft& draft) const;
   // Errors: not_found; usage (it is so already).
   void yank(const std::string& name, const Version& version, const std::string& reason) const;
   void unyank(const std::string& name, const Version& version) const;

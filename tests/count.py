@@ -1,12 +1,11 @@
 #!/usr/bin/env python3
 """Runs the tests of CMake build folders one by one and counts test cases over all of them.
 
-usage: count.py [--full] [--match REGEX] BUILD_DIR...
+usage: count.py [--match REGEX] BUILD_DIR...
 
 A Catch2 program counts by its test cases, anything else as one. The output of what passes is kept in
 BUILD_DIR/test-logs; of what fails it is shown. The last line is "N passed, M failed"; exits 1 on any failure. Before it
-stand the tiers of processors whose kernels were tested, and why others were not. Tests labelled "full" run only with
---full.
+stand the tiers of processors whose kernels were tested, and why others were not.
 """
 import argparse
 import json
@@ -97,12 +96,10 @@ def run_all(arguments):
         logs = build / "test-logs"
         logs.mkdir(exist_ok=True)
         for name, properties, command in known_tests(build):
-            if "full" in properties.get("LABELS", []) and not arguments.full:
-                continue
             if arguments.match and not re.search(arguments.match, name):
                 continue
             start = time.monotonic()
-            status, output = run(command, properties, build, 3600 if arguments.full else 900) if command else (
+            status, output = run(command, properties, build, 900) if command else (
                 127, "not built\n")
             # As ctest judges it: by what it prints, where the test says so; a build that must fail, for the right reason.
             if patterns := properties.get("PASS_REGULAR_EXPRESSION"):
@@ -126,7 +123,6 @@ def run_all(arguments):
 
 def main():
     parser = argparse.ArgumentParser(usage=__doc__)
-    parser.add_argument("--full", action="store_true")
     parser.add_argument("--match")
     parser.add_argument("--self-test", action="store_true")
     parser.add_argument("builds", nargs="*")

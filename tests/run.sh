@@ -4,7 +4,7 @@
 # passed, M failed".
 #
 # usage: tests/run.sh [--full] [--match REGEX]
-#   --full         adds the long runs and clang-tidy
+#   --full         adds clang-tidy
 #   --match REGEX  runs only the tests (by their CMake names) that match
 set -euo pipefail
 
@@ -14,7 +14,7 @@ full=
 arguments=()
 while [[ $# -gt 0 ]]; do
   case "$1" in
-    --full) full=1 && arguments+=(--full) ;;
+    --full) full=1 ;;
     --match) arguments+=(--match "${2:?--match needs a pattern}") && shift ;;
     *) sed -n '2,9s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2 && exit 2 ;;
   esac

@@ -4,6 +4,7 @@
 #include "host/cli/input_lines.hpp"
 #include "host/cli/opening.hpp"
 #include "host/formats/dialogue.hpp"
+#include "host/formats/utf8.hpp"
 #include "registry/base/error.hpp"
 
 #include <fmt/format.h>
@@ -69,7 +70,9 @@ class Conversation {
   }
   const Session& session() const { return session_; }
 
+  // Nothing where nothing was said: an earlier conversation in that file stays.
   void save() const {
+    if (std::none_of(messages_.begin(), messages_.end(), [](const ChatMessage& m) { return m.role == "user"; })) return;
     keep_session(session_, settings_.files,
                  {{"template", form_.family()}, {"messages", messages_json()}, {"turns", turn_}}, out_);
   }
@@ -161,7 +164,10 @@ std::optional<std::string> next_line(InputLines& lines, bool asks, Context& cont
     std::fputs("> ", context.out.messages());
     std::fflush(context.out.messages());
   }
-  return lines.next();
+  std::optional<std::string> line = lines.next();
+  if (line && line->ends_with('\r')) line->pop_back(); // typed elsewhere
+  if (line) line = utf8_replaced(*line);
+  return line;
 }
 
 // Until the input ends or the user leaves. Errors: interrupted; those of Conversation::say but usage, which is said,
@@ -169,8 +175,8 @@ std::optional<std::string> next_line(InputLines& lines, bool asks, Context& cont
 void talk(Conversation& conversation, bool asks, Context& context) {
   InputLines lines(STDIN_FILENO);
   while (const std::optional<std::string> line = next_line(lines, asks, context)) {
-    if (*line == "/exit") return;
-    if (*line == "/forget") {
+    if (line == "/exit") return;
+    if (line == "/forget") {
       conversation.forget();
     } else if (!line->empty()) {
       try {
@@ -201,6 +207,7 @@ void talk_and_save(Conversation& conversation, bool asks, Context& context) {
 void chat(const ChatSettings& settings, Context& context) {
   (void)Sampler(settings.generation.options().sampling);
   if (!settings.chat_template.empty()) (void)ChatTemplate::named(settings.chat_template);
+  settings.files.check();
   const auto composition = open_composition(settings.opening, context);
   const Tokenizer& tokenizer = composition->model().tokenizer();
   const ChatTemplate form = ChatTemplate::choose(settings.chat_template, tokenizer);

@@ -69,21 +69,23 @@ std::string fish_quoted(const std::string& text) {
   return "'" + out + "'";
 }
 
+// Whether the line so far is this command's: its words, options between them.
+std::string fish_condition(const std::string& path, const char* end) {
+  constexpr const char* options = "( -\\S+( [^-]\\S*)?)*";
+  std::string pattern = "^";
+  for (const char c : path) pattern += c == ' ' ? std::string(options) + " " : std::string(1, c);
+  return "string match -qr -- '" + pattern + options + end + "' (commandline -opc | string join ' ')";
+}
+
 std::string fish_script(const std::vector<Place>& places) {
   std::string text = "# fish completion for tenon; put it in ~/.config/fish/completions/tenon.fish\n";
   for (const Place& place : places) {
-    const auto space = place.path.find(' ');
-    std::string condition = "__fish_use_subcommand";
-    if (space != std::string::npos) {
-      condition = "string match -q -- '*" + place.path.substr(space + 1) + "*' (commandline -opc | string join ' ')";
-    }
-    if (!place.commands.empty()) {
-      text += fmt::format("complete -c tenon -f -n {} -a {}\n", fish_quoted(condition),
+    if (!place.commands.empty())
+      text += fmt::format("complete -c tenon -f -n {} -a {}\n", fish_quoted(fish_condition(place.path, "$")),
                           fish_quoted(joined(place.commands, " ")));
-    }
-    for (const std::string& option : place.options) {
-      text += fmt::format("complete -c tenon -n {} -l {}\n", fish_quoted(condition), option.substr(2));
-    }
+    for (const std::string& option : place.options)
+      text += fmt::format("complete -c tenon -n {} -l {}\n", fish_quoted(fish_condition(place.path, "( |$)")),
+                          option.substr(2));
   }
   return text;
 }

@@ -119,7 +119,19 @@ Routing checked(const Settings& settings) {
   return routing;
 }
 
+// Who changes a composition reads it, resolves and writes while nobody else does.
+FileLock hold(const std::string& name, const Context& context) {
+  return FileLock(context.home.composition(name).parent_path() / ("." + name + ".lock"));
+}
+
 void compose(const Settings& settings, Context& context) {
+  if (const auto package = Registry(context.registry()).find(settings.name); package && package->kind == Kind::model)
+    throw Error(Code::usage, settings.name,
+                "the registry has a model of this name, which could no longer be opened by it",
+                "choose another name for the composition");
+  const FileLock lock = hold(settings.name, context);
+  if (std::filesystem::exists(request_path(context, settings.name)))
+    context.out.note(fmt::format("there is a composition {} already: this one takes its place", settings.name));
   Request request;
   request.model = PackageRequest::parse(settings.model);
   for (const std::string& expert : settings.experts) request.experts.push_back(PackageRequest::parse(expert));
@@ -129,6 +141,8 @@ void compose(const Settings& settings, Context& context) {
 }
 
 void add_experts(const Settings& settings, Context& context) {
+  (void)read_existing(context, settings.name);
+  const FileLock lock = hold(settings.name, context);
   Request request = read_existing(context, settings.name);
   for (const std::string& text : settings.experts) {
     const PackageRequest expert = PackageRequest::parse(text);
@@ -142,6 +156,8 @@ void add_experts(const Settings& settings, Context& context) {
 }
 
 void remove_experts(const Settings& settings, Context& context) {
+  (void)read_existing(context, settings.name);
+  const FileLock lock = hold(settings.name, context);
   Request request = read_existing(context, settings.name);
   for (const std::string& name : settings.experts) {
     const auto found = std::find_if(request.experts.begin(), request.experts.end(),

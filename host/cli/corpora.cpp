@@ -3,6 +3,7 @@
 #include "host/cli/progress.hpp"
 #include "host/formats/corpus.hpp"
 #include "registry/base/error.hpp"
+#include "registry/manifest.hpp"
 
 #include <fmt/format.h>
 
@@ -59,9 +60,25 @@ fs::path held_out_shard(const fs::path& folder) {
               "give the folder that tenon expert train wrote");
 }
 
+// The text that the expert beside it was measured on, where it says so.
+Shard open_held_out(const fs::path& folder) {
+  Shard shard = Shard::open(held_out_shard(folder));
+  const fs::path manifest = folder / "expert.json";
+  if (!fs::exists(manifest)) return shard;
+  const json::array evidence = ExpertManifest::parse(read_json(manifest), manifest.string()).evidence;
+  const auto tells = [](const json::value& one) { return one.as_object().contains("data"); };
+  const auto same = [&](const json::value& one) { return tells(one) && one.at("data") == json::value(shard.digest()); };
+  if (std::any_of(evidence.begin(), evidence.end(), tells) && std::none_of(evidence.begin(), evidence.end(), same))
+    throw Error(Code::integrity, "data",
+                folder.string() + ": its held_out.tokens is another text than the one in expert.json's evidence",
+                "train again in a folder of its own, or evaluate on the text itself");
+  return shard;
+}
+
 EvaluationCorpus open_corpus(const DataArgument& data, const Composition& composition, const CorpusSettings& settings,
                              std::int64_t sequence_length, Context& context) {
-  const fs::path place = data.held_out ? held_out_shard(data.place) : fs::path(data.place);
+  if (data.held_out) return {data.name, data.role, open_held_out(data.place)};
+  const fs::path place = data.place;
   if (place.extension() == ".tokens") return {data.name, data.role, Shard::open(place)};
   std::optional<Progress> progress(std::in_place, context.out, "reading " + data.name, 0, "bytes");
   CorpusOptions options;

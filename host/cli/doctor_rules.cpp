@@ -71,7 +71,8 @@ Finding plugins(const Surroundings& here) {
     if (!plugin.refusals.empty()) refused.push_back(plugin.file + ": " + plugin.refusals.front());
   }
   if (!refused.empty()) {
-    return {Health::bad, joined(refused, "; "), "look closer with: tenon plugin check " + here.plugin_folder.string()};
+    return {Health::bad, joined(refused, "; "),
+            fmt::format("look closer with: tenon plugin check {}/FILE", here.plugin_folder.string())};
   }
   const std::string found = fmt::format("{} in {}", here.plugins.size(), here.plugin_folder.string());
   if (here.plugins.empty()) return {Health::note, found, "install Tenon whole: its own plugins lie beside the program"};

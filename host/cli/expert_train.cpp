@@ -1,5 +1,6 @@
 // tenon expert train: the words of the command line; the work is host/training's.
 #include "host/cli/command.hpp"
+#include "host/cli/fields.hpp"
 #include "host/cli/training_screen.hpp"
 #include "host/training/train.hpp"
 
@@ -37,6 +38,8 @@ TrainingPlan plan_of(const Settings& settings) {
     if (!plan.contains(field))
       throw Error(Code::usage, "expert train", fmt::format("found no {}, in a plan or on the line", field),
                   fmt::format("give it with {}", flag));
+  if (const json::value& data = plan["data"]; data.is_object() && !data.get_object().contains("paths"))
+    throw Error(Code::usage, "expert train", "found no text, in a plan or on the line", "give it with --data");
   return TrainingPlan::parse(plan, settings.plan.empty() ? "training plan" : settings.plan);
 }
 
@@ -101,6 +104,9 @@ void add_expert_train(CLI::App& app, Context& context) {
                       "tenon expert train facts --model smollm2 --arch tenon.memory --data docs/ --set pass.blocks=512",
                       "tenon.memory learns in one pass: pass.blocks says how much text it sees, train.* is refused.",
                       "A stopped training goes on when the same command is run again."});
+  command->footer(command->get_footer() +
+                  "\n\nFields of a plan, for --set (an architecture's own: tenon show PLUGIN):\n" +
+                  table_text(fields_table(plan_schema()), false));
   command->callback([settings, &context] { train(*settings, context); });
 }
 

@@ -4,12 +4,27 @@
 #include "host/cli/progress.hpp"
 
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
+#include <cstring>
 #include <memory>
 #include <optional>
 
 namespace tenon {
+namespace {
+
+// Through links, to the file that they stand for.
+std::filesystem::path saved_at(const std::filesystem::path& to) {
+  std::filesystem::path path = to;
+  std::error_code ignored;
+  for (int links = 0; links < 8 && std::filesystem::is_symlink(path, ignored); ++links)
+    path = path.parent_path() / std::filesystem::read_symlink(path, ignored);
+  return path;
+}
+
+} // namespace
 
 void add_generation_options(CLI::App& command, GenerationSettings& settings) {
   command.add_option("--max-tokens", settings.max_tokens, "Most tokens to write")
@@ -21,7 +36,9 @@ void add_generation_options(CLI::App& command, GenerationSettings& settings) {
       ->capture_default_str();
   command.add_option("--top-p", settings.sampling.top_p, "Draw from the likeliest tokens that together reach this")
       ->capture_default_str();
-  command.add_option("--seed", settings.sampling.seed, "The same seed draws the same text")->capture_default_str();
+  command.add_option("--seed", settings.sampling.seed, "The same seed draws the same text")
+      ->check(from_zero())
+      ->capture_default_str();
   command.add_flag("--greedy", settings.greedy, "As --temperature 0");
   command.add_option("--stop", settings.stops, "Text that ends the answer; may be given several times")
       ->type_name("TEXT")
@@ -66,9 +83,27 @@ SavedSession open_session(Composition& composition, const GenerationSettings& se
   return restore_session(composition, std::filesystem::path(files.from), settings.session(out));
 }
 
+void SessionFiles::check() const {
+  if (to.empty()) return;
+  const std::filesystem::path path = saved_at(to), folder = path.has_parent_path() ? path.parent_path() : ".";
+  const auto refuse = [&](Code code, const std::string& problem, const char* remedy) {
+    throw Error(code, to, problem, remedy);
+  };
+  std::error_code ignored;
+  if (!std::filesystem::is_directory(folder, ignored))
+    refuse(Code::not_found, "there is no folder " + folder.string(), "make it first, or save elsewhere");
+  if (::access(folder.c_str(), W_OK) != 0)
+    refuse(Code::environment, folder.string() + ": " + std::strerror(errno), "save elsewhere");
+  if (!std::filesystem::exists(path, ignored)) return;
+  if (!std::filesystem::is_regular_file(path, ignored))
+    refuse(Code::usage, "is no regular file", "save to another file");
+  if (std::filesystem::file_size(path, ignored) > 0 && !is_session(path))
+    refuse(Code::usage, "holds something that is no session", "save to another file, or remove this one");
+}
+
 void keep_session(const Session& session, const SessionFiles& files, const json::object& note, Output& out) {
   if (files.to.empty()) return;
-  save_session(session, files.to, note);
+  save_session(session, saved_at(files.to), note);
   out.note(fmt::format("saved {} tokens to {}", session.tokens().size(), files.to));
 }
 

@@ -23,6 +23,10 @@ void say_context(const Model& model, const GenerationSettings& settings, Output&
 // --session and --save-session of run, --resume and --save of chat.
 struct SessionFiles {
   std::string from, to;
+
+  // Before anything is loaded. Errors: usage, not_found, environment: nothing can be saved there, or what is there is
+  // no session.
+  void check() const;
 };
 // A new session, or the one in the file.
 SavedSession open_session(Composition& composition, const GenerationSettings& settings, const SessionFiles& files,

@@ -1,6 +1,10 @@
 // The program: one table of commands. Each command lives in a file of its own name.
 #include "host/cli/command.hpp"
 
+#include <fcntl.h>
+#include <signal.h>
+#include <unistd.h>
+
 namespace tenon {
 
 void add_doctor(CLI::App& app, Context& context);
@@ -27,9 +31,18 @@ void add_trace(CLI::App& app, Context& context);
 
 } // namespace tenon
 
+// Whoever starts a program may have closed its standard streams; the next file that is opened would take their place.
+// Input is then at its end, and output an error.
+static void open_missing_streams() {
+  for (const int stream : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO})
+    if (fcntl(stream, F_GETFD) < 0) (void)open("/dev/null", stream == STDERR_FILENO ? O_WRONLY : O_RDONLY);
+}
+
 int main(int argc, char** argv) {
   using namespace tenon;
+  open_missing_streams();
   install_interrupt_handler();
+  signal(SIGXFSZ, SIG_IGN); // a file that may not grow is then an error as any other
   CLI::App app("A frozen language model with middle experts that others make");
   Context context;
   set_up_root(app, context);

@@ -57,8 +57,7 @@ std::vector<std::filesystem::path> calibration_texts(const Settings& settings, c
 void import(const WholeModel& whole, const Settings& settings, const std::string& name, Context& context) {
   const Registry registry = Registry::open_or_create(context.registry(), "local");
   if (registry.find(name))
-    throw Error(Code::usage, name, "the registry already has a package of this name",
-                "choose another with --name NAME");
+    throw Error(Code::usage, name, "the registry already has a package of this name", "choose another name");
   const Staging staging(context.home);
   ImportOptions options;
   options.name = name;

@@ -1,8 +1,16 @@
 // tenon publish: from a package folder or a plugin's library into a registry.
 #include "host/cli/registry_view.hpp"
+#include "host/formats/safetensors.hpp"
 #include "host/loading/draft.hpp"
+#include "host/loading/facts.hpp"
+#include "registry/manifest.hpp"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <optional>
+#include <utility>
 
 namespace tenon {
 namespace {
@@ -12,19 +20,48 @@ struct Settings {
   bool create = false, dry_run = false;
 };
 
+// What nobody could ever load is not published for good: the weights are those that expert.json names.
+void require_weights(const Draft& draft) {
+  if (draft.kind != Kind::expert) return;
+  const ExpertManifest manifest = ExpertManifest::parse(draft.manifest, "expert.json");
+  std::optional<SafetensorsFile> file;
+  for (const PackageFile& one : draft.files)
+    if (one.role == "weights") file.emplace(one.source);
+  constexpr std::string_view own = "file:";
+  for (const WeightRecord& weight : manifest.weights) {
+    if (!weight.source.starts_with(own)) continue;
+    const TensorView* found = file ? file->find(weight.source.substr(own.size())) : nullptr;
+    const bool blocks = found && found->dtype == Dtype::U8; // quantised: their shape is that of bytes
+    const bool same =
+        found && (blocks || std::equal(found->shape.begin(), found->shape.end(), weight.shape.begin(),
+                                       weight.shape.end(), [](auto a, auto b) { return std::cmp_equal(a, b); }));
+    if (!same)
+      throw Error(Code::integrity, draft.name,
+                  fmt::format("expert.json names {} of shape ({}), its weights hold {}", weight.name,
+                              fmt::join(weight.shape, ", "),
+                              found ? fmt::format("({})", fmt::join(found->shape, ", ")) : std::string("none such")),
+                  "train it again, or give the folder as it was written");
+  }
+}
+
 Draft draft_of(const std::filesystem::path& path) {
   std::error_code ignored;
   if (!std::filesystem::exists(path, ignored))
     throw Error(Code::not_found, "publish", path.string() + " is not there",
                 "give the folder of a model or an expert, or the .so of a plugin");
-  return std::filesystem::is_directory(path, ignored) ? draft_from_folder(path) : plugin_draft(path);
+  if (!std::filesystem::is_directory(path, ignored)) return plugin_draft(path);
+  Draft draft = draft_from_folder(path);
+  require_weights(draft);
+  return draft;
 }
 
 std::string next_of(const Entry& entry) {
   switch (entry.kind) {
     case Kind::model:
       return fmt::format("tenon expert train NAME --model {} --arch tenon.low_rank --data TEXT", entry.name);
-    case Kind::plugin: return fmt::format("tenon expert train NAME --model MODEL --plugin {} --data TEXT", entry.name);
+    case Kind::plugin:
+      return fmt::format("tenon expert train NAME --model MODEL --arch {} --data TEXT",
+                         Facts::parse(canonical_json(entry.manifest), entry.title()).architectures.front().name);
     case Kind::expert: break;
   }
   const std::string request = fmt::format("{}@^{}", entry.name, entry.version.text());
@@ -53,7 +90,12 @@ void publish(const Settings& settings, Context& context) {
   std::vector<Draft> drafts; // all are read before the first is published
   for (const auto& path : settings.packages) drafts.push_back(draft_of(path));
   if (settings.dry_run) {
-    for (const Draft& draft : drafts) dry_run(draft, context);
+    std::error_code ignored;
+    const bool made_first = settings.create && !std::filesystem::exists(context.registry(), ignored);
+    for (const Draft& draft : drafts) {
+      if (!made_first) open_registry(context).check(draft);
+      dry_run(draft, context);
+    }
     return;
   }
   const Registry registry = open_registry(context, settings.create);

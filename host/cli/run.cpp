@@ -6,9 +6,11 @@
 
 #include <fmt/format.h>
 
+#include <unistd.h>
 #include <boost/json/value_from.hpp>
-#include <iostream>
-#include <iterator>
+
+#include <cerrno>
+#include <cstring>
 
 namespace tenon {
 namespace {
@@ -24,7 +26,16 @@ struct RunSettings {
 
 std::string prompt_text(const RunSettings& settings) {
   if (settings.prompt != "-") return settings.prompt;
-  return {std::istreambuf_iterator<char>(std::cin), std::istreambuf_iterator<char>()};
+  std::string text;
+  char bytes[std::size_t{1} << 16];
+  for (ssize_t count; (count = ::read(STDIN_FILENO, bytes, sizeof bytes)) != 0;) {
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0)
+      throw Error(Code::environment, "input", std::string("cannot read it: ") + std::strerror(errno),
+                  "give the command an input that can be read");
+    text.append(bytes, static_cast<std::size_t>(count));
+  }
+  return text;
 }
 
 // Which expert wrote generated token `index`: strengths at a position shape what follows it.
@@ -72,11 +83,14 @@ json::object result_json(const Session& session, std::size_t prompt, const Gener
 void run(const RunSettings& settings, Context& context) {
   const bool resumes = !settings.files.from.empty();
   if (!resumes && settings.prompt.empty() == settings.batch.file.empty())
-    throw Error(Code::usage, "run", "need either a prompt or a file of requests with --batch",
+    throw Error(Code::usage, "run",
+                fmt::format("found {} a prompt {} a file of requests with --batch, need one of them",
+                            settings.prompt.empty() ? "neither" : "both", settings.prompt.empty() ? "nor" : "and"),
                 "tenon run NAME \"Once upon a time\", or tenon run NAME --batch requests.jsonl");
   if (!settings.batch.file.empty()) return run_batch(settings.opening, settings.batch, settings.generation, context);
   const GenerateOptions base = settings.generation.options();
   (void)Sampler(base.sampling); // a wrong option is said before anything is loaded
+  settings.files.check();
   const auto composition = open_composition(settings.opening, context);
   const Tokenizer& tokenizer = composition->model().tokenizer();
   Session session = open_session(*composition, settings.generation, settings.files, context.out).session;

@@ -1,5 +1,7 @@
 // tenon show: one package, or one composition.
+#include "host/cli/fields.hpp"
 #include "host/cli/registry_view.hpp"
+#include "host/loading/facts.hpp"
 #include "registry/lock.hpp"
 
 #include <fmt/format.h>
@@ -19,6 +21,15 @@ void show_contract(Context& context, const ModelContract& contract) {
                     contract.dtype, contract.positions));
 }
 
+// What each architecture can be told with --set NAME=VALUE.
+void show_architectures(Context& context, const Facts& facts) {
+  for (const ArchitectureFacts& architecture : facts.architectures) {
+    const std::string colon = architecture.summary.empty() ? "" : ": ";
+    field(context, "arch", architecture.name + colon + architecture.summary);
+    if (const Table fields = fields_table(architecture.config); !fields.rows.empty()) context.out.table(fields);
+  }
+}
+
 void show_manifest(Context& context, const Entry& entry) {
   if (entry.kind == Kind::model) {
     const ModelManifest manifest = ModelManifest::parse(entry.manifest, entry.title());
@@ -31,6 +42,8 @@ void show_manifest(Context& context, const Entry& entry) {
           fmt::format("{}, from {}; context {}", manifest.architecture, manifest.plugin.text(), manifest.context));
     field(context, "row", manifest.row.value_or("none"));
     show_contract(context, manifest.contract);
+  } else {
+    show_architectures(context, Facts::parse(canonical_json(entry.manifest), entry.title()));
   }
 }
 
@@ -101,7 +114,8 @@ void add_show(CLI::App& app, Context& context) {
   auto what = std::make_shared<std::string>();
   CLI::App* command = app.add_subcommand("show", "Show one package or composition");
   command->add_option("name", *what, "A package (NAME or NAME@RANGE), or a composition")->required();
-  examples(*command, {"tenon show smollm2", "tenon show legal@=1.2.0 --json", "tenon show bot"});
+  examples(*command,
+           {"tenon show smollm2", "tenon show legal@=1.2.0 --json", "tenon show tenon.low_rank", "tenon show bot"});
   command->callback([what, &context] { show(*what, context); });
 }
 

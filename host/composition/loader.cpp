@@ -25,7 +25,10 @@ void start_kernels(Format format) {
   } catch (const std::runtime_error& error) {
     throw Error(Code::environment, "kernels", error.what(), "give such a value, or unset the variable");
   }
-  if (format != Format::float32) at::set_num_threads(1);
+  if (format != Format::float32)
+    at::set_num_threads(1);
+  else if (std::getenv("TENON_THREADS"))
+    at::set_num_threads(cpu::engine().pool->threads());
 }
 
 // A matrix that cannot have the format, or keeps to float32, matters only where the expert multiplies it: one row

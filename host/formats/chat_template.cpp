@@ -12,8 +12,10 @@ std::string family_list() {
 }
 
 [[noreturn]] void refuse(const std::string& found) {
-  throw Error(Code::incompatible, "chat", found + "; known families: " + family_list(),
-              "name one with --template NAME, in training with --set data.template=NAME (plain fits any model)");
+  throw Error(
+      Code::incompatible, "chat", found + "; known families: " + family_list(),
+      "name one: tenon chat --template NAME, in training --set data.template=NAME (plain fits any model); in a batch "
+      "give \"prompt\" instead of messages");
 }
 
 // The system message that a ChatML template writes where there is none: the literal text between
@@ -71,7 +73,8 @@ std::vector<std::pair<std::string, std::string>> ChatTemplate::families() {
 ChatTemplate ChatTemplate::named(std::string_view family) {
   for (const auto& [name, looks] : families())
     if (name == family) return ChatTemplate(name);
-  throw Error(Code::usage, "chat", "found template \"" + std::string(family) + "\", there are: " + family_list());
+  throw Error(Code::usage, "chat", "found template \"" + std::string(family) + "\", there are: " + family_list(),
+              "give one of these");
 }
 
 ChatTemplate ChatTemplate::of(const Tokenizer& tokenizer) {

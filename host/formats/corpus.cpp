@@ -106,10 +106,15 @@ struct Side {
 [[noreturn]] void too_small(const CorpusText& text, const CorpusOptions& options, std::int64_t tokens,
                             std::int64_t needed) {
   const std::int64_t blocks = tokens / options.sequence_length;
-  throw Error(Code::usage, "corpus",
-              fmt::format("{}: found {} blocks of {} tokens ({} tokens), need {}: {} held out and as many to train on",
-                          text.inputs, blocks, options.sequence_length, tokens, needed, options.held_out_blocks),
-              blocks >= 4 ? fmt::format("add text or use --set data.held_out_blocks={}", blocks / 2) : "add text");
+  throw Error(
+      Code::usage, "corpus",
+      fmt::format(
+          "{}: found {} blocks of {} tokens ({} tokens{}), need {}: {} held out and as many to train on", text.inputs,
+          blocks, options.sequence_length, tokens,
+          text.report.duplicates > 0 ? fmt::format("; {} duplicates were left out", text.report.duplicates) : "",
+          needed, options.held_out_blocks),
+      blocks >= 4 ? fmt::format("add text or use --set data.held_out_blocks={}", blocks / 2)
+                  : "add text, or use shorter sequences: --set data.sequence_length=...");
 }
 
 std::string key_of(const char* kind, const CorpusText& text, const Tokenizer& tokenizer, const CorpusOptions& options) {

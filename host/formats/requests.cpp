@@ -37,6 +37,7 @@ std::optional<std::vector<std::string>> strings(const JsonReader& line, const ch
 std::string id_of(const JsonReader& line, std::size_t number) {
   if (!line.has("id")) return std::to_string(number);
   const JsonReader id = line.at("id");
+  if (!id.value().is_int64() && !id.value().is_string()) id.fail("found another kind, need a text or a whole number");
   return id.value().is_int64() ? std::to_string(id.integer()) : id.string();
 }
 

@@ -170,7 +170,7 @@ class Bench {
     finish(begun(context));
     const std::vector<Work> work = composition_.experts().work;
     const BenchmarkMachine first = before();
-    std::vector<double> each = write(text, tokens(context + 1, options_.steps));
+    std::vector<double> each = write(text, tokens(begun(context), options_.steps));
     double taken = 0;
     for (const double one : each) taken += one;
     BenchmarkRun out{static_cast<double>(options_.steps) / taken, 0, 0, 0, mean(first, after())};

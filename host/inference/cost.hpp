@@ -10,7 +10,7 @@
 namespace tenon {
 
 struct Cost {
-  double bytes = 0;                       // of weights
+  double bytes = 0;                       // that are read
   double float32 = 0, bf16 = 0, int8 = 0; // operations of a row, by what their products compute in
 
   Cost& operator+=(const Cost& other);

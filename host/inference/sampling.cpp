@@ -168,7 +168,7 @@ std::int32_t Sampler::sample(std::span<const float> logits_V, std::uint64_t inde
   if (options_.temperature == 0) return static_cast<std::int32_t>(largest(logits_V));
   const double drawn = stream_.uniform(index);
   if (options_.top_k == 0) {
-    thread_local Ranking ranking; // a token allocates nothing
+    thread_local Ranking ranking; // kept: to draw of the whole vocabulary allocates nothing
     ranking.rank(logits_V, options_.temperature);
     return ranking.at(drawn, options_.top_p);
   }

@@ -71,6 +71,14 @@ std::string_view text_of(std::span<const std::byte> bytes) {
 
 } // namespace
 
+bool is_session(const std::filesystem::path& path) {
+  try {
+    return SafetensorsFile(path).metadata().contains("tenon.session");
+  } catch (const Error&) {
+    return false;
+  }
+}
+
 std::string session_digest(std::string_view head, std::span<const TensorView> tensors) {
   std::vector<const TensorView*> ordered;
   for (const TensorView& one : tensors) ordered.push_back(&one);

@@ -27,6 +27,9 @@ struct SavedSession {
 // Errors: environment. The file appears whole or not at all.
 void save_session(const Session& session, const std::filesystem::path& path, const json::object& note = {});
 
+// Whether this file holds a session, of whatever composition, damaged or not.
+bool is_session(const std::filesystem::path& path);
+
 // Of the text of "tenon.session" and the tensors, whatever their order.
 std::string session_digest(std::string_view head, std::span<const TensorView> tensors);
 

@@ -215,7 +215,7 @@ json::object ArchitectureFacts::complete(const json::object& given) const {
   const std::vector<std::string> problems = schema.problems(full);
   if (!problems.empty()) {
     throw Error(Code::integrity, name, fmt::format("config: {}", fmt::join(problems, "; ")),
-                fmt::format("see what {} takes with: tenon show {}", name, name));
+                fmt::format("tenon show PLUGIN says what {} takes, for the plugin that has it", name));
   }
   return full.as_object();
 }

@@ -74,6 +74,8 @@ tenon_status guarded(Body&& body) noexcept {
   try {
     body();
     return TENON_OK;
+  } catch (const std::bad_alloc&) {
+    return TENON_NO_MEMORY;
   } catch (...) {
     return TENON_BAD_ARGUMENT;
   }

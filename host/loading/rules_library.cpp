@@ -206,7 +206,10 @@ std::optional<Refusal> judge_abi(const Candidate& c) {
 }
 
 std::optional<Refusal> judge_platform(const Candidate& c) {
-  if (c.facts->tier == "tenon.portable/1") return std::nullopt; // plain C over DLPack: any compiler and LibTorch
+  if (c.facts->tier != "tenon.native/1")
+    return refusal(Code::incompatible, "TN-P2 platform", c,
+                   fmt::format("its tier is {}, host runs tenon.native/1", c.facts->tier),
+                   "build it on tenon::Expert, or update Tenon");
   const Platform &plugin = c.facts->platform, &host = c.host->platform;
   std::vector<std::string> differences;
   const auto compare = [&](const char* what, const std::string& built, const std::string& has) {
@@ -260,9 +263,6 @@ std::optional<Refusal> judge_descriptor(const Candidate& c) {
   const bool complete = experts->create && experts->destroy && experts->parameters && experts->state_layout &&
                         experts->initialize && experts->bind && experts->prepare && experts->forward;
   if (!complete) return refuse("found an expert table with empty functions, need all of them");
-  const bool portable = c.facts->tier == "tenon.portable/1";
-  if (portable && (!experts->vjp || !experts->release_tape))
-    return refuse("found no vjp, need it in the portable tier");
   return std::nullopt;
 }
 

@@ -187,8 +187,7 @@ ImportedModel import_model(const WholeModel& whole, const ImportOptions& options
                                        [&](std::string_view name, std::uint64_t done, std::uint64_t total) {
                                          if (options.progress) options.progress(name, done, total);
                                        });
-  std::filesystem::copy_file(d0.tokens.path(), model_folder / "calibration.tokens",
-                             std::filesystem::copy_options::overwrite_existing);
+  copy_whole_file(d0.tokens.path(), model_folder / "calibration.tokens");
 
   const auto open = [&](const std::filesystem::path& folder) {
     const std::filesystem::path path = folder / "weights.safetensors";

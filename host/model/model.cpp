@@ -5,6 +5,7 @@
 #include "registry/base/sha256.hpp"
 
 #include <ATen/ATen.h>
+#include <fmt/format.h>
 
 namespace tenon {
 namespace {
@@ -66,6 +67,31 @@ nn::BlockKind kind_of(const JsonReader& reader) {
   return kind;
 }
 
+void check_shape(const ModelShape& shape, const std::string& where) {
+  constexpr std::int64_t most = std::int64_t{1} << 24; // no product of two sizes leaves 64 bits
+  for (const std::int64_t size : {shape.width, shape.layers, shape.heads, shape.kv_heads, shape.head_dim,
+                                  shape.ffn_width, shape.vocab, shape.block.rotary ? 1 : shape.positions})
+    if (size < 1 || size > most)
+      throw Error(Code::integrity, where, fmt::format("config: found a size of {}, need 1 to {}", size, most));
+  if (shape.heads % shape.kv_heads != 0 || (shape.block.rotary && shape.head_dim % 2 != 0))
+    throw Error(
+        Code::integrity, where,
+        fmt::format("config: found {} heads of width {} on {}; need a multiple, and an even width where they are "
+                    "rotated",
+                    shape.heads, shape.head_dim, shape.kv_heads));
+}
+
+// Of the model's own width, or nothing could be compared with them.
+Statistics statistics_of(const ModelFiles& files, const ModelShape& shape) {
+  Statistics statistics = read_statistics(files.normalization);
+  if (statistics.mean_C.sizes() != at::IntArrayRef({shape.width}) ||
+      statistics.deviation_C.sizes() != statistics.mean_C.sizes())
+    throw Error(Code::integrity, files.normalization.string(),
+                fmt::format("found {} means and {} deviations, the model is {} wide", statistics.mean_C.numel(),
+                            statistics.deviation_C.numel(), shape.width));
+  return statistics;
+}
+
 } // namespace
 
 json::object shape_to_json(const ModelShape& shape) {
@@ -95,6 +121,7 @@ ModelShape shape_from_json(const json::object& config, const std::string& where)
     shape.rope_theta = reader.at("rope_theta").number();
   else
     shape.positions = reader.at("positions").integer();
+  check_shape(shape, where);
   return shape;
 }
 
@@ -120,7 +147,7 @@ Model::Model(ModelManifest manifest, const ModelFiles& files, const std::filesys
       shape_(shape_from_json(manifest_.config, "model.json")),
       weights_(open_weights(files, shape_, cache)),
       tokenizer_(read_tokenizer(files.tokenizer, manifest_.contract.tokenizer_digest)),
-      statistics_(read_statistics(files.normalization)),
+      statistics_(statistics_of(files, shape_)),
       trunk_(shape_, manifest_.contract.cut.first, source_of(weights_)),
       head_(shape_, manifest_.contract.cut.last, source_of(weights_)) {}
 

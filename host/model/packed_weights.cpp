@@ -12,6 +12,7 @@
 #include <array>
 #include <cmath>
 #include <cstring>
+#include <map>
 
 namespace tenon {
 namespace {
@@ -145,20 +146,31 @@ std::filesystem::path path_of(const PackedWeights::Source& source, Format format
          (source.digest.substr(source.digest.find(':') + 1) + ".safetensors");
 }
 
+bool is_planned(const PackedEntry& entry, const PackedEntry& planned) {
+  if (!entry.refusal.empty() || !planned.refusal.empty()) return entry.refusal.empty() == planned.refusal.empty();
+  const cpu::PackedFormat format = entry.matrix.format;
+  const bool short_exponents = format == cpu::PackedFormat::bf16e4 && prefers_short();
+  return (short_exponents ? cpu::PackedFormat::bf16 : format) == planned.matrix.format;
+}
+
 // The matrices of a derived file: those that are planned, in the shapes of the weights they were derived from.
 std::vector<PackedEntry> entries_of(const SafetensorsFile& file, const std::vector<Plan>& plans,
                                     const SafetensorsFile& float32) {
   std::vector<PackedEntry> entries = packed_entries(file);
-  std::set<std::string> missing;
-  for (const Plan& plan : plans) missing.insert(plan.entry.name);
+  std::map<std::string, const Plan*> missing;
+  for (const Plan& plan : plans) missing.emplace(plan.entry.name, &plan);
   for (const PackedEntry& entry : entries) {
     const auto& [format, outputs, inputs, none] = entry.matrix;
-    if (missing.erase(entry.name) == 0) throw Error(Code::integrity, file.name(), entry.name + " does not belong here");
+    const auto planned = missing.find(entry.name);
+    if (planned == missing.end()) throw Error(Code::integrity, file.name(), entry.name + " does not belong here");
+    if (!is_planned(entry, planned->second->entry))
+      throw Error(Code::integrity, file.name(), entry.name + " has another format than it was derived in");
+    missing.erase(planned);
     if (float32.at(entry.name).shape !=
         std::vector<std::size_t>{static_cast<std::size_t>(outputs), static_cast<std::size_t>(inputs)})
       throw Error(Code::integrity, file.name(), entry.name + " has another shape than the weights it was derived from");
   }
-  if (!missing.empty()) throw Error(Code::integrity, file.name(), *missing.begin() + " is missing");
+  if (!missing.empty()) throw Error(Code::integrity, file.name(), missing.begin()->first + " is missing");
   return entries;
 }
 
@@ -198,7 +210,8 @@ const char* format_name(Format format) {
 Format format_of(const std::string& name) {
   for (const Format format : kFormats)
     if (name == format_name(format)) return format;
-  throw Error(Code::usage, "format", "found \"" + name + "\", need float32, bf16, int8, int4 or stored");
+  throw Error(Code::usage, "format", "found \"" + name + "\", need float32, bf16, int8, int4 or stored",
+              "give one of these");
 }
 
 PackedWeights::PackedWeights(const Source& source, Format format, const std::filesystem::path& cache,

@@ -38,8 +38,7 @@ class RowBuffer {
   // A view where one block holds them all row by row, else a copy. What is appended later does not change it.
   at::Tensor rows(std::int64_t first, std::int64_t last) const;
   void truncate(std::int64_t length);
-  RowBuffer fork() const;                                               // independent, sharing what both hold
-  const std::vector<std::int64_t>& row_shape() const { return shape_; } // empty before the first append
+  RowBuffer fork() const; // independent, sharing what both hold
 
  private:
   at::Tensor view(std::int64_t block, std::int64_t first, std::int64_t last) const;
@@ -62,8 +61,7 @@ class ModuleState : public SequenceState {
   ModuleState(ModuleState&&) = default;
   ModuleState& operator=(ModuleState&&) = default;
 
-  // Errors (all): Error bug-free by construction for our modules; a plugin's wrong slot becomes a status at the
-  // boundary.
+  // Errors (all): plugin (no such slot in that form; rows of another shape), which the boundary makes a status of.
   at::Tensor fixed(std::int64_t slot) override;
   void append(std::int64_t slot, const at::Tensor& rows) override;
   at::Tensor rows(std::int64_t slot) const override;

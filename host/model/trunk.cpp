@@ -5,6 +5,9 @@
 
 #include <tenon/nn/transformer.hpp>
 
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <numeric>
 
@@ -24,11 +27,30 @@ PackedPointer run_of(nn::Transformer& layers) {
   return layers.blocks.empty() ? PackedPointer() : layers.packed().toCustomClass<PackedHandle>();
 }
 
+std::string sizes_text(const Tensor& tensor) {
+  return fmt::format("({})", fmt::join(tensor.sizes().begin(), tensor.sizes().end(), ", "));
+}
+
+// A matrix of its own: no module holds it.
+Tensor matrix_of(const WeightSource& weights, const std::string& name, std::int64_t rows, std::int64_t width) {
+  const Tensor tensor = weights(name);
+  if (tensor.sizes() != at::IntArrayRef({rows, width}))
+    throw Error(Code::integrity, "model",
+                fmt::format("found {} of {}, its configuration needs ({}, {})", name, sizes_text(tensor), rows, width));
+  return tensor;
+}
+
 // Frozen: the weights are borrowed from wherever they lie, and take no gradient.
 void bind_module(torch::nn::Module& module, const std::string& prefix, const WeightSource& weights) {
   for (auto& parameter : module.named_parameters()) {
+    const std::string name = prefix + parameter.key();
+    const Tensor tensor = weights(name);
+    if (tensor.sizes() != parameter.value().sizes())
+      throw Error(Code::integrity, "model",
+                  fmt::format("found {} of {}, its configuration needs {}", name, sizes_text(tensor),
+                              sizes_text(parameter.value())));
     parameter.value().set_requires_grad(false);
-    parameter.value().set_data(weights(prefix + parameter.key()));
+    parameter.value().set_data(tensor);
   }
   module.train(false);
 }
@@ -54,6 +76,19 @@ Tensor positions_of(const Batch& batch, std::int64_t limit) {
   return positions_N;
 }
 
+// Modules that train while this lives.
+class Training {
+ public:
+  Training(nn::Transformer& layers, nn::Norm& norm) : layers_(layers), norm_(norm) { set(true); }
+  Training(const Training&) = delete;
+  ~Training() { set(false); }
+
+ private:
+  void set(bool on) const { layers_.train(on), norm_.train(on); }
+  nn::Transformer& layers_;
+  nn::Norm& norm_;
+};
+
 } // namespace
 
 std::shared_ptr<nn::Transformer> bind_layers(const ModelShape& shape, std::int64_t first, std::int64_t last,
@@ -69,8 +104,9 @@ std::shared_ptr<nn::Transformer> bind_layers(const ModelShape& shape, std::int64
 }
 
 Trunk::Trunk(const ModelShape& shape, std::int64_t last, const WeightSource& weights)
-    : embedding_VC_(weights("embed.weight")), layers_(bind_layers(shape, 0, last, weights)) {
-  if (shape.positions > 0) positions_PC_ = weights("positions.weight");
+    : embedding_VC_(matrix_of(weights, "embed.weight", shape.vocab, shape.width)),
+      layers_(bind_layers(shape, 0, last, weights)) {
+  if (shape.positions > 0) positions_PC_ = matrix_of(weights, "positions.weight", shape.positions, shape.width);
 }
 
 Tensor Trunk::embedded(const Batch& batch) const {
@@ -93,7 +129,7 @@ PackedPointer Trunk::run() const { return run_of(*layers_); }
 
 Head::Head(const ModelShape& shape, std::int64_t first, const WeightSource& weights)
     : norm_(bind_norm(shape, weights)),
-      unembedding_VC_(weights(shape.tied ? "embed.weight" : "unembed.weight")),
+      unembedding_VC_(matrix_of(weights, shape.tied ? "embed.weight" : "unembed.weight", shape.vocab, shape.width)),
       layers_(bind_layers(shape, first, shape.layers, weights)) {}
 
 Tensor Head::forward(const Tensor& m_NC, const Batch& batch) const { return logits(features(m_NC, batch)); }
@@ -119,12 +155,8 @@ Tensor Head::read_rows(const Tensor& m_NC, const Batch& batch) const {
 
 Tensor Head::features_with_gradient(const Tensor& m_NC, const Batch& batch) const {
   const auto spans = batch.spans([](Sequence& sequence) -> ModuleState& { return sequence.head; });
-  layers_->train(true);
-  norm_->train(true);
-  Tensor features_NC = norm_->forward(layers_->forward(m_NC, spans));
-  norm_->train(false);
-  layers_->train(false);
-  return features_NC;
+  const Training training(*layers_, *norm_);
+  return norm_->forward(layers_->forward(m_NC, spans));
 }
 
 Tensor Head::logits(const Tensor& features_NC) const { return logits_of(features_NC, unembedding_VC_); }

@@ -1,6 +1,6 @@
 // Trunk and head: the frozen ends of the model, made of the same blocks as everybody's experts.
 // Shapes: N rows of all sequences, packed; C model width; V vocabulary.
-// Thread: one call at a time per sequence; weights are read only.
+// Thread: one call at a time per sequence, and with a gradient one call at a time; weights are read only.
 #pragma once
 
 #include "host/model/batch.hpp"

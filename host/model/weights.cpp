@@ -57,6 +57,8 @@ Weights Weights::open(const std::filesystem::path& path, const std::string& dige
     for (const TensorView& tensor : source->tensors()) check_finite(floats(tensor), source->name(), tensor.name);
     return Weights(source);
   }
+  if (digest.empty())
+    throw Error(Code::integrity, source->name(), "found numbers of another type than float32, need float32 here");
   const std::filesystem::path derived = cache / "float32" / (digest.substr(digest.find(':') + 1) + ".safetensors");
   if (!std::filesystem::exists(derived)) {
     const FileLock lock(derived.string() + ".lock");

@@ -56,9 +56,15 @@ Router::Router(Normalization normalization, const std::vector<Row>& rows, Routin
   if (const std::string problem = routing_.problem(); !problem.empty())
     throw Error(Code::incompatible, "router", problem);
   const std::int64_t width = normalization_.mean_C.size(0);
+  if (normalization_.deviation_C.sizes() != normalization_.mean_C.sizes())
+    throw Error(Code::integrity, "router", "found other numbers of means and deviations");
   r_EC_ = at::empty({static_cast<std::int64_t>(rows.size()), width});
   b_E_ = at::empty({static_cast<std::int64_t>(rows.size())});
   for (std::size_t i = 0; i < rows.size(); ++i) {
+    if (rows[i].r_C.sizes() != normalization_.mean_C.sizes())
+      throw Error(Code::integrity, "router",
+                  "found a row of " + std::to_string(rows[i].r_C.numel()) + " numbers, the model is " +
+                      std::to_string(width) + " wide");
     r_EC_[i].copy_(rows[i].r_C);
     b_E_[i].fill_(rows[i].b);
   }

@@ -13,7 +13,8 @@
 namespace tenon {
 namespace {
 
-// rule(scores of a row, experts, shares) gives how many have a share. Scores that are not finite give no strengths.
+// rule(scores of a row, experts, shares) gives how many have a share. A score that is no number, or no
+// end of one, gives none: NaN for the whole row. -infinity is how an expert is left out.
 template <class Rule>
 at::Tensor row_by_row(const at::Tensor& scores_NE, const Rule& rule) {
   const at::Tensor scores = scores_NE.contiguous();
@@ -25,7 +26,7 @@ at::Tensor row_by_row(const at::Tensor& scores_NE, const Rule& rule) {
   for (std::int64_t row = 0; row < rows; ++row) {
     const float* from = scores.data_ptr<float>() + row * experts;
     float* to = w_NE.data_ptr<float>() + row * experts;
-    if (std::any_of(from, from + experts, [](float score) { return std::isnan(score); })) {
+    if (std::any_of(from, from + experts, [](float score) { return !(score < INFINITY); })) {
       std::fill(to, to + experts, std::numeric_limits<float>::quiet_NaN());
       continue;
     }

@@ -171,7 +171,7 @@ void Import::fit() {
   evidence_ = evidence_json(losses, text.held_out.digest());
   text_ = material.provenance(text);
   fs::create_directories(making_.folder() / ".run");
-  fs::copy_file(text.held_out.path(), making_.folder() / ".run" / "held_out.tokens");
+  copy_whole_file(text.held_out.path(), making_.folder() / ".run" / "held_out.tokens");
 }
 
 AdapterImport Import::run() {

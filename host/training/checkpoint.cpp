@@ -22,6 +22,15 @@ std::int64_t step_of(const std::string& text, const std::filesystem::path& path)
   return step;
 }
 
+SafetensorsFile opened(const std::filesystem::path& path) {
+  try {
+    return SafetensorsFile(path);
+  } catch (const Error& error) {
+    if (error.code != Code::integrity) throw;
+    throw Error(Code::integrity, path.string(), error.message, "remove the folder and train again");
+  }
+}
+
 } // namespace
 
 void write_checkpoint(const std::filesystem::path& path, const Checkpoint& checkpoint) {
@@ -33,7 +42,7 @@ void write_checkpoint(const std::filesystem::path& path, const Checkpoint& check
 std::optional<Checkpoint> peek_checkpoint(const std::filesystem::path& path) {
   std::error_code ignored;
   if (!std::filesystem::exists(path, ignored)) return std::nullopt;
-  const SafetensorsFile file(path);
+  const SafetensorsFile file = opened(path);
   Checkpoint checkpoint;
   const auto step = file.metadata().find(kStep);
   if (step == file.metadata().end())

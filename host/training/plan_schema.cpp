@@ -36,7 +36,7 @@ constexpr const char* kPlanSchema = R"json({
         "template": {"type": "string", "default": "", "description": "of chat; by default the model's own"},
         "sequence_length": {"type": "integer", "minimum": 8, "maximum": 65536, "default": 256},
         "held_out_blocks": {"type": "integer", "minimum": 2, "maximum": 100000, "default": 60},
-        "held_out_share": {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1, "default": 0.1},
+        "held_out_share": {"type": "number", "exclusiveMinimum": 0, "maximum": 0.5, "default": 0.1},
         "max_tokens": {"type": "integer", "minimum": 0, "default": 0, "description": "of training text; 0: all"},
         "seed": {"type": "integer", "minimum": 0, "default": 0, "description": "of the split"}
       }

@@ -29,7 +29,26 @@ bool holds_anything(const fs::path& folder) {
   return fs::directory_iterator(folder, ignored) != fs::directory_iterator();
 }
 
+// What killed trainings left half written; whoever holds the lock knows that nobody writes it any more.
+void remove_leftovers(const fs::path& folder) {
+  std::error_code ignored;
+  for (const auto& item : fs::directory_iterator(folder, ignored)) {
+    const std::string name = item.path().filename().string();
+    if (name.starts_with(".") && name.ends_with(".tmp")) fs::remove(item.path(), ignored);
+  }
+}
+
 json::value number_or_null(double value) { return std::isfinite(value) ? json::value(value) : json::value(nullptr); }
+
+// Nothing for a line that a crash left damaged: the log is for people, and no training depends on it.
+std::optional<std::int64_t> step_of(const std::string& line) {
+  try {
+    const json::value value = parse_json(line, "metrics.jsonl");
+    return JsonReader(value, "metrics.jsonl").integer("step", 0);
+  } catch (const Error&) {
+    return std::nullopt;
+  }
+}
 
 } // namespace
 
@@ -49,6 +68,7 @@ RunFolder::RunFolder(const fs::path& folder) : folder_(folder) {
     throw Error(Code::usage, folder_.string(), "another process is training there",
                 "wait for it, or choose another --out DIR");
   }
+  remove_leftovers(folder_), remove_leftovers(run());
 }
 
 RunFolder::~RunFolder() {
@@ -64,7 +84,19 @@ RunFolder::~RunFolder() {
 
 bool RunFolder::is_finished() const {
   std::error_code ignored;
-  return fs::exists(folder_ / "expert.json", ignored);
+  if (!fs::exists(folder_ / "expert.json", ignored)) return false;
+  for (const auto& [path, role] : manifest().files)
+    if (!fs::exists(folder_ / path, ignored)) return false;
+  return true;
+}
+
+json::object RunFolder::evidence() const {
+  const json::array all = manifest().evidence;
+  return all.empty() || !all.back().is_object() ? json::object() : all.back().get_object();
+}
+
+ExpertManifest RunFolder::manifest() const {
+  return ExpertManifest::parse(read_json(folder_ / "expert.json"), (folder_ / "expert.json").string());
 }
 
 std::optional<std::int64_t> RunFolder::resume(const TrainingIdentity& identity) const {
@@ -102,9 +134,8 @@ void RunFolder::open_metrics(std::int64_t step) {
       const std::size_t end = text.find('\n', start);
       if (end == std::string::npos) break; // torn
       const std::string line = text.substr(start, end - start);
-      const json::value value = parse_json(line, "metrics.jsonl");
-      if (JsonReader(value, "metrics.jsonl").integer("step", 0) <= step) kept += line + "\n";
       start = end + 1;
+      if (const auto number = step_of(line); number && *number <= step) kept += line + "\n";
     }
   }
   write_file(metrics(), kept);

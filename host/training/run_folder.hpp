@@ -6,6 +6,7 @@
 #include "host/training/checkpoint.hpp"
 #include "host/training/plan.hpp"
 #include "host/training/trainer.hpp"
+#include "registry/manifest.hpp"
 
 #include <filesystem>
 #include <optional>
@@ -24,7 +25,9 @@ class RunFolder {
   std::filesystem::path run() const { return folder_ / ".run"; }
   std::filesystem::path checkpoint() const { return run() / "checkpoint.safetensors"; }
   std::filesystem::path metrics() const { return run() / "metrics.jsonl"; }
-  bool is_finished() const; // holds a package
+  bool is_finished() const; // holds a package, with all files that it names
+  // Of the finished package; empty where it has none.
+  json::object evidence() const;
 
   // The step to go on from; nothing where none was begun. Errors: usage (a training of another plan, text or model).
   std::optional<std::int64_t> resume(const TrainingIdentity& identity) const;
@@ -36,6 +39,8 @@ class RunFolder {
   void write_metrics(const json::object& line);
 
  private:
+  ExpertManifest manifest() const;
+
   std::filesystem::path folder_;
   int lock_ = -1, metrics_ = -1;
 };

@@ -13,7 +13,7 @@ namespace {
 void require_use(const TrainingPlan& plan, const ArchitectureFacts& facts) {
   if (facts.imports_layers && !plan.from)
     throw Error(Code::usage, "TN-S1 source", facts.name + " is cut from a model's layers, and the plan names none",
-                "for example --set from.model=" + plan.model + " --set from.layers=4:8");
+                "for example --set from.model=" + plan.model + " --set from.layers=0:2, the first two of its layers");
   if (!facts.imports_layers && plan.from)
     throw Error(
         Code::usage, "TN-S1 source",

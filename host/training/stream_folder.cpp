@@ -31,6 +31,8 @@ std::uint64_t bytes_of(const fs::path& folder) {
   return ignored ? 0 : size;
 }
 
+fs::path lock_of(const fs::path& folder) { return folder.string() + ".lock"; }
+
 } // namespace
 
 StreamFolder::StreamFolder(const fs::path& parent, json::object key, std::uint64_t block_bytes)
@@ -43,7 +45,7 @@ StreamFolder::StreamFolder(const fs::path& parent, json::object key, std::uint64
   if (problem)
     throw Error(Code::environment, folder_.string(), "cannot be made: " + problem.message(),
                 "check the folder's permissions");
-  lock_ = std::make_unique<FileLock>(parent_ / (folder_.filename().string() + ".lock"));
+  lock_ = std::make_unique<FileLock>(lock_of(folder_));
   fs::create_directories(folder_, problem); // another process may have removed it while this one waited
   fd_ = ::open((folder_ / "blocks.bin").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
   if (fd_ < 0) fail(folder_ / "blocks.bin", "cannot be written");
@@ -111,6 +113,8 @@ void StreamFolder::make_room(std::uint64_t need_bytes, std::uint64_t budget_byte
   }
   for (const auto& [time, folder] : others) {
     if (used <= budget_bytes) break;
+    const std::unique_ptr<FileLock> lock = FileLock::try_lock(lock_of(folder));
+    if (!lock) continue; // somebody is writing it
     used -= bytes_of(folder);
     fs::remove_all(folder, ignored);
   }

@@ -207,8 +207,6 @@ TrainingResult Training::run() {
   const std::string frozen = subject_.frozen_digest();
   try_out(subject_, plan_.data.sequence_length, subject_.learns_in_a_pass());
   const CorpusSplit text = material_.read_text();
-  // The text that evaluation may use, kept with the run: the cache may be cleared, and the inputs may change.
-  fs::copy_file(text.held_out.path(), folder_.run() / "held_out.tokens", fs::copy_options::overwrite_existing);
   const TrainingIdentity ids = identity(text);
   const std::optional<std::int64_t> begun = folder_.resume(ids);
   if (folder_.is_finished()) {
@@ -217,9 +215,12 @@ TrainingResult Training::run() {
                   "choose another folder with --out DIR");
     if (*begun == all_steps()) {
       result.was_finished = true;
+      result.evidence = folder_.evidence();
       return result;
     }
   }
+  // The text that evaluation may use, kept with the run: the cache may be cleared, and the inputs may change.
+  copy_whole_file(text.held_out.path(), folder_.run() / "held_out.tokens");
   folder_.write_plan(plan_.used(subject_.learns_in_a_pass()), ids);
   // No more blocks than the steps, or the pass, will ask for.
   const std::int64_t blocks = subject_.learns_in_a_pass() ? plan_.pass.blocks : plan_.domain_sequences();

@@ -175,6 +175,13 @@ void drop_cached(const std::filesystem::path& path) {
   ::posix_fadvise(fd.get(), 0, 0, POSIX_FADV_DONTNEED); // advice
 }
 
+void copy_whole_file(const std::filesystem::path& source, const std::filesystem::path& target) {
+  const MappedFile from(source);
+  AtomicFile to(target);
+  to.write(from.bytes());
+  to.commit();
+}
+
 void write_file(const std::filesystem::path& path, std::string_view text) {
   AtomicFile file(path);
   file.write(text);
@@ -198,14 +205,27 @@ std::string read_file(const std::filesystem::path& path, std::size_t limit_bytes
   }
 }
 
-FileLock::FileLock(const std::filesystem::path& path) {
+namespace {
+
+// The lock file's descriptor; -1 where somebody else holds the lock and this is not to wait.
+int locked(const std::filesystem::path& path, int how) {
   create_folder_of(path);
   Descriptor fd(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666));
   if (fd.get() < 0) fail(path, "cannot be locked", errno);
-  while (::flock(fd.get(), LOCK_EX) != 0) {
+  while (::flock(fd.get(), how) != 0) {
+    if (errno == EWOULDBLOCK) return -1;
     if (errno != EINTR) fail(path, "cannot be locked", errno);
   }
-  fd_ = fd.release();
+  return fd.release();
+}
+
+} // namespace
+
+FileLock::FileLock(const std::filesystem::path& path) : fd_(locked(path, LOCK_EX)) {}
+
+std::unique_ptr<FileLock> FileLock::try_lock(const std::filesystem::path& path) {
+  const int fd = locked(path, LOCK_EX | LOCK_NB);
+  return fd < 0 ? nullptr : std::unique_ptr<FileLock>(new FileLock(fd));
 }
 
 FileLock::~FileLock() { ::close(fd_); } // closing releases the lock

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
@@ -60,6 +61,8 @@ void remove_temporaries_of(const std::filesystem::path& target);
 
 // One write of a whole small file, atomically.
 void write_file(const std::filesystem::path& path, std::string_view text);
+// Whole or not at all. Errors: not_found, environment.
+void copy_whole_file(const std::filesystem::path& source, const std::filesystem::path& target);
 // Errors: not_found, environment, integrity (larger than limit_bytes).
 std::string read_file(const std::filesystem::path& path, std::size_t limit_bytes = std::size_t{64} << 20);
 
@@ -67,10 +70,14 @@ std::string read_file(const std::filesystem::path& path, std::size_t limit_bytes
 class FileLock {
  public:
   explicit FileLock(const std::filesystem::path& path);
+  // Without waiting: nullptr where somebody holds it.
+  static std::unique_ptr<FileLock> try_lock(const std::filesystem::path& path);
   FileLock(const FileLock&) = delete;
   ~FileLock();
 
  private:
+  explicit FileLock(int fd) : fd_(fd) {}
+
   int fd_ = -1;
 };
 

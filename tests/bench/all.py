@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Every bench in turn, and then one table: of each work what is asked, and what this machine reached.
+"""Every bench that something is asked of, and then one table: of each work what is asked, and what this machine reached.
 
   tests/bench/all.py [--only compare,batching,...] [--out .build/bench] [--pairs 7] [--build .build]
 
@@ -150,7 +150,7 @@ def benches(build, pairs, out):
     text = sorted((DEPS / "corpora" / "french" / "manuals").glob("*"))[:40]
     for name, bar, work, words in (("float32", 1.25, "float32", ["float32"]), ("bfloat16", 1.25, "bfloat16", ["bfloat16"]),
                                    ("bfloat16-float32", 2.0, "bfloat16 beside its float32", ["bfloat16", "--eager-dtype", "float32"])):
-        command = [python, HERE / "training.py", build / "bin" / "tenon", q4_1, *text, "--expert", "transformer", "--pairs", 2 * pairs, "--json", "JSON", "--dtype", *words]
+        command = [python, HERE / "training.py", build / "bin" / "tenon", q4_1, *text, "--expert", "transformer", "--pairs", pairs, "--json", "JSON", "--dtype", *words]
         all_benches[f"training-{name}"] = (command, read_training(work, bar))
     return {name: ([out / f"{name}.partial" if word == "JSON" else word for word in command], read)
             for name, (command, read) in all_benches.items()}

@@ -81,6 +81,20 @@ TEST_CASE("an index line whose entry is another package's is refused") {
   CHECK(error.message.find("hr 1.0.0") != std::string::npos);
 }
 
+TEST_CASE("an index line whose entry is the build for another platform is refused") {
+  World world;
+  world.registry.publish(plugin_draft(world.folder(), "acme.mlp", "1.2.0", "aarch64-linux"));
+  const fs::path index = index_path(world.registry.path(), "acme.mlp");
+  const auto builds = world.registry.show("acme.mlp").versions[0].builds;
+  std::string text = read(index);
+  text.replace(text.find(builds[0].entry), builds[0].entry.size(), builds[1].entry);
+  write(index, text);
+  const auto resolve = [&] {
+    world.registry.resolve(PackageRequest::parse("acme.mlp"), Kind::plugin, builds[0].platform);
+  };
+  CHECK(error_of(resolve).code == Code::integrity);
+}
+
 TEST_CASE("one damaged index never hides the other packages") {
   World world;
   write(index_path(world.registry.path(), "legal"), "not json\n");

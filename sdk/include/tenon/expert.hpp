@@ -33,18 +33,18 @@ class State {
 
   Tensor fixed(std::uint32_t slot) const { return get(host().state_fixed, slot); } // read and written in place
   Tensor rows(std::uint32_t slot) const { return get(host().state_rows, slot); }   // (length, ...)
-  void append(std::uint32_t slot, const Tensor& rows) const {
-    if (host().state_append(raw_, slot, &rows) != TENON_OK) fail(slot);
-  }
+  void append(std::uint32_t slot, const Tensor& rows) const { check(host().state_append(raw_, slot, &rows), slot); }
 
  private:
   Tensor get(tenon_status (*call)(tenon_state*, std::uint32_t, tenon_tensor_out), std::uint32_t slot) const {
     Tensor out;
-    if (call(raw_, slot, &out) != TENON_OK) fail(slot);
+    check(call(raw_, slot, &out), slot);
     return out;
   }
-  [[noreturn]] static void fail(std::uint32_t slot) {
-    throw Failure(TENON_BAD_ARGUMENT, "state slot " + std::to_string(slot) + " is not in state_layout() in that form");
+  static void check(tenon_status status, std::uint32_t slot) {
+    const std::string name = "state slot " + std::to_string(slot);
+    if (status == TENON_NO_MEMORY) throw Failure(status, "there is no memory left for " + name);
+    if (status != TENON_OK) throw Failure(status, name + " is not in state_layout() in that form");
   }
   tenon_state* raw_;
 };

@@ -1,6 +1,5 @@
-// The host's table in C++: configuration values, random numbers, state. What every plugin may call.
-//
-// Thread: any, except State, which is used inside one forward call.
+// The host's table in C++: its log, configuration values, and the failures that go back to it. Random numbers and state
+// are in expert.hpp. Thread: any.
 #pragma once
 
 #include <tenon/plugin.h>

@@ -1,7 +1,8 @@
 // The host's operators, called through LibTorch's dispatcher: each name carries its version and stands in the plugin's
 // facts. A Packed is opaque: how weights are laid out is the kernels' affair and may change under a compiled plugin.
 //
-// Thread: any. A Packed may be shared.
+// Shapes are checked; what does not fit is refused with both sides named (c10::Error). Thread: any. A Packed may be
+// shared.
 #pragma once
 
 #include <ATen/core/dispatch/Dispatcher.h>
@@ -38,7 +39,7 @@ inline Packed pack_linear(const Tensor& weight, const Tensor& bias = Tensor(), c
   static const auto handle = find("tenon::pack_linear_v1");
   return call(handle, weight, or_none(bias), or_none(a), or_none(b), scale);
 }
-// x (N,C) -> (N,F).
+// x (...,C) -> (...,F).
 inline Tensor linear(const Tensor& x_NC, const Packed& packed) {
   static const auto handle = find("tenon::linear_v1");
   return call(handle, x_NC, packed).toTensor();
@@ -120,7 +121,7 @@ inline Tensor mixture(const Tensor& x_NC, const Packed& packed) {
   static const auto handle = find("tenon::mixture_v1");
   return call(handle, x_NC, packed).toTensor();
 }
-// Blocks that follow each other, as one handle.
+// Blocks that follow each other, of one width and BlockShape, as one handle.
 inline Packed pack_run(const std::vector<Packed>& blocks) {
   static const auto handle = find("tenon::pack_run_v1");
   c10::impl::GenericList list(blocks.at(0).type());

@@ -4,8 +4,10 @@
  * extension asked for by a revisioned id:
  *
  *   "tenon.native/1"    tenon_expert_table; a tensor is an at::Tensor, autograd flows through, exact platform needed
- *   "tenon.portable/1"  the same table; a tensor is a DLTensor, the host owns the autograd node and calls vjp
+ *   "tenon.portable/1"  reserved, no host runs it yet: the same table, where a tensor is a DLTensor and the host, which
+ *                       owns the autograd node, calls vjp
  *   "tenon.pass/1"      tenon_pass_table; for architectures whose facts say "learns": "pass"
+ *   "tenon.run/1"       tenon_run_table; for experts whose inference is one run of blocks
  *
  * Rules for every function here
  *   Tables   begin with struct_size and only ever grow at the end. Read a member only if struct_size covers it.
@@ -244,7 +246,7 @@ typedef struct tenon_plugin {
   uint16_t abi_major, abi_minor;             /* built with */
   uint16_t needs_abi_major, needs_abi_minor; /* needs at least */
 
-  /* Called once, before anything else; keep the host table. [host-thread] */
+  /* Called once, before anything else; keep the host table. [any-thread] */
   tenon_status (*init)(const tenon_host* host, tenon_message* message);
   /* NULL where this plugin lacks it. [any-thread & loaded] */
   const void* (*extension)(const char* id);

@@ -1,5 +1,6 @@
 // The commands of a registry as a user calls them: words in, text and an exit status out.
 #include "host/cli/command.hpp"
+#include "host/formats/safetensors.hpp"
 #include "registry/index.hpp"
 #include "tests/registry/fixtures.hpp"
 
@@ -32,6 +33,14 @@ std::string text_of(std::FILE* file) {
   for (int c; (c = std::fgetc(file)) != EOF;) all += static_cast<char>(c);
   std::fclose(file);
   return all;
+}
+
+// With the weights that its manifest names.
+void whole_draft(const std::filesystem::path& folder, const ExpertManifest& manifest) {
+  draft(folder, manifest);
+  const std::vector<float> up(16 * 8, 0.5f);
+  const TensorView view{"up", Dtype::F32, {16, 8}, std::as_bytes(std::span(up))};
+  write_safetensors(folder / "weights.safetensors", std::vector<TensorView>{view});
 }
 
 Said tenon_says(std::vector<std::string> words) {
@@ -163,8 +172,11 @@ TEST_CASE("yank and its undo say what changed") {
 
 TEST_CASE("publish puts a package folder in the registry, once") {
   Shop tenon;
-  const auto folder = tenon.world.folder();
-  draft(folder, expert_manifest("fresh"));
+  const auto folder = tenon.world.folder(), other_weights = tenon.world.folder();
+  whole_draft(folder, expert_manifest("fresh"));
+  draft(other_weights, expert_manifest("torn"));
+  CHECK(tenon({"publish", other_weights}).status == 5);
+  CHECK_FALSE(tenon.world.registry.find("torn"));
   const Said dry = tenon({"publish", folder, "--dry-run"});
   CHECK(dry.status == 0);
   CHECK(dry.says("would publish expert fresh 1.0.0"));
@@ -174,9 +186,10 @@ TEST_CASE("publish puts a package folder in the registry, once") {
   CHECK(said.says("published expert fresh 1.0.0"));
   CHECK(said.says("tenon compose"));
   CHECK(tenon({"publish", folder}).status == 2);
+  CHECK(tenon({"publish", folder, "--dry-run"}).status == 2);
   CHECK(tenon.world.registry.show("fresh").versions.size() == 1);
   const auto other = tenon.world.folder();
-  draft(other, expert_manifest("other"));
+  whole_draft(other, expert_manifest("other"));
   const json::value json = tenon({"publish", other, "--json"}).json();
   CHECK(json.at("published").as_array()[0].at("name") == "other");
   CHECK(tenon({"publish", tenon.world.scratch.path() / "gone"}).status == 3);
@@ -190,7 +203,7 @@ TEST_CASE("the registry at home is made at its first use, and another only when 
   CHECK(tenon_says({"list", "--home", home}).status == 0);
   CHECK(std::filesystem::exists(home + "/registry/config.json"));
   const auto folder = scratch.path() / "package";
-  draft(folder, expert_manifest("fresh"));
+  whole_draft(folder, expert_manifest("fresh"));
   const Said refused = tenon_says({"publish", folder, "--home", home, "--registry", team});
   CHECK(refused.status == 3);
   CHECK(refused.says("--create"));

@@ -282,5 +282,29 @@ TEST_CASE("an answer ends where the context is full") {
   CHECK(answers.at("r").made.tokens.size() == 3);
 }
 
+TEST_CASE("what ran before an expert's fault is not taken over behind it") {
+  PackedTiny tiny;
+  const auto composition = tiny.compose({causal("one")}, {"softmax", 2, 1.0, "token"});
+  Scheduler scheduler(*composition, {4, 64, 0, 0, true});
+  scheduler.submit(request("before", tokens("text", 60)));
+  (void)all_answers(scheduler);
+  composition->experts().fault(1, Error(Code::plugin, "one", "gone"));
+  const BatchRequest after = request("after", tokens("text", 60));
+  scheduler.submit(after);
+  const auto answers = all_answers(scheduler);
+  CHECK(answers.at("after").reused_tokens == 0);
+  CHECK(answers.at("after").made.tokens == alone(*composition, after).tokens);
+}
+
+TEST_CASE("an answer gives back its memory though nothing of it is kept") {
+  PackedTiny tiny;
+  const auto composition = tiny.compose({});
+  Scheduler scheduler(*composition, {8, 64, StateSize(*composition).bytes(20), 0, GENERATE(false, true)});
+  for (int i = 0; i < 3; ++i) scheduler.submit(request("r" + std::to_string(i), tokens("prompt", 4, i), 8));
+  std::size_t answered = 0;
+  for (int steps = 0; steps < 100 && !scheduler.idle(); ++steps) answered += scheduler.step().size();
+  CHECK(answered == 3);
+}
+
 } // namespace
 } // namespace tenon::test

@@ -251,5 +251,26 @@ TEST_CASE("a strict fault leaves the session where it was") {
   CHECK(session.tokens().size() == 15);
 }
 
+TEST_CASE("of a masked expert the strengths are told as the base's") {
+  const Tiny tiny;
+  const auto composition = tiny.compose({causal("one")}, {"softmax", 2, 1.0, "token"});
+  Session session(*composition);
+  session.append(tokens("text", 9));
+  (void)session.logits();
+  REQUIRE(session.strengths(8)[1] > 0);
+  composition->experts().fault(1, Error(Code::plugin, "one", "gone"));
+  CHECK(session.strengths(8) == std::vector<float>{1, 0});
+}
+
+TEST_CASE("rows of a model beyond its tokenizer's tokens are never drawn") {
+  const Tiny tiny;
+  const Tokenizer& tokenizer = tiny.model->tokenizer();
+  std::vector<float> logits(static_cast<std::size_t>(tokenizer.vocab_size()) + 3, 0.0f);
+  logits.back() = 9;
+  logits[7] = 1;
+  Writing writing(tokenizer, {});
+  CHECK(writing.take(logits) == 7);
+}
+
 } // namespace
 } // namespace tenon::test

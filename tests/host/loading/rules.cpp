@@ -92,11 +92,13 @@ TEST_CASE("platform names every side that differs") {
   CHECK_THAT(refusal->message, Contains("compiler gnu-12, host has clang-14") && Contains("CUDA none, host has 13.0"));
 }
 
-TEST_CASE("a portable plugin needs no LibTorch or compiler of its host") {
+TEST_CASE("a plugin of the tier that no host runs yet is refused before it is published") {
   Pair pair;
   pair.candidate.facts->tier = "tenon.portable/1";
-  pair.candidate.facts->platform.libtorch = "1.0.0";
-  CHECK_FALSE(first_refusal(pair.candidate, 5, 5));
+  const auto refusal = first_refusal(pair.candidate, 5, 5);
+  REQUIRE(refusal);
+  CHECK(refusal->code == Code::incompatible);
+  CHECK_THAT(refusal->message, Contains("tenon.portable/1") && Contains("host runs tenon.native/1"));
 }
 
 TEST_CASE("abi refuses what needs a newer boundary or another major, both ways, and takes what was only built newer") {

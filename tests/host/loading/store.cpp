@@ -105,6 +105,19 @@ TEST_CASE("a stored library that somebody wrote to is found out and replaced") {
   CHECK(store.verify(kDigest));
 }
 
+TEST_CASE("a stored library that somebody wrote to is found out though its time was set back") {
+  Place place;
+  const LibraryStore store(place.folder);
+  const auto stored = store.admit(place.library, kDigest);
+  const auto then = fs::last_write_time(stored.path);
+  fs::permissions(stored.path, fs::perms::owner_all);
+  std::string damaged = kBytes;
+  damaged[0] ^= 1;
+  write(stored.path, damaged);
+  fs::last_write_time(stored.path, then);
+  CHECK(read(store.admit(place.library, kDigest).path) == kBytes);
+}
+
 TEST_CASE("a stored library that was only moved or restored is hashed again and kept") {
   Place place;
   const LibraryStore store(place.folder);

@@ -143,6 +143,27 @@ TEST_CASE("a model's shape survives its manifest, and Llama's is written as it a
                     Catch::Contains("/norm"));
 }
 
+TEST_CASE("a configuration that no kernel could trust, or that its weights do not have, is refused with both sides") {
+  const InMemory whole(goldens() / "mistral");
+  const json::object good = shape_to_json(whole.model.shape);
+  const auto with = [&](const char* field, std::int64_t value) {
+    json::object config = good;
+    config[field] = value;
+    return shape_from_json(config, "model.json");
+  };
+  CHECK_NOTHROW(shape_from_json(good, "model.json"));
+  for (const char* field : {"width", "layers", "heads", "kv_heads", "head_dim", "ffn_width", "vocab"})
+    for (const std::int64_t value : {std::int64_t{0}, std::int64_t{-1}, std::int64_t{1} << 40})
+      CHECK_THROWS_WITH(with(field, value), Catch::Contains("need 1 to"));
+  CHECK_THROWS_WITH(with("kv_heads", whole.model.shape.heads + 1), Catch::Contains("need a multiple"));
+  CHECK_THROWS_WITH(with("head_dim", 7), Catch::Contains("an even width"));
+  for (const char* field : {"ffn_width", "vocab", "head_dim"}) {
+    const ModelShape shape = with(field, 2);
+    CAPTURE(field);
+    CHECK_THROWS_WITH(Trunk(shape, kCut.first, whole.source()), Catch::Contains("its configuration needs"));
+  }
+}
+
 TEST_CASE("a text beyond the learned positions is refused with both numbers") {
   const InMemory whole(goldens() / "gpt2");
   const Trunk trunk(whole.model.shape, kCut.first, whole.source());

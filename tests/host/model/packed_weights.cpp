@@ -169,6 +169,20 @@ TEST_CASE("what cannot be in the format asked for is refused, with the remedy") 
   CHECK_THROWS_WITH(format_of("int2"), Contains("need float32, bf16, int8, int4 or stored"));
 }
 
+TEST_CASE("a weight beyond what scales of integers reach is refused in them, and fits into bf16") {
+  const Scratch scratch;
+  const at::Tensor wide = at::ones({2, 64});
+  wide[1][3] = -1e6f;
+  const std::span bytes(static_cast<const std::byte*>(wide.data_ptr()), wide.nbytes());
+  write_safetensors(scratch.path() / "w", std::vector<TensorView>{{"wide", Dtype::F32, {2, 64}, bytes}}, {});
+  const auto open = [&](Format format) {
+    return Weights::open(scratch.path() / "w", "sha256:abc", scratch.path() / "cache", Weights::Compute{format, {}});
+  };
+  CHECK_THROWS_WITH(open(Format::int8), Contains("wide holds -1000000") && Contains("choose --compute bf16"));
+  CHECK_THROWS_WITH(open(Format::int4), Contains("wide holds"));
+  CHECK_NOTHROW(open(Format::bf16));
+}
+
 TEST_CASE("progress of packing ends at its total, though the last matrix cannot be packed") {
   Scratch scratch;
   const at::Tensor plain = test::normal("plain", {6, 64}, 1.0), narrow = test::normal("narrow", {3, 24}, 1.0);
@@ -255,7 +269,7 @@ TEST_CASE("what a killed process left half written is cleared by the next that p
   CHECK(std::filesystem::exists(of_another));
 }
 
-TEST_CASE("a packed file that lacks a matrix, has one too many or one of another shape is refused with the remedy") {
+TEST_CASE("a packed file with a matrix less, more, of another shape or format is refused with the remedy") {
   const Stored stored;
   const auto named = [](std::vector<PackedEntry>& entries, const std::string& name) {
     return std::find_if(entries.begin(), entries.end(), [&](const PackedEntry& entry) { return entry.name == name; });
@@ -272,6 +286,9 @@ TEST_CASE("a packed file that lacks a matrix, has one too many or one of another
              Contains("more does not belong here") && remedy);
   CHECK_THAT(said_of_derived(stored, [&](auto& entries) { named(entries, "plain")->matrix.outputs = 7; }),
              Contains("plain has another shape") && remedy);
+  CHECK_THAT(
+      said_of_derived(stored, [&](auto& entries) { named(entries, "plain")->matrix.format = cpu::PackedFormat::bf16; }),
+      Contains("plain has another format") && remedy);
   CHECK_NOTHROW(stored.open(Format::int8));
 }
 

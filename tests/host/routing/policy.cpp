@@ -207,5 +207,11 @@ TEST_CASE("a sticky sequence changes its experts less often than the policy toke
   CHECK(kept < token / 2);
 }
 
+TEST_CASE("of the kept that are equally bad the higher slot gives way") {
+  PolicyState state;
+  (void)sticky_strengths(scores_of({{0, 1, 1, -5}, {0, 1, 1, 9}}), 1, sticky(2, 0.5), state);
+  CHECK(state.kept.back().slots == std::vector<std::int64_t>{1, 3});
+}
+
 } // namespace
 } // namespace tenon::test

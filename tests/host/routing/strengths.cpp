@@ -50,11 +50,13 @@ TEST_CASE("sparsemax and entmax use as many experts as their scores warrant, and
   CHECK(at::allclose(entmax_strengths(at::zeros({2, 3}), 1.0), at::full({2, 3}, 1.0f / 3.0f)));
 }
 
-TEST_CASE("scores that are not numbers give strengths that are none, whatever the rule") {
-  const at::Tensor scores = at::tensor({1.0f, NAN, 0.5f}).view({1, 3});
-  for (const at::Tensor& w : {top_k_strengths(scores, 2, 1.0), sparsemax_strengths(scores, 1.0),
-                              entmax_strengths(scores, 1.0), softmax_strengths(scores, 1.0)})
-    CHECK(w.isnan().all().item<bool>());
+TEST_CASE("scores that are not numbers, or have no end, give strengths that are none, whatever the rule") {
+  for (const float bad : {NAN, INFINITY}) {
+    const at::Tensor scores = at::tensor({1.0f, bad, 0.5f}).view({1, 3});
+    for (const at::Tensor& w : {top_k_strengths(scores, 2, 1.0), sparsemax_strengths(scores, 1.0),
+                                entmax_strengths(scores, 1.0), softmax_strengths(scores, 1.0)})
+      CHECK(w.isnan().all().item<bool>());
+  }
 }
 
 TEST_CASE("a tie at the border of top-k goes to the lower slot, so that the base wins it") {
@@ -124,4 +126,10 @@ TEST_CASE("the router refuses strengths and policies that it does not have, by n
   CHECK_THROWS_WITH(Router(plain(4), {}, Routing({"top_k", 2, 1.0, "lazy"}), 0.0),
                     Catch::Contains("lazy") && Catch::Contains("sticky"));
   CHECK_THROWS_WITH(Router(plain(4), {}, Routing({"softmax", 2, 1.0, "sticky"}), 0.0), Catch::Contains("softmax"));
+}
+
+TEST_CASE("rows and statistics of another width than the model's are refused with both") {
+  CHECK_THROWS_WITH(Router(plain(4), {row({1}, 0.0)}, {}, 0.0),
+                    Catch::Contains("row of 1 numbers") && Catch::Contains("4 wide"));
+  CHECK_THROWS_WITH(Router({at::zeros({4}), at::ones({3})}, {}, {}, 0.0), Catch::Contains("deviations"));
 }

@@ -169,17 +169,28 @@ TEST_CASE("the stream cache removes what was unused longest, and only as much as
   fill("middle", 3, 10000);
   fill("new", 3, 10000);
   // Times a whole second apart, whatever the clock's grain.
-  for (const auto& entry : fs::directory_iterator(scratch.path())) {
-    if (!entry.is_directory()) continue;
-    const std::string key = read_file(entry.path() / "blocks.json");
-    const int age = key.find("old") != std::string::npos ? 3 : key.find("middle") != std::string::npos ? 2 : 1;
-    fs::last_write_time(entry.path() / "blocks.json", fs::file_time_type::clock::now() - std::chrono::seconds(age));
-  }
+  const auto set_ages = [&] {
+    for (const auto& entry : fs::directory_iterator(scratch.path())) {
+      if (!entry.is_directory()) continue;
+      const std::string key = read_file(entry.path() / "blocks.json");
+      const int age = key.find("old") != std::string::npos ? 3 : key.find("middle") != std::string::npos ? 2 : 1;
+      fs::last_write_time(entry.path() / "blocks.json", fs::file_time_type::clock::now() - std::chrono::seconds(age));
+    }
+  };
+  set_ages();
   fill("more", 3, 9500);
   CHECK_FALSE(has("old"));
   CHECK(has("middle"));
   CHECK(has("new"));
   CHECK(has("more"));
+  fill("old", 3, 12000);
+  {
+    const StreamFolder written(scratch.path(), {{"name", "old"}}, block.size()); // by another training
+    set_ages();
+    fill("latest", 3, 12500);
+  }
+  CHECK(has("old"));
+  CHECK_FALSE(has("middle"));
 }
 
 TEST_CASE("a full disk ends the streams with a remedy, and what is whole stays") {

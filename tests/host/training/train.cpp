@@ -94,9 +94,10 @@ TEST_CASE("training lowers held-out perplexity, and its folder can be published,
 
 TEST_CASE("twenty steps are ten, a stop, and ten more, bit for bit") {
   const Scratch scratch;
-  const Training straight{scratch.path() / "straight"};
+  const std::vector<std::string> how = {GENERATE("row.objective=domain", "row.objective=joint")};
+  const Training straight{scratch.path() / "straight", how};
   straight();
-  Training halted{scratch.path() / "halted"};
+  Training halted{scratch.path() / "halted", how};
   halted.halt_after = 10;
   const Error stop = error_of(halted);
   CHECK(stop.code == Code::interrupted);
@@ -118,7 +119,8 @@ TEST_CASE("a killed training goes on from its last checkpoint, and its metrics n
   error_of(run);
   // As if it had been killed at step 12: metrics beyond the checkpoint, the last line torn.
   write_file(run.folder / ".run/metrics.jsonl",
-             read_file(run.folder / ".run/metrics.jsonl") + "{\"step\":11}\n{\"step\":12}\n{\"st");
+             read_file(run.folder / ".run/metrics.jsonl") + "{\"step\":11}\nnothing\n{\"step\":12}\n{\"st");
+  write_file(run.folder / ".run/.checkpoint.safetensors.7.1.tmp", "half");
   run.halt_after = 0;
   run();
   std::vector<std::int64_t> steps;
@@ -126,6 +128,7 @@ TEST_CASE("a killed training goes on from its last checkpoint, and its metrics n
     steps.push_back(JsonReader(parse_json(line, "metrics"), "metrics").at("step").integer());
   REQUIRE(steps.size() == 20);
   for (std::size_t i = 0; i < steps.size(); ++i) CHECK(steps[i] == static_cast<std::int64_t>(i + 1));
+  CHECK_FALSE(fs::exists(run.folder / ".run/.checkpoint.safetensors.7.1.tmp"));
 }
 
 TEST_CASE("Ctrl-C during a step saves the steps made") {
@@ -146,7 +149,13 @@ TEST_CASE("a finished training has nothing left to do") {
   const Training run{scratch.path() / "sums", {"train.steps=2"}};
   run();
   const std::string before = sha256_file(run.folder / "weights.safetensors");
-  CHECK(run().was_finished);
+  const TrainingResult again = run();
+  CHECK(again.was_finished);
+  CHECK(again.evidence.at("kind") == "held-out perplexity");
+  CHECK(sha256_file(run.folder / "weights.safetensors") == before);
+  // A file of the package is gone: it is written again from the checkpoint, to the same bytes.
+  fs::remove(run.folder / "weights.safetensors");
+  CHECK_FALSE(run().was_finished);
   CHECK(sha256_file(run.folder / "weights.safetensors") == before);
 }
 
@@ -154,7 +163,11 @@ TEST_CASE("a folder with another training or anything else is refused, and left 
   const Scratch scratch;
   Training run{scratch.path() / "sums", {"train.steps=2"}};
   run();
-  const std::string before = sha256_file(run.folder / "weights.safetensors");
+  const std::string before = sha256_file(run.folder / "weights.safetensors"),
+                    held_out = sha256_file(run.folder / ".run/held_out.tokens");
+  run.assignments = {"train.steps=2", "data.seed=1"};
+  CHECK_THAT(error_of(run).message, Catch::Contains("another"));
+  CHECK(sha256_file(run.folder / ".run/held_out.tokens") == held_out);
   run.assignments = {"train.steps=2", "train.seed=1"};
   const Error other = error_of(run);
   CHECK(other.code == Code::usage);
@@ -210,14 +223,18 @@ TEST_CASE("bfloat16, batches, accumulation and the other rows train too") {
 
 TEST_CASE("accumulated batches give the step of one large batch") {
   const Scratch scratch;
+  std::vector<at::Tensor> rows;
   const auto weights = [&](const std::string& name, std::vector<std::string> how) {
-    how.push_back("train.steps=2");
+    how.insert(how.end(), {"train.steps=2", "row.objective=joint"});
     Training{scratch.path() / name, how}();
+    CHECK(Training{scratch.path() / name, how}().was_finished);
+    rows.push_back(Weights::open(scratch.path() / name / ".run/checkpoint.safetensors", "", {}).at("m/row.r"));
     return Weights::open(scratch.path() / name / "weights.safetensors", "", {}).at("blocks.0.attention.q.b");
   };
   const at::Tensor large = weights("large", {"train.batch=4"}),
                    small = weights("small", {"train.batch=2", "train.accumulate=2"});
   CHECK(at::allclose(large, small, 1e-3, 1e-6));
+  CHECK(at::allclose(rows[0], rows[1], 1e-3, 1e-6));
 }
 
 namespace {

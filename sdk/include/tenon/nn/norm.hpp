@@ -12,7 +12,7 @@ class Norm : public torch::nn::Module {
  public:
   Norm(std::int64_t width, double eps) : eps_(eps) { weight = register_parameter("weight", at::empty({width})); }
 
-  // Any leading dimensions. In training plain LibTorch; gradient flows.
+  // Any leading dimensions. Gradient flows.
   virtual Tensor forward(const Tensor& x) = 0;
 
   double eps() const { return eps_; }

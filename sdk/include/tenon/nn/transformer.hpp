@@ -23,7 +23,7 @@ class TransformerBlock : public torch::nn::Module {
       for (const auto& product : ffn->products()) product->add_bias();
   }
 
-  // Plain LibTorch where it trains; a block on its own in inference still goes operator by operator.
+  // Operators with gradients where it trains; a block on its own in inference still goes operator by operator.
   Tensor forward(const Tensor& h_NC, c10::ArrayRef<Span> spans) {
     const Tensor a_NC = h_NC + attention->forward(attention_norm->forward(h_NC), spans);
     return a_NC + ffn->forward(ffn_norm->forward(a_NC));

@@ -94,3 +94,62 @@ TEST_CASE("chat refuses to resume what tenon run saved, and says how to go on fr
   CHECK(refused.status == 4);
   CHECK_THAT(refused.err, Contains("need a conversation") && Contains("tenon run toy --session " + file));
 }
+
+TEST_CASE("chat takes lines that were typed elsewhere: with carriage returns, and in other bytes than UTF-8") {
+  const World& world = world_with_model();
+  const std::string file = saved_in(world, "latin");
+  REQUIRE(talk(world, "caf\\351\\r\\n/exit\\r\\nmore\\n", "--save " + file).status == 0);
+  const json::array messages = kept(world, file);
+  REQUIRE(messages.size() == 2);
+  CHECK(messages[0].at("content") == "caf\ufffd");
+}
+
+TEST_CASE("a chat in which nothing was said leaves the file of an earlier one as it is") {
+  const World& world = world_with_model();
+  const std::string file = saved_in(world, "earlier");
+  REQUIRE(talk(world, "Hello\\n", "--save " + file).status == 0);
+  const std::string before = read_file(file);
+  CHECK(talk(world, "/exit\\n", "--save " + file).status == 0);
+  CHECK(read_file(file) == before);
+}
+
+TEST_CASE("where a session is to be saved is looked at before anything is loaded, and links are written through") {
+  const World& world = world_with_model();
+  const std::string folder = saved_in(world, "places");
+  REQUIRE(run_program({"/bin/sh", "-c",
+                       "mkdir \"$F\" && mkfifo \"$F/pipe\" && echo dear > \"$F/letter\" && ln -s real \"$F/link\""},
+                      {{"F", folder}})
+              .status == 0);
+  const auto run = [&](const std::string& to) {
+    return world.call({"run", "toy", "abc", "--max-tokens", "2", "--save-session", to});
+  };
+  for (const auto& [to, problem] : {std::pair{"/pipe", "no regular file"},
+                                    {"/letter", "no session"},
+                                    {"/nobody/x", "there is no folder"},
+                                    {"", "no regular file"}}) {
+    CAPTURE(to);
+    const Finished refused = run(folder + to);
+    CHECK((refused.status != 0 && refused.out.empty()));
+    CHECK_THAT(refused.err, Contains(problem) && Contains("remedy"));
+  }
+  CHECK(read_file(folder + "/letter") == "dear\n");
+  REQUIRE(run(folder + "/link").status == 0);
+  CHECK(fs::is_symlink(folder + "/link"));
+  CHECK(world.call({"run", "toy", "--session", folder + "/real", "--max-tokens", "2"}).status == 0);
+}
+
+TEST_CASE("without standard streams input is at its end, and what cannot be written is an error") {
+  const World& world = world_with_model();
+  const auto with = [&](const std::string& line) { return run_program({"/bin/sh", "-c", line}, environment(world)); };
+  CHECK(with("\"$PROGRAM\" chat toy --template plain <&-").status == 0);
+  CHECK(with("\"$PROGRAM\" list >&- <&-").status == 1);
+}
+
+TEST_CASE("a composition cannot take the name of a model, and says when it takes another's place") {
+  const World& world = world_with_composition();
+  const Finished refused = world.call({"compose", "toy", "--model", "toy", "legal"});
+  CHECK(refused.status == 2);
+  CHECK_THAT(refused.err, Contains("a model of this name") && Contains("remedy"));
+  CHECK_THAT(world.call({"compose", "twice", "--model", "toy", "legal"}).err, !Contains("takes its place"));
+  CHECK_THAT(world.call({"compose", "twice", "--model", "toy", "legal"}).err, Contains("takes its place"));
+}
