@@ -38,26 +38,37 @@ Request read_existing(const Context& context, const std::string& name) {
   return read_request(path);
 }
 
-// Loads every member once, so that nothing is locked which does not fit, and fits the prior of the set.
+// Every member, loaded: what does not fit is refused. The base first.
+std::vector<ExpertPackage> members(const Registry& registry, const Lock& lock, const Loader& loader,
+                                   const Model& model) {
+  std::vector<ExpertPackage> out;
+  for (const LockedSlot& slot : lock.slots) {
+    const Entry entry = registry.locked(slot.name, slot.version, slot.entry).entry;
+    out.push_back(loader.expert(entry, model, out.empty() ? nullptr : &out[0], &slot.plugin));
+  }
+  return out;
+}
+
+std::vector<Row> rows_of(const std::vector<ExpertPackage>& packages) {
+  std::vector<Row> rows;
+  for (std::size_t i = 1; i < packages.size(); ++i) {
+    if (!packages[i].row)
+      throw Error(Code::incompatible, packages[i].entry.title(), "this expert has no row, so no router can choose it",
+                  "train it with tenon expert train");
+    rows.push_back(*packages[i].row);
+  }
+  return rows;
+}
+
+// Loads every member, so that nothing is locked which does not fit, and fits the prior of the set, in float32 whatever
+// the composition computes in; then in that format, which not every weight can have.
 Lock make_lock(const Request& request, Context& context) {
   const Registry registry(context.registry());
   Lock lock = resolve(registry, request, host_platform().text()).value();
+  const Entry entry = registry.locked(lock.model.name, lock.model.version, lock.model.entry).entry;
   const Loader loader = make_loader(Format::float32, {}, context);
-  const auto model = loader.model(registry.locked(lock.model.name, lock.model.version, lock.model.entry).entry);
-  std::optional<ExpertPackage> base;
-  std::vector<Row> rows;
-  for (const LockedSlot& slot : lock.slots) {
-    const Entry entry = registry.locked(slot.name, slot.version, slot.entry).entry;
-    ExpertPackage package = loader.expert(entry, *model, base ? &*base : nullptr, &slot.plugin);
-    if (!base) {
-      base = std::move(package);
-      continue;
-    }
-    if (!package.row)
-      throw Error(Code::incompatible, entry.title(), "this expert has no row, so no router can choose it",
-                  "train it with tenon expert train");
-    rows.push_back(*package.row);
-  }
+  const auto model = loader.model(entry);
+  const std::vector<Row> rows = rows_of(members(registry, lock, loader, *model));
   std::optional<Progress> bar;
   lock.router.prior =
       fit_prior(*model, rows, request.routing, context.home.cache(), [&](std::uint64_t done, std::uint64_t total) {
@@ -65,6 +76,10 @@ Lock make_lock(const Request& request, Context& context) {
         bar->update(static_cast<std::int64_t>(done));
       });
   lock.router.prior_set = lock.set_digest();
+  if (const Format format = format_of(request.compute_dtype); format != Format::float32) {
+    const Loader packed = make_loader(format, {}, context);
+    (void)members(registry, lock, packed, *packed.model(entry));
+  }
   return lock;
 }
 

@@ -35,13 +35,16 @@ TEST_CASE("an expert that cannot have a format is refused when it is loaded, and
   World world;
   world.compose_trained("odd", "tenon.mlp", {"inner_width=40"});
   const std::vector<std::vector<std::string>> refused = {
-      {"run", "bot", "abc", "--compute", "int8"}, {"model", "pack", "toy", "--format", "int8", "--experts", "odd"}};
+      {"run", "bot", "abc", "--compute", "int8"},
+      {"model", "pack", "toy", "--format", "int8", "--experts", "odd"},
+      {"compose", "narrow", "--model", "toy", "odd", "--compute", "int8"}};
   for (const auto& words : refused) {
     const Finished found = world.call(words);
     INFO(found.err);
     CHECK(found.status == 4);
     CHECK_THAT(found.err, Contains("odd") && Contains("40 inputs, int8 needs a multiple of 32") && Contains("bf16"));
   }
+  CHECK_FALSE(fs::exists(world.home() / "compositions" / "narrow"));
   const Finished stored = world.call({"run", "bot", "abc", "--compute", "stored", "--max-tokens", "2"});
   CHECK(stored.status == 0);
   CHECK_THAT(stored.err, Contains("odd") && Contains("stored in float32 and stay so"));
