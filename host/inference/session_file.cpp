@@ -104,7 +104,6 @@ class SessionFile {
                                         {"strengths", rows_of(session.strengths_, run, experts)},
                                         {"h", rows_of(sequence.h, run, width)},
                                         {"base", rows_of(sequence.base, sequence.base.length(), width)}};
-    if (sequence.policy.fixed_E.defined()) tensors.push_back({"policy/fixed", sequence.policy.fixed_E});
     for (const auto& [name, module] : modules_of(sequence))
       for (std::size_t slot = 0; slot < module->slots(); ++slot)
         tensors.push_back({slot_name(name, slot), module->value(slot)});
@@ -125,7 +124,7 @@ class SessionFile {
     session.strengths_.append(tensor(file, "strengths", run, {experts}));
     session.sequence_.h.append(tensor(file, "h", run, {width}));
     session.sequence_.base.append(tensor(file, "base", base_rows(file, run), {width}));
-    restore_policy(file, reader.at("policy"), session.sequence_.policy, run, experts);
+    restore_policy(reader.at("policy"), session.sequence_.policy, run, experts);
     for (const auto& [name, module] : modules_of(session.sequence_))
       restore_module(file, reader.at("modules").at(name), name, *module, run);
     check_base(composition.experts(), session.sequence_, file.name());
@@ -282,8 +281,7 @@ class SessionFile {
                               experts.keep_base() ? fmt::format("{} or more", done) : "none: nobody stands on it"));
   }
 
-  static void restore_policy(const SafetensorsFile& file, const JsonReader& kept, PolicyState& policy, std::int64_t run,
-                             std::int64_t experts) {
+  static void restore_policy(const JsonReader& kept, PolicyState& policy, std::int64_t run, std::int64_t experts) {
     std::int64_t least = 0;
     for (std::size_t i = 0; i < kept.array().size(); ++i) {
       const JsonReader one = kept.at(i), slots = one.at("slots");
@@ -294,7 +292,6 @@ class SessionFile {
       least = change.position + 1;
       policy.kept.push_back(std::move(change));
     }
-    if (file.find("policy/fixed")) policy.fixed_E = tensor(file, "policy/fixed", -1, {experts});
   }
 
   // Trunk and head have run all; an expert any stretch that ends there or before.

@@ -3,7 +3,7 @@
 // A safetensors file; every number float32 but tokens, or, where that holds a tensor bit for bit, as it does keys and
 // values kept so, bfloat16, or int8 times the step of its group in the tensor NAME.steps (compact_tensor.hpp). With n
 // tokens of which r have been run, E experts, width C:
-//   tokens I32 (n);  strengths (r,E);  h (r,C);  base (b,C), b <= r;  policy/fixed (E), where it is decided
+//   tokens I32 (n);  strengths (r,E);  h (r,C);  base (b,C), b <= r
 //   MODULE/SLOT, the module's state slot by slot: MODULE is trunk, head, or expert.0, expert.1, ...
 // The metadata key "tenon.session" holds JSON: {"schema": 2, "composition": DIGEST, "run": r, "excluded": [slots],
 // "modules": {MODULE: {"first", "done"}}, "policy": [{"position", "slots"}], "note": {...}, "made_with": {"model",

@@ -95,6 +95,22 @@ TEST_CASE("an index line whose entry is the build for another platform is refuse
   CHECK(error_of(resolve).code == Code::integrity);
 }
 
+TEST_CASE("an index line that names another source than its entry is refused") {
+  World world;
+  const fs::path index = index_path(world.registry.path(), "acme.mlp");
+  const std::string source = world.registry.show("acme.mlp").versions[0].source;
+  std::string text = read(index), other = source;
+  other.back() = other.back() == '0' ? '1' : '0';
+  for (std::size_t at = text.find(source); at != std::string::npos; at = text.find(source, at + 1))
+    text.replace(at, source.size(), other);
+  write(index, text);
+  const auto resolve = [&] {
+    world.registry.resolve(PackageRequest::parse("acme.mlp"), Kind::plugin,
+                           world.registry.show("acme.mlp").versions[0].builds[0].platform);
+  };
+  CHECK(error_of(resolve).code == Code::integrity);
+}
+
 TEST_CASE("one damaged index never hides the other packages") {
   World world;
   write(index_path(world.registry.path(), "legal"), "not json\n");

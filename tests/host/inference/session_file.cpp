@@ -138,9 +138,23 @@ TEST_CASE("keys and values are saved in the two bytes in which they are kept") {
 }
 
 // As if it had been saved so.
-void write_sealed(const std::filesystem::path& path, const SafetensorsFile& file, const std::string& head) {
-  write_safetensors(path, file.tensors(),
-                    {{"tenon.session", head}, {"tenon.session.sha256", session_digest(head, file.tensors())}});
+void write_sealed(const std::filesystem::path& path, std::span<const TensorView> tensors, const std::string& head) {
+  write_safetensors(path, tensors, {{"tenon.session", head}, {"tenon.session.sha256", session_digest(head, tensors)}});
+}
+
+TEST_CASE("a session made up with fewer rows of the base than experts stand on is refused with both numbers") {
+  PackedTiny tiny;
+  const auto composition = tiny.compose({kExperts[0], kExperts[2], kExperts[3]}, {"top_k", 2, 1.0, "sticky"});
+  const auto path = tiny.scratch.path() / "saved", cut = tiny.scratch.path() / "cut";
+  save_session(read_session(*composition, 20), path);
+  const SafetensorsFile whole(path);
+  std::vector<TensorView> tensors = whole.tensors();
+  const auto base = std::find_if(tensors.begin(), tensors.end(), [](const auto& one) { return one.name == "base"; });
+  REQUIRE((base != tensors.end() && base->shape[0] > 5));
+  base->bytes = base->bytes.first(base->bytes.size() / base->shape[0] * 5);
+  base->shape[0] = 5;
+  write_sealed(cut, tensors, whole.metadata().at("tenon.session"));
+  CHECK_THROWS_WITH(restore_session(*composition, cut), Catch::Contains("found 5 rows of base, need"));
 }
 
 TEST_CASE("a session made up with a digest to match is refused, or runs as some other text would") {
@@ -159,9 +173,9 @@ TEST_CASE("a session made up with a digest to match is refused, or runs as some 
         const std::vector<std::byte> bytes = mutator.mutate(valid);
         const SafetensorsFile file(bytes, "fuzz");
         const auto found = file.metadata().find("tenon.session");
-        write_sealed(damaged, file, found == file.metadata().end() ? "" : found->second);
+        write_sealed(damaged, file.tensors(), found == file.metadata().end() ? "" : found->second);
       } else {
-        write_sealed(damaged, whole, mutate_json(mutator, head));
+        write_sealed(damaged, whole.tensors(), mutate_json(mutator, head));
       }
       Session session = restore_session(*composition, damaged).session;
       session.truncate(session.tokens().size() / 2 + 1);
