@@ -87,15 +87,6 @@ void require_named_digests(const Entry& entry) {
   compare("profile", manifest.profile);
 }
 
-// Killed writers leave temporary files; whoever holds the lock knows that none of them is still being written.
-void remove_leftovers(const fs::path& registry) {
-  std::error_code ignored;
-  for (const auto& item : fs::directory_iterator(registry / "blobs", ignored)) {
-    const std::string name = item.path().filename().string();
-    if (name.starts_with(".") && name.ends_with(".tmp")) fs::remove(item.path(), ignored);
-  }
-}
-
 std::string copy_and_hash(const fs::path& source, AtomicFile& target) {
   std::ifstream in(source, std::ios::binary);
   Sha256 hash;
@@ -267,7 +258,7 @@ Entry Registry::publish(const Draft& draft, const Observer& observer) const {
   require_draft(draft);
   const FileLock lock(path_ / ".lock");
   observe(observer, "locked");
-  remove_leftovers(path_);
+  remove_temporaries_in(path_ / "blobs");
   refuse_collision(path_, draft.name);
   if (const auto package = read_index(path_, draft.name)) refuse_taken(*package, draft);
   std::vector<FileRecord> files;

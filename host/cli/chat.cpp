@@ -175,8 +175,8 @@ std::optional<std::string> next_line(InputLines& lines, bool asks, Context& cont
 void talk(Conversation& conversation, bool asks, Context& context) {
   InputLines lines(STDIN_FILENO);
   while (const std::optional<std::string> line = next_line(lines, asks, context)) {
-    if (line == "/exit") return;
-    if (line == "/forget") {
+    if (*line == "/exit") return;
+    if (*line == "/forget") {
       conversation.forget();
     } else if (!line->empty()) {
       try {

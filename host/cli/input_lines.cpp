@@ -27,6 +27,11 @@ std::optional<std::string> InputLines::line(bool waits) {
   return std::exchange(read_, "");
 }
 
+std::string InputLines::rest() {
+  while (!closed_ && wait_for_input(descriptor_, true)) read_more();
+  return std::exchange(read_, "");
+}
+
 void InputLines::read_more() {
   char bytes[std::size_t{1} << 16];
   const ssize_t count = ::read(descriptor_, bytes, sizeof bytes);

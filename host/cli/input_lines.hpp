@@ -12,10 +12,12 @@ class InputLines {
   explicit InputLines(int descriptor) : descriptor_(descriptor) {}
 
   // The next line without its end; nothing at the end of the input, and after Ctrl-C (interrupted() tells).
-  // Errors (both): environment, where it cannot be read.
+  // Errors (all): environment, where it cannot be read.
   std::optional<std::string> next() { return line(true); }
   // The same without waiting: nothing where none has arrived yet, either.
   std::optional<std::string> arrived() { return line(false); }
+  // All that comes until the input ends, or Ctrl-C does.
+  std::string rest();
   bool ended() const { return closed_ && read_.empty(); } // nothing more will come
 
  private:

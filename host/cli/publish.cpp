@@ -1,16 +1,11 @@
 // tenon publish: from a package folder or a plugin's library into a registry.
 #include "host/cli/registry_view.hpp"
-#include "host/formats/safetensors.hpp"
 #include "host/loading/draft.hpp"
 #include "host/loading/facts.hpp"
-#include "registry/manifest.hpp"
 
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
-#include <algorithm>
 #include <optional>
-#include <utility>
 
 namespace tenon {
 namespace {
@@ -20,39 +15,12 @@ struct Settings {
   bool create = false, dry_run = false;
 };
 
-// What nobody could ever load is not published for good: the weights are those that expert.json names.
-void require_weights(const Draft& draft) {
-  if (draft.kind != Kind::expert) return;
-  const ExpertManifest manifest = ExpertManifest::parse(draft.manifest, "expert.json");
-  std::optional<SafetensorsFile> file;
-  for (const PackageFile& one : draft.files)
-    if (one.role == "weights") file.emplace(one.source);
-  constexpr std::string_view own = "file:";
-  for (const WeightRecord& weight : manifest.weights) {
-    if (!weight.source.starts_with(own)) continue;
-    const TensorView* found = file ? file->find(weight.source.substr(own.size())) : nullptr;
-    const bool blocks = found && found->dtype == Dtype::U8; // quantised: their shape is that of bytes
-    const bool same =
-        found && (blocks || std::equal(found->shape.begin(), found->shape.end(), weight.shape.begin(),
-                                       weight.shape.end(), [](auto a, auto b) { return std::cmp_equal(a, b); }));
-    if (!same)
-      throw Error(Code::integrity, draft.name,
-                  fmt::format("expert.json names {} of shape ({}), its weights hold {}", weight.name,
-                              fmt::join(weight.shape, ", "),
-                              found ? fmt::format("({})", fmt::join(found->shape, ", ")) : std::string("none such")),
-                  "train it again, or give the folder as it was written");
-  }
-}
-
 Draft draft_of(const std::filesystem::path& path) {
   std::error_code ignored;
   if (!std::filesystem::exists(path, ignored))
     throw Error(Code::not_found, "publish", path.string() + " is not there",
                 "give the folder of a model or an expert, or the .so of a plugin");
-  if (!std::filesystem::is_directory(path, ignored)) return plugin_draft(path);
-  Draft draft = draft_from_folder(path);
-  require_weights(draft);
-  return draft;
+  return std::filesystem::is_directory(path, ignored) ? package_draft(path) : plugin_draft(path);
 }
 
 std::string next_of(const Entry& entry) {
@@ -91,9 +59,10 @@ void publish(const Settings& settings, Context& context) {
   for (const auto& path : settings.packages) drafts.push_back(draft_of(path));
   if (settings.dry_run) {
     std::error_code ignored;
-    const bool made_first = settings.create && !std::filesystem::exists(context.registry(), ignored);
+    std::optional<Registry> registry; // none yet where it would be made
+    if (!settings.create || std::filesystem::exists(context.registry(), ignored)) registry = open_registry(context);
     for (const Draft& draft : drafts) {
-      if (!made_first) open_registry(context).check(draft);
+      if (registry) registry->check(draft);
       dry_run(draft, context);
     }
     return;

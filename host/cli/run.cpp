@@ -1,6 +1,7 @@
 // tenon run: continues a prompt.
 #include "host/cli/batch.hpp"
 #include "host/cli/generation.hpp"
+#include "host/cli/input_lines.hpp"
 #include "host/cli/opening.hpp"
 #include "registry/base/error.hpp"
 
@@ -8,9 +9,6 @@
 
 #include <unistd.h>
 #include <boost/json/value_from.hpp>
-
-#include <cerrno>
-#include <cstring>
 
 namespace tenon {
 namespace {
@@ -26,15 +24,8 @@ struct RunSettings {
 
 std::string prompt_text(const RunSettings& settings) {
   if (settings.prompt != "-") return settings.prompt;
-  std::string text;
-  char bytes[std::size_t{1} << 16];
-  for (ssize_t count; (count = ::read(STDIN_FILENO, bytes, sizeof bytes)) != 0;) {
-    if (count < 0 && errno == EINTR) continue;
-    if (count < 0)
-      throw Error(Code::environment, "input", std::string("cannot read it: ") + std::strerror(errno),
-                  "give the command an input that can be read");
-    text.append(bytes, static_cast<std::size_t>(count));
-  }
+  const std::string text = InputLines(STDIN_FILENO).rest();
+  if (interrupted()) throw Error(Code::interrupted, "run", "stopped; nothing was written");
   return text;
 }
 

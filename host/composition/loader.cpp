@@ -15,7 +15,7 @@
 namespace tenon {
 namespace {
 
-// Our threads compute in every format; packed products are all theirs.
+// Our threads compute in every format, and packed products are all theirs; in float32 LibTorch takes as many.
 // Errors: environment, where one of the variables that choose kernels asks for what cannot be had.
 void start_kernels(Format format) {
   try {
@@ -25,10 +25,7 @@ void start_kernels(Format format) {
   } catch (const std::runtime_error& error) {
     throw Error(Code::environment, "kernels", error.what(), "give such a value, or unset the variable");
   }
-  if (format != Format::float32)
-    at::set_num_threads(1);
-  else if (std::getenv("TENON_THREADS"))
-    at::set_num_threads(cpu::engine().pool->threads());
+  at::set_num_threads(format == Format::float32 ? cpu::engine().pool->threads() : 1);
 }
 
 // A matrix that cannot have the format, or keeps to float32, matters only where the expert multiplies it: one row

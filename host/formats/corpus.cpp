@@ -152,7 +152,6 @@ std::optional<CorpusReport> cached(const fs::path& folder, const CorpusReport& r
     }
     CorpusReport report = report_from_json(reader.at("report"));
     tell_reading(report, read);
-    report.from_cache = true;
     return report;
   } catch (const Error& error) {
     // Missing is ordinary. Damage costs no more than making it again.

@@ -54,7 +54,6 @@ struct CorpusReport {
   std::int64_t unanswered = 0; // without an answer, left out
   std::int64_t train_answer_tokens = 0, held_out_answer_tokens = 0;
   double overlap_13gram = 0; // share of held-out 13-grams (tokens, within documents) that training also holds
-  bool from_cache = false; // says nothing of the text, so no JSON has it
 };
 
 struct CorpusSplit {

@@ -1,4 +1,5 @@
-// A plugin's library as something to publish: its facts are the manifest, its platform and source stand beside it.
+// A folder, or a plugin's library, as something to publish: a library's facts are the manifest, its platform and source
+// stand beside it.
 // Thread: any.
 #pragma once
 
@@ -9,6 +10,8 @@
 
 namespace tenon {
 
+// As draft_from_folder(). Errors: those of it; integrity, where an expert's weights are not those its manifest names.
+Draft package_draft(const std::filesystem::path& folder);
 // Errors: not_found, integrity (no facts in it).
 Draft plugin_draft(const std::filesystem::path& library);
 

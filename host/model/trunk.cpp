@@ -27,30 +27,20 @@ PackedPointer run_of(nn::Transformer& layers) {
   return layers.blocks.empty() ? PackedPointer() : layers.packed().toCustomClass<PackedHandle>();
 }
 
-std::string sizes_text(const Tensor& tensor) {
-  return fmt::format("({})", fmt::join(tensor.sizes().begin(), tensor.sizes().end(), ", "));
-}
-
-// A matrix of its own: no module holds it.
-Tensor matrix_of(const WeightSource& weights, const std::string& name, std::int64_t rows, std::int64_t width) {
+Tensor sized(const WeightSource& weights, const std::string& name, at::IntArrayRef sizes) {
   const Tensor tensor = weights(name);
-  if (tensor.sizes() != at::IntArrayRef({rows, width}))
+  if (tensor.sizes() != sizes)
     throw Error(Code::integrity, "model",
-                fmt::format("found {} of {}, its configuration needs ({}, {})", name, sizes_text(tensor), rows, width));
+                fmt::format("found {} of ({}), its configuration needs ({})", name, fmt::join(tensor.sizes(), ", "),
+                            fmt::join(sizes, ", ")));
   return tensor;
 }
 
 // Frozen: the weights are borrowed from wherever they lie, and take no gradient.
 void bind_module(torch::nn::Module& module, const std::string& prefix, const WeightSource& weights) {
   for (auto& parameter : module.named_parameters()) {
-    const std::string name = prefix + parameter.key();
-    const Tensor tensor = weights(name);
-    if (tensor.sizes() != parameter.value().sizes())
-      throw Error(Code::integrity, "model",
-                  fmt::format("found {} of {}, its configuration needs {}", name, sizes_text(tensor),
-                              sizes_text(parameter.value())));
     parameter.value().set_requires_grad(false);
-    parameter.value().set_data(tensor);
+    parameter.value().set_data(sized(weights, prefix + parameter.key(), parameter.value().sizes()));
   }
   module.train(false);
 }
@@ -104,9 +94,9 @@ std::shared_ptr<nn::Transformer> bind_layers(const ModelShape& shape, std::int64
 }
 
 Trunk::Trunk(const ModelShape& shape, std::int64_t last, const WeightSource& weights)
-    : embedding_VC_(matrix_of(weights, "embed.weight", shape.vocab, shape.width)),
+    : embedding_VC_(sized(weights, "embed.weight", {shape.vocab, shape.width})),
       layers_(bind_layers(shape, 0, last, weights)) {
-  if (shape.positions > 0) positions_PC_ = matrix_of(weights, "positions.weight", shape.positions, shape.width);
+  if (shape.positions > 0) positions_PC_ = sized(weights, "positions.weight", {shape.positions, shape.width});
 }
 
 Tensor Trunk::embedded(const Batch& batch) const {
@@ -129,7 +119,7 @@ PackedPointer Trunk::run() const { return run_of(*layers_); }
 
 Head::Head(const ModelShape& shape, std::int64_t first, const WeightSource& weights)
     : norm_(bind_norm(shape, weights)),
-      unembedding_VC_(matrix_of(weights, shape.tied ? "embed.weight" : "unembed.weight", shape.vocab, shape.width)),
+      unembedding_VC_(sized(weights, shape.tied ? "embed.weight" : "unembed.weight", {shape.vocab, shape.width})),
       layers_(bind_layers(shape, first, shape.layers, weights)) {}
 
 Tensor Head::forward(const Tensor& m_NC, const Batch& batch) const { return logits(features(m_NC, batch)); }

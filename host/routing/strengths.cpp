@@ -13,8 +13,8 @@
 namespace tenon {
 namespace {
 
-// rule(scores of a row, experts, shares) gives how many have a share. A score that is no number, or no
-// end of one, gives none: NaN for the whole row. -infinity is how an expert is left out.
+// rule(scores of a row, experts, shares) gives how many have a share. NaN or +infinity among the scores makes NaN of
+// the whole row; -infinity leaves an expert out.
 template <class Rule>
 at::Tensor row_by_row(const at::Tensor& scores_NE, const Rule& rule) {
   const at::Tensor scores = scores_NE.contiguous();

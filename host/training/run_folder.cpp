@@ -29,15 +29,6 @@ bool holds_anything(const fs::path& folder) {
   return fs::directory_iterator(folder, ignored) != fs::directory_iterator();
 }
 
-// What killed trainings left half written; whoever holds the lock knows that nobody writes it any more.
-void remove_leftovers(const fs::path& folder) {
-  std::error_code ignored;
-  for (const auto& item : fs::directory_iterator(folder, ignored)) {
-    const std::string name = item.path().filename().string();
-    if (name.starts_with(".") && name.ends_with(".tmp")) fs::remove(item.path(), ignored);
-  }
-}
-
 json::value number_or_null(double value) { return std::isfinite(value) ? json::value(value) : json::value(nullptr); }
 
 // Nothing for a line that a crash left damaged: the log is for people, and no training depends on it.
@@ -68,7 +59,7 @@ RunFolder::RunFolder(const fs::path& folder) : folder_(folder) {
     throw Error(Code::usage, folder_.string(), "another process is training there",
                 "wait for it, or choose another --out DIR");
   }
-  remove_leftovers(folder_), remove_leftovers(run());
+  remove_temporaries_in(folder_), remove_temporaries_in(run());
 }
 
 RunFolder::~RunFolder() {
@@ -92,7 +83,7 @@ bool RunFolder::is_finished() const {
 
 json::object RunFolder::evidence() const {
   const json::array all = manifest().evidence;
-  return all.empty() || !all.back().is_object() ? json::object() : all.back().get_object();
+  return all.empty() ? json::object() : all.back().as_object();
 }
 
 ExpertManifest RunFolder::manifest() const {

@@ -64,6 +64,14 @@ std::string begin_of_temporary(const std::filesystem::path& target) {
   return fmt::format(".{}.", target.filename().string().substr(0, 200));
 }
 
+void remove_temporaries(const std::filesystem::path& folder, const std::string& begins) {
+  std::error_code ignored; // what stays takes space, and does no harm
+  for (const auto& entry : std::filesystem::directory_iterator(folder, ignored)) {
+    const std::string name = entry.path().filename().string();
+    if (name.starts_with(begins) && name.ends_with(kTemporary)) std::filesystem::remove(entry.path(), ignored);
+  }
+}
+
 // A rename is durable only once the folder that holds the name is.
 void sync_folder_of(const std::filesystem::path& path) {
   const std::filesystem::path folder = path.parent_path().empty() ? "." : path.parent_path();
@@ -161,13 +169,10 @@ void AtomicFile::commit() {
 }
 
 void remove_temporaries_of(const std::filesystem::path& target) {
-  const std::string begins = begin_of_temporary(target);
-  std::error_code ignored; // what stays takes space, and does no harm
-  for (const auto& entry : std::filesystem::directory_iterator(target.parent_path(), ignored)) {
-    const std::string name = entry.path().filename().string();
-    if (name.starts_with(begins) && name.ends_with(kTemporary)) std::filesystem::remove(entry.path(), ignored);
-  }
+  remove_temporaries(target.parent_path(), begin_of_temporary(target));
 }
+
+void remove_temporaries_in(const std::filesystem::path& folder) { remove_temporaries(folder, "."); }
 
 void drop_cached(const std::filesystem::path& path) {
   const Descriptor fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));

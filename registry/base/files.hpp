@@ -56,8 +56,10 @@ class AtomicFile {
 // Makes the system forget what it keeps of a file that was just written, in small pages: who maps it next reads it in
 // large ones. Requires: committed. Errors: not_found, environment.
 void drop_cached(const std::filesystem::path& path);
-// Removes what killed processes left beside a target that they were writing. Requires: nobody writes it (a lock).
+// Removes what killed processes left beside a target that they were writing, or in a folder beside all its files.
+// Requires: nobody writes there (a lock).
 void remove_temporaries_of(const std::filesystem::path& target);
+void remove_temporaries_in(const std::filesystem::path& folder);
 
 // One write of a whole small file, atomically.
 void write_file(const std::filesystem::path& path, std::string_view text);

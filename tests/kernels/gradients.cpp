@@ -118,7 +118,9 @@ TEST_CASE("in bfloat16 they are rounded once, as the products around them are") 
   }
 }
 
-TEST_CASE("products of our own in bfloat16 round what they read, sum in float32, and give their gradients") {
+TEST_CASE(
+    "products in bfloat16 without instructions for them round what they read, sum in float32, and give their "
+    "gradients") {
   const std::vector<at::Tensor> inputs = {noise("x", {2, 35, 27}), noise("w", {70, 27}), noise("bias", {70})};
   const Operator narrow = [](const auto&in) { return narrow_linear(in[0], in[1], in[2]); },
                  linear = [](const auto&in) { return at::linear(in[0], in[1], in[2]); };

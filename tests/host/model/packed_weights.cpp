@@ -11,6 +11,7 @@
 #include <tenon/operators.hpp>
 
 #include <ATen/ATen.h>
+#include <ATen/Parallel.h>
 #include <catch2/catch.hpp>
 
 #include <fstream>
@@ -310,6 +311,18 @@ TEST_CASE("a composition in bf16 is close to float32, and generates the same bit
   CHECK(((bf16 - exact).norm() / exact.norm()).item<double>() < kTolerance.logits_bf16);
   CHECK_FALSE(bf16.equal(exact));
   for (const std::int64_t chunk : {1, 7, 64}) CHECK(logits(Format::bf16, chunk).equal(bf16));
+}
+
+TEST_CASE("in float32 LibTorch takes as many threads as ours are, beside packed products one") {
+  const test::TinyRegistry tiny;
+  const int before = at::get_num_threads();
+  const auto threads_with = [&](Format format) {
+    const Loader loader(tiny.registry, {tiny.path() / "store", tiny.cache(), {}, format});
+    return at::get_num_threads();
+  };
+  CHECK(threads_with(Format::bf16) == 1);
+  CHECK(threads_with(Format::float32) == cpu::engine().pool->threads());
+  at::set_num_threads(before);
 }
 
 TEST_CASE("a model whose products cannot be in the format asked for does not open") {

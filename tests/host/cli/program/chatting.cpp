@@ -144,12 +144,3 @@ TEST_CASE("without standard streams input is at its end, and what cannot be writ
   CHECK(with("\"$PROGRAM\" chat toy --template plain <&-").status == 0);
   CHECK(with("\"$PROGRAM\" list >&- <&-").status == 1);
 }
-
-TEST_CASE("a composition cannot take the name of a model, and says when it takes another's place") {
-  const World& world = world_with_composition();
-  const Finished refused = world.call({"compose", "toy", "--model", "toy", "legal"});
-  CHECK(refused.status == 2);
-  CHECK_THAT(refused.err, Contains("a model of this name") && Contains("remedy"));
-  CHECK_THAT(world.call({"compose", "twice", "--model", "toy", "legal"}).err, !Contains("takes its place"));
-  CHECK_THAT(world.call({"compose", "twice", "--model", "toy", "legal"}).err, Contains("takes its place"));
-}
