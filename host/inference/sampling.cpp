@@ -57,19 +57,18 @@ void keep_top_p(std::vector<Choice>& sorted, double top_p) {
 }
 
 // The k most likely ids, likeliest first, the lower id first among equals; none of logit -infinity.
-std::vector<std::int32_t> most_likely(std::span<const float> logits_V, std::size_t k) {
+void most_likely(std::span<const float> logits_V, std::size_t k, std::vector<std::int32_t>& ids) {
   constexpr std::size_t few = 256; // so many are kept in order while the others go past
   const auto more_likely = [&](std::int32_t a, std::int32_t b) {
     return logits_V[a] != logits_V[b] ? logits_V[a] > logits_V[b] : a < b;
   };
   k = std::min(k, logits_V.size());
-  std::vector<std::int32_t> ids;
   if (k <= few && k < logits_V.size()) {
     ids.resize(k);
     const std::int64_t found = cpu::engine().kernels->best(logits_V.data(), static_cast<std::int64_t>(logits_V.size()),
                                                            static_cast<std::int64_t>(k), ids.data());
     ids.resize(static_cast<std::size_t>(found));
-    return ids;
+    return;
   }
   ids.resize(logits_V.size());
   std::iota(ids.begin(), ids.end(), 0);
@@ -77,8 +76,30 @@ std::vector<std::int32_t> most_likely(std::span<const float> logits_V, std::size
   ids.resize(k);
   std::sort(ids.begin(), ids.end(), more_likely);
   while (std::isinf(logits_V[ids.back()])) ids.pop_back();
-  return ids;
 }
+
+// What choices() says. One serves draw after draw, and keeps its memory.
+class Shortlist {
+ public:
+  const std::vector<Choice>& of(std::span<const float> logits_V, const SamplingOptions& options) {
+    const std::size_t best = largest(logits_V);
+    choices_.clear();
+    if (options.temperature == 0) {
+      choices_.push_back({static_cast<std::int32_t>(best), 1.0});
+      return choices_;
+    }
+    most_likely(logits_V, options.top_k > 0 ? static_cast<std::size_t>(options.top_k) : logits_V.size(), ids_);
+    for (const std::int32_t id : ids_)
+      choices_.push_back({id, std::exp((static_cast<double>(logits_V[id]) - logits_V[best]) / options.temperature)});
+    normalize(choices_);
+    if (options.top_p < 1) keep_top_p(choices_, options.top_p);
+    return choices_;
+  }
+
+ private:
+  std::vector<std::int32_t> ids_;
+  std::vector<Choice> choices_;
+};
 
 // What choices() says of a whole vocabulary, sorted no further down than a draw looks: to sort all of it would cost
 // more than the model does. One serves draw after draw, and keeps its memory.
@@ -145,19 +166,7 @@ class Ranking {
 } // namespace
 
 std::vector<Choice> choices(std::span<const float> logits_V, const SamplingOptions& options) {
-  const std::size_t best = largest(logits_V);
-  if (options.temperature == 0) return {{static_cast<std::int32_t>(best), 1.0}};
-
-  const std::size_t k = options.top_k > 0 ? static_cast<std::size_t>(options.top_k) : logits_V.size();
-  const std::vector<std::int32_t> order = most_likely(logits_V, k);
-
-  std::vector<Choice> out;
-  out.reserve(order.size());
-  for (const std::int32_t id : order)
-    out.push_back({id, std::exp((static_cast<double>(logits_V[id]) - logits_V[best]) / options.temperature)});
-  normalize(out);
-  if (options.top_p < 1) keep_top_p(out, options.top_p);
-  return out;
+  return Shortlist().of(logits_V, options);
 }
 
 Sampler::Sampler(const SamplingOptions& options) : options_(options), stream_(options.seed, "sample") {
@@ -168,11 +177,12 @@ std::int32_t Sampler::sample(std::span<const float> logits_V, std::uint64_t inde
   if (options_.temperature == 0) return static_cast<std::int32_t>(largest(logits_V));
   const double drawn = stream_.uniform(index);
   if (options_.top_k == 0) {
-    thread_local Ranking ranking; // kept: to draw of the whole vocabulary allocates nothing
+    thread_local Ranking ranking;
     ranking.rank(logits_V, options_.temperature);
     return ranking.at(drawn, options_.top_p);
   }
-  const std::vector<Choice> all = choices(logits_V, options_);
+  thread_local Shortlist shortlist;
+  const std::vector<Choice>& all = shortlist.of(logits_V, options_);
   double left = drawn;
   for (const Choice& one : all) {
     left -= one.probability;

@@ -153,20 +153,40 @@ std::int64_t TrainingPlan::domain_sequences() const {
   return (train.steps - general_steps_before(train.steps)) * train.batch * train.accumulate;
 }
 
+namespace {
+
+// Whether the schema says that this field is text: a summary of "2026" is no number.
+bool is_text(const json::object& schema, std::string_view path) {
+  const auto dot = path.find('.');
+  const json::value* fields = schema.if_contains("properties");
+  const json::value* field = fields ? fields->as_object().if_contains(path.substr(0, dot)) : nullptr;
+  if (!field) return false;
+  if (dot != std::string_view::npos) return is_text(field->as_object(), path.substr(dot + 1));
+  const json::value* type = field->as_object().if_contains("type");
+  return type && *type == json::value("string");
+}
+
+// JSON where it is JSON, and text otherwise.
+json::value read_value(const std::string& path, const std::string& text) {
+  try {
+    json::value value = parse_json(text, path);
+    if (value.is_string() || !is_text(plan_schema(), path)) return value;
+  } catch (const Error&) { // then it is text
+  }
+  return json::string(text);
+}
+
+} // namespace
+
 void set_field(json::object& plan, std::string_view assignment) {
   const auto equals = assignment.find('=');
   if (equals == std::string_view::npos || equals == 0)
     throw Error(Code::usage, "--set", "found \"" + std::string(assignment) + "\", need path=value",
                 "for instance: --set train.steps=500, or --set rank=16 for the expert's own configuration");
   std::string path(assignment.substr(0, equals));
-  const std::string text(assignment.substr(equals + 1));
-  json::value value = json::string(text);
-  try {
-    value = parse_json(text, path);
-  } catch (const Error&) { // then it is a string
-  }
   if (path.find('.') == std::string::npos && !plan_schema().at("properties").as_object().contains(path))
     path = "config." + path;
+  const json::value value = read_value(path, std::string(assignment.substr(equals + 1)));
   json::object* object = &plan;
   for (std::size_t start = 0;;) {
     const auto dot = path.find('.', start);

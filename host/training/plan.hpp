@@ -82,8 +82,9 @@ struct TrainingPlan {
   bool is_general_step(std::int64_t step) const;
 };
 
-// Applies "train.steps=100" or "rank=16" to a plan. The value is JSON, or else a string. A name without a dot that is
-// no field of the plan itself belongs to the expert's configuration: "rank" is "config.rank". Errors: usage.
+// Applies "train.steps=100" or "rank=16" to a plan. The value is JSON; what is none, and what is given for a field of
+// text, is a string. A name without a dot that is no field of the plan itself belongs to the expert's configuration:
+// "rank" is "config.rank". Errors: usage.
 void set_field(json::object& plan, std::string_view assignment);
 
 const json::object& plan_schema();

@@ -130,15 +130,19 @@ TEST_CASE("a warm step of an expert asks for a stated number of tensors, whateve
   }
 }
 
-TEST_CASE("a token drawn from a whole vocabulary asks for nothing once another was drawn", "[allocations]") {
+TEST_CASE("a drawn token asks for nothing once another was drawn, however many are left to choose from",
+          "[allocations]") {
   std::vector<float> logits(5000);
   RandomStream(3, "logits").normal(logits);
-  const Sampler whole({1.0, 0, 1.0, 5}), part({1.0, 0, 0.9, 5});
-  (void)whole.sample(logits, 0);
-  const std::int64_t before = allocations;
-  for (std::uint64_t index = 0; index < 50; ++index)
-    (void)whole.sample(logits, index), (void)part.sample(logits, index);
-  CHECK(allocations == before);
+  for (const SamplingOptions& options : std::vector<SamplingOptions>{
+           {0, 0, 1.0, 5}, {1.0, 0, 1.0, 5}, {1.0, 0, 0.9, 5}, {1.0, 40, 0.9, 5}, {1.0, 400, 1.0, 5}}) {
+    CAPTURE(options.temperature, options.top_k, options.top_p);
+    const Sampler sampler(options);
+    (void)sampler.sample(logits, 0);
+    const std::int64_t before = allocations;
+    for (std::uint64_t index = 0; index < 50; ++index) (void)sampler.sample(logits, index);
+    CHECK(allocations == before);
+  }
 }
 
 } // namespace tenon::test

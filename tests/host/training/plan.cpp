@@ -72,6 +72,16 @@ TEST_CASE("--set refuses what is no assignment") {
     CHECK_THROWS_AS(set_field(plan, assignment), Error);
 }
 
+TEST_CASE("what --set gives a field of text is text, whatever it looks like") {
+  const TrainingPlan plan = with({"summary=2026", "version=2.0", "license=null", "data.field=[body]"});
+  CHECK(plan.summary == "2026");
+  CHECK(plan.version == "2.0");
+  CHECK(plan.license == "null");
+  CHECK(plan.data.field == "[body]");
+  CHECK(with({R"(summary="2026")"}).summary == "2026"); // as JSON has it
+  CHECK(with({"train.steps=3", "word=2026"}).config.at("word") == json::value(2026));
+}
+
 TEST_CASE("a plan's digest leaves out where the text and the cache lie, and nothing else") {
   const std::string digest = with({}).digest();
   json::object moved = small_plan();
