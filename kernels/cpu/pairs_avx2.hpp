@@ -12,7 +12,15 @@ namespace {
 __m256i pairs_at(const std::byte* at) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at)); }
 
 constexpr std::int64_t kPairsReach = 1536; // bytes ahead; the fastest of what was tried from 256 to 8192
-constexpr std::int64_t kBlockPairs = 64;   // that all passes go over, and rows widened for them: in the first cache
+constexpr std::int64_t kShortReach = 2304; // likewise, of short exponents
+constexpr int kPairRows = 6;               // of a tile
+
+// Pairs that all passes go over before the next ones, and rows widened for them: in the first cache. Meanwhile memory
+// is asked for as many behind them; few rows, which wait for memory, go on in short steps.
+constexpr std::int64_t kBlockPairs = 64;
+constexpr std::int64_t block_pairs(std::int64_t rows) {
+  return rows <= 2 ? 8 : rows <= 4 ? 16 : rows <= kPairRows ? 32 : kBlockPairs;
+}
 
 void widen(const std::uint16_t* x, std::int64_t count, float* out) {
   std::int64_t i = 0;
@@ -113,7 +121,6 @@ void bf16_tile(const std::byte* pairs, std::int64_t count, const float (&x)[R][2
 // A row alone goes through a panel's pairs once, two or three rows twice, more rows four times, for a quarter of the
 // outputs each.
 constexpr int passes(std::int64_t rows) { return rows == 1 ? 1 : rows <= 3 ? 2 : 4; }
-constexpr int kPairRows = 6; // of a tile
 
 // Rows [row, row + R) of x and `count` pairs of a panel, from pair p on. at: those pairs. Asks: memory is asked for
 // what begins at `ask`, as much as is read.
@@ -133,16 +140,16 @@ void bf16_rows(const std::byte* at, std::int64_t count, const Activations& x, st
 // the panel in a cache.
 void bf16_product(Panel panel, const Activations& x, std::int64_t first, std::int64_t rows, float* out,
                   std::int64_t stride) {
-  const std::int64_t pairs = x.bf16_stride() / 2;
+  const std::int64_t pairs = x.bf16_stride() / 2, block = block_pairs(rows);
   for_even_tiles<kPairRows>(rows, [&]<int R>(std::int64_t r) {
     std::int64_t p = 0;
     do {
-      const std::int64_t count = pairs - p < kBlockPairs ? pairs - p : kBlockPairs;
+      const std::int64_t count = pairs - p < block ? pairs - p : block;
       const std::byte *at = panel.at + 256 * p,
                       *ask = panel.after ? panel.after + 256 * p : at + (R == 1 ? kPairsReach : 256 * count);
       const auto go = r == 0 ? bf16_rows<R, true> : bf16_rows<R, false>;
       go(at, count, x, first + r, p, out + r * stride, stride, ask);
-    } while ((p += kBlockPairs) < pairs);
+    } while ((p += block) < pairs);
   });
 }
 
@@ -156,7 +163,7 @@ void expand(const ShortPanel& panel, std::int64_t first, std::int64_t count, std
   for (std::int64_t p = 0; p < count; ++p, out += 256) {
     const std::byte* unit = panel.units + (first + p) * kShortUnit;
     for (int line = 0; line < 3; ++line)
-      _mm_prefetch(reinterpret_cast<const char*>(unit + kPairsReach + 64 * line), _MM_HINT_T1);
+      _mm_prefetch(reinterpret_cast<const char*>(unit + kShortReach + 64 * line), _MM_HINT_T1);
 #pragma GCC unroll 2
     for (int part = 0; part < 2; ++part) { // sixteen bytes of either are eight outputs, and eight 16 outputs on
       const __m256i both = pairs_at(unit + 128 + 32 * part);
@@ -176,18 +183,19 @@ void expand(const ShortPanel& panel, std::int64_t first, std::int64_t count, std
 
 void short_product(Panel panel, const Activations& x, std::int64_t first, std::int64_t rows, float* out,
                    std::int64_t stride) {
-  constexpr std::int64_t block_pairs = 64; // in the first cache
-  const std::int64_t x_stride = x.bf16_stride(), pairs = x_stride / 2;
+  const std::int64_t x_stride = x.bf16_stride(), pairs = x_stride / 2, most = block_pairs(rows);
   const ShortPanel parts(panel.at, x.width);
-  alignas(32) std::byte block[256 * block_pairs];
+  alignas(32) std::byte block[256 * kBlockPairs];
   std::int64_t p = 0;
   do {
-    const std::int64_t count = pairs - p < block_pairs ? pairs - p : block_pairs;
+    const std::int64_t count = pairs - p < most ? pairs - p : most;
+    const std::byte* behind = parts.units + (p + count) * kShortUnit;
     expand(parts, p, count, block);
     for_even_tiles<kPairRows>(rows, [&]<int R>(std::int64_t r) {
-      bf16_rows<R, false>(block, count, x, first + r, p, out + r * stride, stride, nullptr);
+      const auto go = r == 0 ? bf16_rows<R, true> : bf16_rows<R, false>;
+      go(block, count, x, first + r, p, out + r * stride, stride, behind);
     });
-  } while ((p += block_pairs) < pairs);
+  } while ((p += most) < pairs);
   add_outliers(parts, x.bf16 + first * x_stride, x_stride, rows, out, stride);
 }
 
