@@ -1,7 +1,6 @@
 #include "host/model/packed_weights.hpp"
 
 #include "host/formats/stored_tensor.hpp"
-#include "kernels/cpu/engine.hpp"
 #include "kernels/packed_forms.hpp"
 #include "registry/base/error.hpp"
 #include "registry/base/files.hpp"
@@ -86,18 +85,10 @@ void check_range(const Plan& plan, std::span<const float> values, const std::str
                   "choose --compute bf16 or float32");
 }
 
-bool holds_bf16(const SafetensorsFile& stored) {
-  const std::vector<StoredTensor> tensors = stored_tensors(stored);
-  return std::any_of(tensors.begin(), tensors.end(),
-                     [](const StoredTensor& tensor) { return tensor.type == nn::BlockType::BF16; });
-}
-
-bool prefers_short() { return cpu::engine().kernels->prefers_short; }
-
 // bfloat16 with short exponents, wherever that holds a matrix: the same numbers in three quarters of the bytes.
 void shorten(Plan& plan, const PackedWeights::Source& source) {
   cpu::PackedMatrix& matrix = plan.entry.matrix;
-  if (!prefers_short() || matrix.format != cpu::PackedFormat::bf16 || !plan.entry.refusal.empty()) return;
+  if (matrix.format != cpu::PackedFormat::bf16 || !plan.entry.refusal.empty()) return;
   matrix.format = plan.verbatim
                       ? cpu::shortest_bf16(matrix.outputs, matrix.inputs, plan.stored.bytes)
                       : cpu::shortest_bf16(matrix.outputs, matrix.inputs, floats(source.float32->at(plan.entry.name)));
@@ -140,17 +131,14 @@ bool huge_pages() {
 }
 
 std::filesystem::path path_of(const PackedWeights::Source& source, Format format, const std::filesystem::path& cache) {
-  const bool may_be_short =
-      prefers_short() && (format == Format::bf16 || (format == Format::stored && holds_bf16(source.stored)));
-  return cache / "packed" / kLayout / (format_name(format) + std::string(may_be_short ? "-short" : "")) /
+  return cache / "packed" / kLayout / format_name(format) /
          (source.digest.substr(source.digest.find(':') + 1) + ".safetensors");
 }
 
 bool is_planned(const PackedEntry& entry, const PackedEntry& planned) {
   if (!entry.refusal.empty() || !planned.refusal.empty()) return entry.refusal.empty() == planned.refusal.empty();
   const cpu::PackedFormat format = entry.matrix.format;
-  const bool short_exponents = format == cpu::PackedFormat::bf16e4 && prefers_short();
-  return (short_exponents ? cpu::PackedFormat::bf16 : format) == planned.matrix.format;
+  return (format == cpu::PackedFormat::bf16e4 ? cpu::PackedFormat::bf16 : format) == planned.matrix.format;
 }
 
 // The matrices of a derived file: those that are planned, in the shapes of the weights they were derived from.

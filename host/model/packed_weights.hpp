@@ -4,7 +4,7 @@
 //   format   W of a product is computed as                                               rows of activations as
 //   float32  float32, by LibTorch                                                         float32
 //   bf16     bfloat16, rounded where it is stored otherwise; in 12 bits a number where     bfloat16
-//            the processor's kernels are faster so (bf16e4), which changes no number
+//            its exponents are few enough (bf16e4), which changes no number
 //   int8     int8 in groups of 32 with an f16 scale; Q8_0 verbatim                        int8 in groups of 32
 //   int4     int4 in groups of 32 with f16 scale and minimum; Q4_0 and Q4_1 verbatim      int8 in groups of 32
 //   stored   what each tensor is stored in, without loss: Q4_0, Q4_1, Q8_0, BF16; F32 stays float32

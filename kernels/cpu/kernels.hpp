@@ -97,7 +97,6 @@ constexpr std::int64_t attention_gradient_scratch(std::int64_t depth) {
 
 struct Kernels {
   Tier tier;
-  bool prefers_short; // its products of bf16e4 outrun those of bf16
   // out[r * stride + lane] = sum over the panel's inputs, for rows [first, first + rows) of x and 64 lanes.
   using Product = void (*)(Panel panel, const Activations& x, std::int64_t first, std::int64_t rows, float* out,
                            std::int64_t stride);

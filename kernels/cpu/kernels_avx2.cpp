@@ -125,7 +125,6 @@ void soften_scores(float* scores, std::int64_t visible, std::int64_t padded, flo
 extern const Kernels avx2_kernels;
 const Kernels avx2_kernels = {
     Tier::avx2,
-    false,
     {bf16_product, integer_product<PackedFormat::int8g32>, integer_product<PackedFormat::int4g32>,
      integer_product<PackedFormat::int4g32m>, short_product},
     integer_product<PackedFormat::int8g32, true>,

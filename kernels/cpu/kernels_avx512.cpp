@@ -89,7 +89,6 @@ void soften_scores(float* scores, std::int64_t visible, std::int64_t padded, flo
 extern const Kernels avx512_kernels;
 const Kernels avx512_kernels = {
     Tier::avx512,
-    true,
     {bf16_product, integer_product<PackedFormat::int8g32>, integer_product<PackedFormat::int4g32>,
      integer_product<PackedFormat::int4g32m>, short_product},
     nullptr,

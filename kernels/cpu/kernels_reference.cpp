@@ -132,7 +132,6 @@ void soften_scores(float* scores, std::int64_t visible, std::int64_t padded, flo
 extern const Kernels reference_kernels;
 const Kernels reference_kernels = {
     Tier::reference,
-    false,
     {bf16_product, integer_product<PackedFormat::int8g32>, integer_product<PackedFormat::int4g32>,
      integer_product<PackedFormat::int4g32m>, short_product},
     nullptr,

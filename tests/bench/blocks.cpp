@@ -43,7 +43,7 @@ class Model {
   // cached: every block's weights lie in the same place.
   explicit Model(PackedFormat format, bool cached = false)
       : memory_(std::size_t{320} << 20), next_(memory_.bytes().data()) {
-    const PackedFormat head = format == PackedFormat::bf16 ? format : PackedFormat::int8g32;
+    const PackedFormat head = reads_bf16(format) ? format : PackedFormat::int8g32;
     for (std::int64_t i = 0; i < kBlocks; ++i) {
       if (cached) next_ = memory_.bytes().data();
       Block block;
@@ -150,7 +150,7 @@ class Bench {
       const double bytes = static_cast<double>(model.bytes() + c.sequences * Store::bytes(c.past));
       c.rate.push_back(rate);
       c.fraction.push_back(c.reads() ? rate / static_cast<double>(c.rows) * c.operations() / 1e9 /
-                                           (format == PackedFormat::bf16 ? machine_.bf16() : machine_.int8())
+                                           (reads_bf16(format) ? machine_.bf16() : machine_.int8())
                                      : rate / static_cast<double>(c.sequences) * bytes / 1e9 / machine_.read());
     }
   }
@@ -343,8 +343,8 @@ int main(int argc, char** argv) {
   const int rounds = argc > 1 ? std::atoi(argv[1]) : 7;
   if (rounds < 1) return std::fputs("usage: tenon_blocks_bench [ROUNDS]\n", stderr), 2;
   bench::Bench all;
-  for (const PackedFormat format :
-       {PackedFormat::bf16, PackedFormat::int8g32, PackedFormat::int4g32, PackedFormat::int4g32m}) {
+  for (const PackedFormat format : {PackedFormat::bf16e4, PackedFormat::bf16, PackedFormat::int8g32,
+                                    PackedFormat::int4g32, PackedFormat::int4g32m}) {
     const bench::Model model(format);
     std::vector<bench::Case> cases = {{0, 1, 1}, {512, 1, 1}, {4096, 1, 1}, {512, 1, 8}, {0, 512, 1}, {0, 2048, 1}};
     for (int i = 0; i < rounds; ++i) all.round(format, model, cases);

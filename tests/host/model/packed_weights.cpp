@@ -234,9 +234,7 @@ TEST_CASE("a packed file is derived once, and a damaged one is refused") {
   Weights::open(stored.path, "sha256:abc", stored.cache, compute, count);
   CHECK(first > 0);
   CHECK(steps == 0);
-  const bool is_short = cpu::engine().kernels->prefers_short;
-  const std::filesystem::path derived =
-      stored.cache / "packed" / "1" / (is_short ? "bf16-short" : "bf16") / "abc.safetensors";
+  const std::filesystem::path derived = stored.cache / "packed" / "1" / "bf16" / "abc.safetensors";
   REQUIRE(std::filesystem::exists(derived));
   std::filesystem::resize_file(derived, std::filesystem::file_size(derived) / 2);
   CHECK_THROWS_WITH(stored.open(Format::bf16), Contains("remove this file: it is derived again"));
