@@ -29,8 +29,10 @@ namespace {
 namespace fs = std::filesystem;
 
 // bf16, beside float32: positions that agree, at least; the lead above which all do; mean KL, at most. Integers, beside
-// float32 on the same weights: by how much the perplexity may be higher.
-constexpr struct { double top_equal = 0.98, margin_nats = 0.1, kl_nats = 1e-3, worse_percent = 0.5; } kBounds;
+// float32 on the same weights: by how much the perplexity may be higher. Of 7,660 positions all but one agree above a
+// lead of 0.06; at that one, of 0.42, keys rounded to bfloat16 decide, by the reference's kernels, too: with TENON_KEYS
+// float32 all agree above 0.09.
+constexpr struct { double top_equal = 0.98, margin_nats = 0.5, kl_nats = 1e-3, worse_percent = 0.5; } kBounds;
 constexpr std::size_t kTexts = 20;
 constexpr std::int64_t kLength = 384;
 

@@ -13,6 +13,7 @@ soon a composition of three experts writes its first token.
 import argparse
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -61,6 +62,7 @@ def three_experts(build, model, form):
         name, folder = f"start-{number}", environment.FOLDER / f"start-{number}"
         if subprocess.run([*tenon, "show", name], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0:
             continue
+        shutil.rmtree(folder, ignore_errors=True)  # of another build's plugin
         subprocess.run([*tenon, "expert", "train", name, "--model", model, "--arch", architecture, "--out", folder, "--data",
                         environment.FOLDER / "calibration" / "kind0", *quick], check=True, stdout=subprocess.DEVNULL)
         subprocess.run([*tenon, "publish", folder], check=True, stdout=subprocess.DEVNULL)
