@@ -6,6 +6,8 @@
 
 #include <immintrin.h>
 
+#include <cstring>
+
 namespace tenon::cpu {
 namespace {
 
@@ -153,15 +155,23 @@ void bf16_product(Panel panel, const Activations& x, std::int64_t first, std::in
   });
 }
 
-// Units of short exponents as the pairs they stand for. An exponent is looked up as the two bytes between which it is
-// divided: seven bits, and one that is a mantissa's neighbour.
-void expand(const ShortPanel& panel, std::int64_t first, std::int64_t count, std::byte* out) {
-  const __m128i table = _mm_loadu_si128(reinterpret_cast<const __m128i*>(panel.exponents));
-  const __m256i upper = _mm256_broadcastsi128_si256(_mm_and_si128(_mm_srli_epi16(table, 1), _mm_set1_epi8(0x7f))),
-                lower = _mm256_broadcastsi128_si256(_mm_slli_epi16(_mm_and_si128(table, _mm_set1_epi8(1)), 7)),
-                sign = _mm256_set1_epi8(static_cast<char>(0x80)), low = _mm256_set1_epi8(15);
-  for (std::int64_t p = 0; p < count; ++p, out += 256) {
-    const std::byte* unit = panel.units + (first + p) * kShortUnit;
+// What units of short exponents stand for. An exponent is looked up as the two bytes between which it is divided: seven
+// bits, and one that is a mantissa's neighbour.
+struct ShortUnits {
+  const std::byte* units;
+  __m256i upper, lower;
+
+  TENON_INLINE explicit ShortUnits(const ShortPanel& panel) : units(panel.units) {
+    const __m128i table = _mm_loadu_si128(reinterpret_cast<const __m128i*>(panel.exponents));
+    upper = _mm256_broadcastsi128_si256(_mm_and_si128(_mm_srli_epi16(table, 1), _mm_set1_epi8(0x7f)));
+    lower = _mm256_broadcastsi128_si256(_mm_slli_epi16(_mm_and_si128(table, _mm_set1_epi8(1)), 7));
+  }
+  // each(j, pairs) for the eight vectors of a unit. Asks memory ahead.
+  template <class Each>
+  TENON_INLINE void take(std::int64_t p, const Each& each) const {
+    const __m256i sign = _mm256_set1_epi8(static_cast<char>(0x80)), low = _mm256_set1_epi8(15);
+    const std::byte* unit = units + p * kShortUnit;
+#pragma GCC unroll 3
     for (int line = 0; line < 3; ++line)
       _mm_prefetch(reinterpret_cast<const char*>(unit + kShortReach + 64 * line), _MM_HINT_T1);
 #pragma GCC unroll 2
@@ -173,30 +183,64 @@ void expand(const ShortPanel& panel, std::int64_t first, std::int64_t count, std
                       code = _mm256_and_si256(half == 0 ? both : _mm256_srli_epi16(both, 4), low),
                       high = _mm256_or_si256(_mm256_and_si256(number, sign), _mm256_shuffle_epi8(upper, code)),
                       rest = _mm256_or_si256(_mm256_andnot_si256(sign, number), _mm256_shuffle_epi8(lower, code));
-        auto* to = reinterpret_cast<__m256i*>(out + 128 * half + 32 * part);
-        _mm256_store_si256(to, _mm256_unpacklo_epi8(rest, high));
-        _mm256_store_si256(to + 2, _mm256_unpackhi_epi8(rest, high));
+        each(4 * half + part, _mm256_unpacklo_epi8(rest, high));
+        each(4 * half + part + 2, _mm256_unpackhi_epi8(rest, high));
       }
     }
   }
+};
+
+void expand(const ShortUnits& units, std::int64_t first, std::int64_t count, std::byte* out) {
+  for (std::int64_t p = first; p < first + count; ++p, out += 256)
+    units.take(p, [&](int j, __m256i pairs) { _mm256_store_si256(reinterpret_cast<__m256i*>(out + 32 * j), pairs); });
 }
 
-void short_product(Panel panel, const Activations& x, std::int64_t first, std::int64_t rows, float* out,
-                   std::int64_t stride) {
-  const std::int64_t x_stride = x.bf16_stride(), pairs = x_stride / 2, most = block_pairs(rows);
-  const ShortPanel parts(panel.at, x.width);
+// One row multiplies pairs as they are made.
+void short_row(const ShortUnits& units, const std::uint16_t* x, std::int64_t count, float* out) {
+  const __m256i upper = _mm256_set1_epi32(static_cast<int>(0xffff0000u));
+  const auto first = [](__m256i pairs) { return _mm256_castsi256_ps(_mm256_slli_epi32(pairs, 16)); };
+  const auto second = [&](__m256i pairs) { return _mm256_castsi256_ps(_mm256_and_si256(pairs, upper)); };
+  __m256 sum[8] = {};
+  for (std::int64_t p = 0; p < count; ++p) {
+    std::int32_t pair;
+    std::memcpy(&pair, x + 2 * p, sizeof pair);
+    const __m256i numbers = _mm256_set1_epi32(pair);
+    const __m256 a = first(numbers), b = second(numbers);
+    units.take(p, [&](int j, __m256i w) {
+      sum[j] = _mm256_fmadd_ps(a, first(w), sum[j]);
+      sum[j] = _mm256_fmadd_ps(b, second(w), sum[j]);
+    });
+  }
+#pragma GCC unroll 8
+  for (int j = 0; j < 8; ++j) _mm256_storeu_ps(out + 8 * j, sum[j]);
+}
+
+// More rows go over a block of pairs that were made before.
+void short_rows(const ShortUnits& units, const Activations& x, std::int64_t first, std::int64_t rows, float* out,
+                std::int64_t stride) {
+  const std::int64_t pairs = x.bf16_stride() / 2, most = block_pairs(rows);
   alignas(32) std::byte block[256 * kBlockPairs];
   std::int64_t p = 0;
   do {
     const std::int64_t count = pairs - p < most ? pairs - p : most;
-    const std::byte* behind = parts.units + (p + count) * kShortUnit;
-    expand(parts, p, count, block);
+    expand(units, p, count, block);
     for_even_tiles<kPairRows>(rows, [&]<int R>(std::int64_t r) {
       const auto go = r == 0 ? bf16_rows<R, true> : bf16_rows<R, false>;
-      go(block, count, x, first + r, p, out + r * stride, stride, behind);
+      go(block, count, x, first + r, p, out + r * stride, stride, units.units + (p + count) * kShortUnit);
     });
   } while ((p += most) < pairs);
-  add_outliers(parts, x.bf16 + first * x_stride, x_stride, rows, out, stride);
+}
+
+void short_product(Panel panel, const Activations& x, std::int64_t first, std::int64_t rows, float* out,
+                   std::int64_t stride) {
+  const ShortPanel parts(panel.at, x.width);
+  const ShortUnits units(parts);
+  const std::uint16_t* from = x.bf16 + first * x.bf16_stride();
+  if (rows == 1)
+    short_row(units, from, x.bf16_stride() / 2, out);
+  else
+    short_rows(units, x, first, rows, out, stride);
+  add_outliers(parts, from, x.bf16_stride(), rows, out, stride);
 }
 
 } // namespace
