@@ -8,7 +8,7 @@
 //   top_equal  share of positions whose likeliest token is float32's;  margin: float32's largest lead (in nats) over
 //   the second among those where it is not: above it every position agrees;  kl: mean KL(float32 || format), nats
 //   perplexity of both, and their ratio.
-// Exit status 1 where a bound is exceeded (kBounds), which is said. Not in the test run: it takes real weights, and
+// Exit status 3 where a bound is exceeded (kBounds), which is said. Not in the test run: it takes real weights, and
 // minutes.
 #include "tests/support/agreement.hpp"
 #include "host/composition/composition.hpp"
@@ -29,10 +29,8 @@ namespace {
 namespace fs = std::filesystem;
 
 // bf16, beside float32: positions that agree, at least; the lead above which all do; mean KL, at most. Integers, beside
-// float32 on the same weights: by how much the perplexity may be higher. Of 7,660 positions all but one agree above a
-// lead of 0.06; at that one, of 0.42, keys rounded to bfloat16 decide, by the reference's kernels, too: with TENON_KEYS
-// float32 all agree above 0.09.
-constexpr struct { double top_equal = 0.98, margin_nats = 0.5, kl_nats = 1e-3, worse_percent = 0.5; } kBounds;
+// float32 on the same weights: by how much the perplexity may be higher.
+constexpr struct { double top_equal = 0.98, margin_nats = 0.1, kl_nats = 1e-3, worse_percent = 0.5; } kBounds;
 constexpr std::size_t kTexts = 20;
 constexpr std::int64_t kLength = 384;
 
@@ -137,7 +135,7 @@ int main(int argc, char** argv) {
     if (formats.empty()) formats = {"bf16", "int8", "int4", "stored"};
     fs::create_directories(scratch);
     for (const std::string& format : formats)
-      if (!compare(place, format_of(format), texts, scratch)) status = 1;
+      if (!compare(place, format_of(format), texts, scratch)) status = 3;
   } catch (const std::exception& error) {
     std::fprintf(stderr, "%s\n", error.what());
     status = 1;
