@@ -66,6 +66,27 @@ std::optional<TrainingPlan::From> read_from(const JsonReader& reader) {
   return TrainingPlan::From{from.at("model").string(), Cut::parse(from.at("layers").string())};
 }
 
+// Whether the schema says that this field is text: a summary of "2026" is no number.
+bool is_text(const json::object& schema, std::string_view path) {
+  const auto dot = path.find('.');
+  const json::value* fields = schema.if_contains("properties");
+  const json::value* field = fields ? fields->as_object().if_contains(path.substr(0, dot)) : nullptr;
+  if (!field) return false;
+  if (dot != std::string_view::npos) return is_text(field->as_object(), path.substr(dot + 1));
+  const json::value* type = field->as_object().if_contains("type");
+  return type && *type == json::value("string");
+}
+
+// JSON where it is JSON, and text otherwise.
+json::value read_value(const std::string& path, const std::string& text) {
+  try {
+    json::value value = parse_json(text, path);
+    if (value.is_string() || !is_text(plan_schema(), path)) return value;
+  } catch (const Error&) { // then it is text
+  }
+  return json::string(text);
+}
+
 } // namespace
 
 TrainingPlan TrainingPlan::parse(const json::value& value, const std::string& where) {
@@ -152,31 +173,6 @@ std::int64_t TrainingPlan::general_steps_before(std::int64_t step) const {
 std::int64_t TrainingPlan::domain_sequences() const {
   return (train.steps - general_steps_before(train.steps)) * train.batch * train.accumulate;
 }
-
-namespace {
-
-// Whether the schema says that this field is text: a summary of "2026" is no number.
-bool is_text(const json::object& schema, std::string_view path) {
-  const auto dot = path.find('.');
-  const json::value* fields = schema.if_contains("properties");
-  const json::value* field = fields ? fields->as_object().if_contains(path.substr(0, dot)) : nullptr;
-  if (!field) return false;
-  if (dot != std::string_view::npos) return is_text(field->as_object(), path.substr(dot + 1));
-  const json::value* type = field->as_object().if_contains("type");
-  return type && *type == json::value("string");
-}
-
-// JSON where it is JSON, and text otherwise.
-json::value read_value(const std::string& path, const std::string& text) {
-  try {
-    json::value value = parse_json(text, path);
-    if (value.is_string() || !is_text(plan_schema(), path)) return value;
-  } catch (const Error&) { // then it is text
-  }
-  return json::string(text);
-}
-
-} // namespace
 
 void set_field(json::object& plan, std::string_view assignment) {
   const auto equals = assignment.find('=');
